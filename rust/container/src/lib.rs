@@ -1,0 +1,11 @@
+//! From an OCI runtime specification to a running process, in three moves.
+//!
+//! * [`compile`] reads the specification, opens what it names and writes a [`plan::Plan`].
+//! * [`execute`] walks the plan with raw system calls: no policy, no allocation after the clone.
+//! * [`explain`] turns the plan, or the step at which it failed, into sentences.
+//!
+//! [`protocol`] is how a plan travels to the keeper that executes it, and what comes back.
+//! Nothing here knows Python.
+
+pub mod plan;
+pub mod protocol;

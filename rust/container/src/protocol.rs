@@ -1,0 +1,245 @@
+//! What the engine and a keeper say to each other.
+//!
+//! ```text
+//! engine                      spawner socket                ready keeper
+//!    | Start + [plan, control, 0, 1, 2, opened...] ------------> |   whoever reads it is the keeper
+//!    |                                                           |
+//!    |                      control socket                       | executes the keeper's list
+//!    | <------------------------- Started + [pidfd, (terminal)]  | the child has called execve
+//!    | <------------------------- Failed                         | or a step failed; keeper ends
+//!    |                                                           |
+//!    | <------------------------- Exited                         | PID 1 is reaped
+//!    | <------------------------- end of file                    | cgroups are removed, keeper is gone
+//!    | end of file ------------------------------------------->  | attached: the child is killed
+//! ```
+//!
+//! Both sockets are SOCK_SEQPACKET: one message, one datagram. Every message begins with
+//! `version u16, kind u16`. All numbers are little-endian.
+
+use crate::plan::{Field, MAX_OPS, Part, split};
+
+/// Changes whenever a message does.
+pub const VERSION: u16 = 1;
+/// No message is longer: a `Started` with a full timing table, a `Failed` with its evidence.
+pub const MAX_MESSAGE: usize = 16 * 1024;
+/// The kernel passes at most this many descriptors in one message (SCM_MAX_FD, include/net/scm.h).
+pub const MAX_DESCRIPTORS: usize = 253;
+/// Bytes of a file that could not be executed, kept so that the error can say why.
+pub const EVIDENCE: usize = 4096;
+
+/// Engine to keeper: make this container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The container ends when the control socket closes.
+    pub attached: bool,
+}
+
+/// Keeper to engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The process runs. The message carries a pidfd and, if there is one, the terminal's master.
+    Started {
+        /// Process id in the host's pid namespace.
+        pid: u32,
+        /// Steps whose refusal by the kernel was let pass: bits of [`warning`].
+        warnings: u32,
+        /// CLOCK_MONOTONIC nanoseconds at which each step was done, the keeper's list first, then
+        /// the child's; 0 for a step that was not run. The child's last (`Exec`) is when it was begun.
+        timings: Vec<u64>,
+        /// CLOCK_MONOTONIC nanoseconds at which the keeper read [`Start`].
+        begun: u64,
+    },
+    /// A step failed, nothing is left.
+    Failed {
+        /// In which list.
+        part: Part,
+        /// Index in that list.
+        index: u32,
+        /// The kernel's error number, or 0 if the plan itself was refused.
+        errno: i32,
+        /// For `Exec`: the text of the candidate, NUL, then the first bytes of that file. Else a name or nothing.
+        evidence: Vec<u8>,
+    },
+    /// The process has ended and is reaped.
+    Exited {
+        /// The exit code, if it exited by itself.
+        code: Option<i32>,
+        /// The signal that ended it otherwise.
+        signal: Option<i32>,
+        /// Tasks of its cgroup that the kernel killed for want of memory.
+        oom_kills: u64,
+        /// Largest memory use of its cgroup, bytes; 0 if unknown.
+        memory_peak: u64,
+        /// Processor time of its cgroup, or of the process if there is none, microseconds.
+        cpu_usec: u64,
+        /// Forks that the pids limit refused.
+        pids_refused: u64,
+        /// CLOCK_REALTIME nanoseconds at which it was reaped.
+        ended: u64,
+    },
+}
+
+/// Bits of [`Report::Started::warnings`].
+pub mod warning {
+    /// oom_score_adj was not lowered: no CAP_SYS_RESOURCE.
+    pub const OOM_SCORE: u32 = 1;
+    /// A resource limit was set only as high as the host allows.
+    pub const RESOURCE_LIMIT: u32 = 2;
+}
+
+const START: u16 = 1;
+const STARTED: u16 = 2;
+const FAILED: u16 = 3;
+const EXITED: u16 = 4;
+
+fn begin(kind: u16) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    VERSION.put(&mut out);
+    kind.put(&mut out);
+    out
+}
+
+fn open<'a>(mut input: &'a [u8]) -> Option<(u16, &'a [u8])> {
+    let version = u16::take(&mut input)?;
+    let kind = u16::take(&mut input)?;
+    (version == VERSION).then_some((kind, input))
+}
+
+impl Start {
+    /// The message's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = begin(START);
+        self.attached.put(&mut out);
+        out
+    }
+
+    /// Reads a message; `None` if it is none of this version.
+    pub fn decode(input: &[u8]) -> Option<Self> {
+        let (kind, mut fields) = open(input)?;
+        let start = Self { attached: bool::take(&mut fields)? };
+        (kind == START && fields.is_empty()).then_some(start)
+    }
+}
+
+/// `None` travels as this, which no exit code and no signal number is.
+const ABSENT: i32 = i32::MIN;
+
+fn put_optional(value: Option<i32>, out: &mut Vec<u8>) {
+    value.unwrap_or(ABSENT).put(out);
+}
+
+fn take_optional(input: &mut &[u8]) -> Option<Option<i32>> {
+    i32::take(input).map(|value| (value != ABSENT).then_some(value))
+}
+
+impl Report {
+    /// The message's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Started { pid, warnings, timings, begun } => {
+                let mut out = begin(STARTED);
+                pid.put(&mut out);
+                warnings.put(&mut out);
+                begun.put(&mut out);
+                timings.iter().for_each(|time| time.put(&mut out));
+                out
+            }
+            Self::Failed { part, index, errno, evidence } => {
+                let mut out = begin(FAILED);
+                (*part == Part::Child).put(&mut out);
+                index.put(&mut out);
+                errno.put(&mut out);
+                out.extend_from_slice(evidence);
+                out
+            }
+            Self::Exited { code, signal, oom_kills, memory_peak, cpu_usec, pids_refused, ended } => {
+                let mut out = begin(EXITED);
+                put_optional(*code, &mut out);
+                put_optional(*signal, &mut out);
+                for number in [oom_kills, memory_peak, cpu_usec, pids_refused, ended] {
+                    number.put(&mut out);
+                }
+                out
+            }
+        }
+    }
+
+    /// Reads a message; `None` if it is none of this version.
+    pub fn decode(input: &[u8]) -> Option<Self> {
+        let (kind, mut fields) = open(input)?;
+        let fields = &mut fields;
+        match kind {
+            STARTED => {
+                let (pid, warnings, begun) = (u32::take(fields)?, u32::take(fields)?, u64::take(fields)?);
+                let whole = fields.len() % size_of::<u64>() == 0 && fields.len() / size_of::<u64>() <= MAX_OPS;
+                let timings = std::iter::from_fn(|| u64::take(fields)).collect();
+                whole.then_some(Self::Started { pid, warnings, timings, begun })
+            }
+            FAILED => {
+                let part = if bool::take(fields)? { Part::Child } else { Part::Keeper };
+                let (index, errno) = (u32::take(fields)?, i32::take(fields)?);
+                let evidence = split(fields, fields.len())?.to_vec();
+                Some(Self::Failed { part, index, errno, evidence })
+            }
+            EXITED => {
+                let (code, signal) = (take_optional(fields)?, take_optional(fields)?);
+                let mut number = || u64::take(fields);
+                let exited = Self::Exited {
+                    code,
+                    signal,
+                    oom_kills: number()?,
+                    memory_peak: number()?,
+                    cpu_usec: number()?,
+                    pids_refused: number()?,
+                    ended: number()?,
+                };
+                fields.is_empty().then_some(exited)
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_way() {
+        let reports = [
+            Report::Started { pid: 7, warnings: warning::OOM_SCORE, timings: vec![1, 2, u64::MAX], begun: 9 },
+            Report::Failed { part: Part::Child, index: 17, errno: 1, evidence: b"/bin/sh\0#!x".to_vec() },
+            Report::Exited {
+                code: Some(3),
+                signal: None,
+                oom_kills: 0,
+                memory_peak: 1,
+                cpu_usec: 2,
+                pids_refused: 3,
+                ended: 4,
+            },
+            Report::Exited {
+                code: None,
+                signal: Some(9),
+                oom_kills: 1,
+                memory_peak: 1,
+                cpu_usec: 2,
+                pids_refused: 0,
+                ended: 4,
+            },
+        ];
+        for report in reports {
+            assert_eq!(Report::decode(&report.encode()), Some(report));
+        }
+        for attached in [true, false] {
+            assert_eq!(Start::decode(&Start { attached }.encode()), Some(Start { attached }));
+        }
+    }
+
+    #[test]
+    fn another_version_is_no_message() {
+        let mut bytes = Start { attached: true }.encode();
+        bytes[0] ^= 1;
+        assert_eq!(Start::decode(&bytes), None);
+    }
+}
