@@ -11,9 +11,11 @@ from pyrt.engine.pipes import Capture, Reader, Writer, feed, resize
 from pyrt.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from pyrt.engine.pipes import Stdio
     from pyrt.engine.process import Process
-    from pyrt.engine.results import ExitStatus
+    from pyrt.engine.results import ExitStatus, Timing
 
 
 class Output(NamedTuple):
@@ -32,7 +34,11 @@ class Attended:
     its own, the streams are empty and ``stdin`` is closed.
     """
 
-    def __init__(self, process: Process, stdio: Stdio) -> None:
+    def __init__(self, id: str, process: Process, stdio: Stdio, timing: Timing) -> None:
+        self.id = id
+        """64 hexadecimal digits."""
+        self.timing = timing
+        """What the steps of its start took."""
         self._process = process
         self.stdin = Writer(stdio.stdin)
         self.stdout = Reader(stdio.stdout)
@@ -53,6 +59,28 @@ class Attended:
     def status(self) -> ExitStatus | None:
         """How it ended; None while it runs."""
         return self._process.status
+
+    @property
+    def cause(self) -> str:
+        """On whose behalf pyrt signalled it last; "" if it never did."""
+        return self._process.cause
+
+    def signal(self, number: int, cause: str) -> bool:
+        """Sends a signal; False if it has ended already."""
+        return self._process.signal(number, cause)
+
+    async def attend(self, limit: float | None, record: Callable[[ExitStatus], Awaitable[None]]) -> None:
+        """The engine's task: sees it to its end; see ``Process.attend``."""
+        await self._process.attend(limit, record)
+        self._process.close()
+
+    def abandon(self) -> None:
+        """Closes the way to its keeper, which kills it then, if that can be done at all."""
+        self._process.close()
+
+    def forget(self) -> None:
+        """After a fork, in the child: lets go of the way to its keeper."""
+        self._process.forget()
 
     async def wait(self) -> ExitStatus:
         """Waits for its end."""

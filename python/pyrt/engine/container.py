@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from pyrt.engine.attended import Attended, signal_number
-from pyrt.engine.results import Completed, Timing
+from pyrt.engine.events import ExecExited, ExecStarted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyrt.engine.pipes import Stdio
     from pyrt.engine.process import Process
     from pyrt.engine.record import Record
-    from pyrt.engine.results import ExitStatus
+    from pyrt.engine.results import Completed, ExitStatus, Timing
 
 DEFAULT_OUTPUT = 16 * 1024 * 1024
 """Bytes of each stream that are kept where all of the output is handed out at once."""
@@ -31,11 +31,36 @@ DEFAULT_OUTPUT = 16 * 1024 * 1024
 class Execution(Attended):
     """A process that joined a running container. It ends with the container at the latest."""
 
-    def __init__(self, id: str, container: Record, command: tuple[str, ...], process: Process, stdio: Stdio) -> None:
-        super().__init__(process, stdio)
-        self.id = id
+    def __init__(
+        self, id: str, container: Record, command: tuple[str, ...], process: Process, stdio: Stdio, timing: Timing
+    ) -> None:
+        super().__init__(id, process, stdio, timing)
         self.container = container
         self.command = command
+
+    def started_event(self) -> ExecStarted:
+        """What is told of its start."""
+        return ExecStarted(
+            container=self.container.id,
+            name=self.container.name,
+            image=self.container.image,
+            execution=self.id,
+            command=self.command,
+            pid=self.pid,
+            cause="exec",
+        )
+
+    def exited_event(self, status: ExitStatus) -> ExecExited:
+        """What is told of its end."""
+        return ExecExited(
+            container=self.container.id,
+            name=self.container.name,
+            image=self.container.image,
+            execution=self.id,
+            verdict=status.verdict,
+            exit_code=status.exit_code,
+            cause=self.cause,
+        )
 
     async def kill(self, signal: int | str = signals.SIGKILL) -> None:
         """Sends it a signal; does not wait. Nothing happens if it has ended."""
@@ -51,17 +76,10 @@ class Container(Attended):
     """
 
     def __init__(self, engine: Engine, record: Record, process: Process, stdio: Stdio, timing: Timing) -> None:
-        super().__init__(process, stdio)
+        super().__init__(record.id, process, stdio, timing)
         self._engine = engine
         self.record = record
         """What the journal holds of it just now."""
-        self.timing = timing
-        """What the steps of its start took."""
-
-    @property
-    def id(self) -> str:
-        """64 hexadecimal digits."""
-        return self.record.id
 
     @property
     def name(self) -> str:
@@ -96,7 +114,13 @@ class Container(Attended):
         and its kin.
         """
         execution = await self._engine.exec(
-            self.id, command, wants_stdin=bool(stdin), user=user, workdir=workdir, env=env, privileged=privileged,
+            self.id,
+            command,
+            wants_stdin=bool(stdin),
+            user=user,
+            workdir=workdir,
+            env=env,
+            privileged=privileged,
             time=time,
-        )  # fmt: skip
+        )
         return await self._engine.complete(execution, stdin, max_output)

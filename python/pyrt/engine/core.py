@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import resource
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -43,14 +44,26 @@ class Core:
         self.closing = False
         self.live: dict[str, Container] = {}
         self.threads = trio.CapacityLimiter(THREADS)
-        # Before the limit is raised: a container's processes are to have the limit that this program was given.
-        self.spawner = Spawner(_native.launch_spawner)
-        _raise_descriptor_limit()
-        self.owner = Owner(layout.owners)
-        self.journal = Journal(layout.journal, kept=kept_events)
-        self.feed = Feed(self.journal)
-        self.store = Store.open(layout.root)
-        self.janitor = Janitor(layout.containers, self.journal, self.commit, self.threads)
+        with ExitStack() as undo:
+            self.owner = Owner(layout.owners)
+            undo.callback(self.owner.close)
+            self.journal = Journal(layout.journal, kept=kept_events)
+            undo.callback(self.journal.close)
+            self.feed = Feed(self.journal)
+            self.store = Store.open(layout.root)
+            undo.callback(self.store.close)
+            self.janitor = Janitor(layout.containers, self.journal, self.commit, self.threads)
+            undo.callback(self.janitor.close)
+            self.spawner = Spawner(_native.launch_spawner)
+            # Only now: containers are to have the limit that this program was given.
+            _raise_descriptor_limit()
+            self._parts = undo.pop_all()
+
+    async def close_parts(self) -> None:
+        """Ends the spawner and closes everything, in the reverse order."""
+        self.feed.close()
+        await self.spawner.aclose()
+        self._parts.close()
 
     async def commit(self, change: Callable[[Transaction], T]) -> T:
         """Applies a change to the journal, in 20 to 40 us and without a checkpoint, unless another process writes.

@@ -49,17 +49,18 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, line BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS containers (
     id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, state TEXT NOT NULL, owner TEXT NOT NULL,
-    record BLOB NOT NULL, timing BLOB
+    record BLOB NOT NULL, timing BLOB, asked INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (base INTEGER PRIMARY KEY, container TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS boots (boot TEXT NOT NULL, floor INTEGER NOT NULL);
 """
 
 _encode: Final = msgspec.json.Encoder().encode
-_record: Final = msgspec.json.Decoder(Record).decode
+_decode: Final = msgspec.json.Decoder(Record).decode
 _timing: Final = msgspec.json.Decoder(Timing).decode
 
-# "state IN ('created', ...)" for each verb, made once.
+_SELECT: Final = "SELECT name, record FROM containers"
+# "'created', 'exited'" for each verb, made once.
 _FROM: Final = {verb: ", ".join(f"'{state}'" for state in sorted(sources(verb))) for verb in Verb}
 
 
@@ -132,30 +133,33 @@ class Journal:
     def get(self, reference: str) -> Record:
         """The container with this id, name, or unique beginning of an id; raises ContainerNotFound."""
         with _translated(self.path):
-            rows = self._db.execute("SELECT record FROM containers WHERE id = ?1 OR name = ?1", (reference,)).fetchall()
+            rows = self._db.execute(f"{_SELECT} WHERE id = ?1 OR name = ?1", (reference,)).fetchall()
             if not rows and reference and not reference.strip("0123456789abcdef"):
                 rows = self._db.execute(
-                    "SELECT record FROM containers WHERE id >= ? AND id < ? LIMIT 2", (reference, reference + "g")
+                    f"{_SELECT} WHERE id >= ? AND id < ? LIMIT 2", (reference, reference + "g")
                 ).fetchall()
         if not rows:
             raise ContainerNotFound(f"no container {reference}", hint="pyrt ps -a lists them")
         if len(rows) > 1:
             raise ContainerNotFound(f"more than one container begins with {reference}", hint="give more of the id")
-        return _record(rows[0][0])
+        return _record(rows[0])
 
     def records(self, *, owner: str | None = None) -> list[Record]:
         """All containers, or those of one owner, the newest first."""
-        query, values = "SELECT record FROM containers", ()
-        if owner is not None:
-            query, values = query + " WHERE owner = ?", (owner,)  # type: ignore[assignment]
+        where, values = ("", ()) if owner is None else (" WHERE owner = ?", (owner,))
         with _translated(self.path):
-            found = [_record(row[0]) for row in self._db.execute(query, values)]
+            found = [_record(row) for row in self._db.execute(_SELECT + where, values)]
         return sorted(found, key=lambda record: record.created, reverse=True)
 
-    def owners(self) -> list[str]:
-        """Every engine that a container is recorded for."""
+    def ids(self) -> frozenset[str]:
+        """The ids of all containers."""
         with _translated(self.path):
-            return [row[0] for row in self._db.execute("SELECT DISTINCT owner FROM containers")]
+            return frozenset(row[0] for row in self._db.execute("SELECT id FROM containers"))
+
+    def owners(self) -> list[str]:
+        """Every engine that has something to do for a container, as far as is recorded."""
+        with _translated(self.path):
+            return [row[0] for row in self._db.execute("SELECT DISTINCT owner FROM containers WHERE owner != ''")]
 
     def timing(self, container: str) -> Timing:
         """What the steps of its last start took; empty if it has not been started."""
@@ -235,9 +239,22 @@ class Transaction:
         """Gives a container another name; raises NameInUse."""
         after = msgspec.structs.replace(record, name=name)
         try:
-            self._db.execute("UPDATE containers SET name = ?, record = ? WHERE id = ?", (name, _encode(after), record.id))
+            self._db.execute(
+                "UPDATE containers SET name = ?, record = ? WHERE id = ?", (name, _encode(after), record.id)
+            )
         except sqlite3.IntegrityError:
             raise self._name_in_use(name) from None
+        return after
+
+    def own(self, record: Record, owner: str) -> Record:
+        """Makes an engine responsible for what is still to be done for a container; "" if nothing is."""
+        after = msgspec.structs.replace(record, owner=owner)
+        cursor = self._db.execute(
+            "UPDATE containers SET owner = ?, record = ? WHERE id = ? AND owner = ?",
+            (owner, _encode(after), record.id, record.owner),
+        )
+        if cursor.rowcount != 1:
+            raise ContainerNotFound(f"container {record.name} is in the care of another engine")
         return after
 
     def delete(self, record: Record) -> None:
@@ -247,6 +264,15 @@ class Transaction:
         )
         if cursor.rowcount != 1:
             raise self._refused(record, Verb.REMOVED)
+
+    def note_signal(self, container: str, number: int) -> None:
+        """Remembers that pyrt was asked to send a signal to a container which another engine supervises."""
+        self._db.execute("UPDATE containers SET asked = asked | ? WHERE id = ?", (1 << number - 1, container))
+
+    def was_asked(self, container: str, number: int) -> bool:
+        """Whether ``note_signal`` was called for it."""
+        row = self._db.execute("SELECT asked FROM containers WHERE id = ?", (container,)).fetchone()
+        return bool(row and row[0] >> (number - 1) & 1)
 
     def lease(self, container: str) -> int:
         """A range of LEASE_SIZE host ids that no other container has; returns its first.
@@ -282,13 +308,22 @@ class Transaction:
     def _name_in_use(self, name: str) -> NameInUse:
         row = self._db.execute("SELECT id FROM containers WHERE name = ?", (name,)).fetchone()
         whose = f" by container {row[0][:12]}" if row else ""
-        return NameInUse(f"the name {name} is in use{whose}", hint="remove or rename that container, or take another name")
+        return NameInUse(
+            f"the name {name} is in use{whose}", hint="remove or rename that container, or take another name"
+        )
 
     def _refused(self, record: Record, verb: Verb) -> Exception:
         row = self._db.execute("SELECT state FROM containers WHERE id = ?", (record.id,)).fetchone()
         if row is None:
             return ContainerNotFound(f"no container {record.name}")
         return refusal(State(row[0]), verb, f"container {record.name}")
+
+
+def _record(row: tuple[str, bytes]) -> Record:
+    # The name may have been changed by an engine that does not own the container: the column is right.
+    name, encoded = row
+    record = _decode(encoded)
+    return record if record.name == name else msgspec.structs.replace(record, name=name)
 
 
 def _prepare(db: sqlite3.Connection) -> int:
@@ -349,4 +384,3 @@ _SENTENCES: Final[dict[str, tuple[str, str | None]]] = {
     "NOTADB": ("is damaged", "move it away: images are not touched by that, records of containers are lost"),
     "IOERR": ("can't be read or written: input/output error", "look at the disk: dmesg"),
 }
-

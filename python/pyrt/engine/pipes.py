@@ -29,7 +29,7 @@ F_SETPIPE_SZ: Final = 1031
 class Stdio:
     """The three descriptors that go to the keeper, and the ends that we keep.
 
-    With ``given`` the caller's own descriptors go to the keeper and we keep none; they stay the caller's. Otherwise
+    A context manager that closes them all if its block fails. With ``given`` the caller's own descriptors go to the keeper and we keep none; they stay the caller's. Otherwise
     three pipes are made. ``stdin``, ``stdout`` and ``stderr`` are our ends, -1 where there is none.
     """
 
@@ -59,6 +59,13 @@ class Stdio:
     def _pipe() -> tuple[int, int]:
         return os.pipe2(os.O_CLOEXEC)
 
+    def __enter__(self) -> Stdio:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self.close()
+
     def sent(self) -> None:
         """The keeper has its ends: close ours of them."""
         for descriptor in self._theirs:
@@ -66,7 +73,12 @@ class Stdio:
         self._theirs.clear()
 
     def use_terminal(self, master: int) -> None:
-        """The container has a terminal instead: what is written to and read from it goes through its master."""
+        """The container has a terminal instead: what is written to and read from it goes through its master.
+
+        -1: it has none.
+        """
+        if master < 0:
+            return
         self._close_ours()
         self.stdout = master
         self.stdin = fcntl.fcntl(master, fcntl.F_DUPFD_CLOEXEC, 3)

@@ -72,7 +72,8 @@ class Process:
                 self._adopt(report, message.descriptors)
             return report
         raise EngineError(
-            f"the keeper has not answered for {START_LIMIT:.0f} s", hint="a file system that hangs? see the kernel's log"
+            f"the keeper has not answered for {START_LIMIT:.0f} s",
+            hint="a file system that hangs? see the kernel's log",
         )
 
     def _adopt(self, report: _native.Started, descriptors: list[int]) -> None:
@@ -156,15 +157,16 @@ class Process:
         with trio.CancelScope(shield=True), trio.move_on_after(KILL_LIMIT):
             await self.gone.wait()
 
-    def forsake(self) -> None:
-        """Closes the control socket: an attached process is killed by its keeper, and nobody hears of it."""
+    def close(self) -> None:
+        """Closes the control socket and the pidfd: an attached process that runs is killed by its keeper."""
         if self._control.fileno() >= 0:
             trio.lowlevel.notify_closing(self._control)
             self._control.close()
+        self.forget()
 
-    def close(self) -> None:
-        """Closes what is left of it in this process."""
-        self.forsake()
+    def forget(self) -> None:
+        """The same without a word to Trio: after a fork, in the child."""
+        self._control.close()
         descriptor, self.pidfd = self.pidfd, -1
         if descriptor >= 0:
             os.close(descriptor)

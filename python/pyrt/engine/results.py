@@ -46,6 +46,10 @@ class ExitStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cpu_time: float = 0.0
     pids_refused: int = 0
 
+    def but(self, **changes: object) -> ExitStatus:
+        """The same, with other fields."""
+        return msgspec.structs.replace(self, **changes)
+
     @property
     def exit_code(self) -> int:
         """As `docker run` returns it: the code, or 128 and the signal; 255 if nobody saw the end."""
