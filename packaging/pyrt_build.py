@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maturin import build_editable as maturin_build_editable
 from maturin import (
     build_sdist,
     get_requires_for_build_editable,
@@ -21,7 +22,6 @@ from maturin import (
     prepare_metadata_for_build_editable,
     prepare_metadata_for_build_wheel,
 )
-from maturin import build_editable as maturin_build_editable
 from maturin import build_wheel as maturin_build_wheel
 
 if TYPE_CHECKING:

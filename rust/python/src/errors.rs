@@ -10,7 +10,15 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 mod classes {
-    pyo3::import_exception!(pyrt.errors, HostError);
+    use pyo3::import_exception;
+
+    import_exception!(pyrt.errors, EngineError);
+    import_exception!(pyrt.errors, HostError);
+}
+
+/// `who` does not speak this version's protocol.
+pub fn another_version(who: &str) -> PyErr {
+    classes::EngineError::new_err(format!("the {who} sent a message that this version of pyrt does not know"))
 }
 
 /// This machine refused `operation` on `path` ("" if there is none).

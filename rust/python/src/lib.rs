@@ -5,10 +5,13 @@
 //! imports them.
 
 mod errors;
+mod reports;
 mod spawner;
 
 #[pyo3::pymodule(name = "_native", gil_used = false)]
 mod native {
+    #[pymodule_export]
+    use crate::reports::{Exited, Failed, Started, parse_report};
     #[pymodule_export]
     use crate::spawner::launch_spawner;
 }
