@@ -70,7 +70,7 @@ def build_wheel(
 ) -> str:
     """PEP 517: a wheel with the library and the command."""
     build_command()
-    return maturin_build_wheel(wheel_directory, config_settings, metadata_directory)
+    return str(maturin_build_wheel(wheel_directory, config_settings, metadata_directory))
 
 
 def build_editable(
@@ -80,4 +80,4 @@ def build_editable(
 ) -> str:
     """PEP 660: the same with the Python files left where they are."""
     build_command()
-    return maturin_build_editable(wheel_directory, config_settings, metadata_directory)
+    return str(maturin_build_editable(wheel_directory, config_settings, metadata_directory))

@@ -6,16 +6,33 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import ward
+from tests.foreign import (  # noqa: F401  fixtures, by their names
+    buildah_image,
+    busybox,
+    busybox_rootfs,
+    debian,
+    debian_tar,
+    docker_archive,
+    docker_saved,
+    five_layers,
+    platforms,
+    private_registry,
+    registry,
+    registry_storage,
+    windows_only,
+    zstd_layers,
+)
 from tests.leakcheck import Oracle, State
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Enters the ward, with the terminal's descriptors in their places for what its init may have to say."""
-    capture = config.pluginmanager.getplugin("capturemanager")
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
     if capture is not None:
         capture.suspend_global_capture(in_=True)
     ward.enter()
@@ -23,17 +40,22 @@ def pytest_configure(config: pytest.Config) -> None:
         capture.resume_global_capture()
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that need root run under the leak oracle, whatever else they ask for; where CI has no root, it fails."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without root, tests that need it are skipped, but never in CI."""
+    if os.geteuid() == 0:
+        return
+    if "CI" in os.environ:
+        raise pytest.UsageError("CI has to run the tests as root: those marked `root` may not be skipped")
     for item in items:
-        if item.get_closest_marker("root") is None:
-            continue
-        if isinstance(item, pytest.Function):
-            item.fixturenames.insert(0, "leakcheck")
-        if os.geteuid() != 0:
-            if "CI" in os.environ:
-                raise pytest.UsageError("CI has to run the tests as root: those marked `root` may not be skipped")
+        if item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(autouse=True)
+def _root_means_leakcheck(request: pytest.FixtureRequest) -> None:
+    """What needs root starts something: such a test runs under the leak oracle, whatever else it asks for."""
+    if request.node.get_closest_marker("root"):
+        request.getfixturevalue("leakcheck")
 
 
 @pytest.fixture

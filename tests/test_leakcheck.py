@@ -119,7 +119,7 @@ def test_a_link_and_a_firewall_table(oracle: Oracle) -> None:
 def test_a_loop_device(oracle: Oracle, state: State) -> None:
     disk = state.root / "disk"
     disk.write_bytes(bytes(1 << 20))
-    attach = ["losetup", "--find", "--show", disk]
+    attach = ["losetup", "--find", "--show", str(disk)]
     device = subprocess.run(attach, capture_output=True, text=True, check=True).stdout.strip()
     with blamed(oracle, f"loop device {Path(device).name} on {disk}"):
         pass
@@ -179,7 +179,17 @@ def test_what_a_run_leaves_is_ended_and_fails_it(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_configure\n")
     environment = {key: value for key, value in os.environ.items() if key != "PYRT_TEST_INIT"}
     environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
     run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (run.returncode, "1 passed" in run.stdout) == (1, True), run.stdout + run.stderr
     assert "1 processes outlived the tests and were killed: sleep" in run.stderr
