@@ -54,9 +54,9 @@ impl<'a> Keeper<'a> {
 
     /// A child that died before its release made our step fail: then its reason is the reason.
     fn blame(&self, index: usize, errno: Errno) -> Failed {
-        let gone = matches!(errno.0, libc::EPIPE | libc::ECONNRESET | libc::ENOENT | libc::ESRCH);
-        match self.child.as_ref().filter(|_| gone).map(|child| child.channel.listen()) {
-            Some(Ok(Word::Failed { index, errno, evidence })) => Failed { part: Part::Child, index, errno, evidence },
+        let word = self.child.as_ref().and_then(|child| child.channel.already_said());
+        match word {
+            Some(Word::Failed { index, errno, evidence }) => Failed { part: Part::Child, index, errno, evidence },
             _ => failed_at(index, errno),
         }
     }
