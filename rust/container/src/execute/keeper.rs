@@ -82,9 +82,10 @@ impl<'a> Keeper<'a> {
             (child.pid, child.pidfd)
         });
         let kept = |fd: Fd| self.cgroups.iter().any(|cgroup| fd == cgroup.parent || fd == cgroup.directory);
-        let leftover = self.slots.open().filter(|&fd| !kept(fd)).collect();
+        let (stdio, mut leftover) = self.slots.open();
+        leftover.retain(|&fd| !kept(fd));
         let (terminal, warnings) = (self.terminal, self.warnings);
-        Running { pid, pidfd, terminal, warnings, timings, cgroups: self.cgroups, leftover }
+        Running { pid, pidfd, terminal, warnings, timings, cgroups: self.cgroups, stdio, leftover }
     }
 
     /// Ends the child, if there is one, and removes what was made.
