@@ -7,5 +7,7 @@
 //! [`protocol`] is how a plan travels to the keeper that executes it, and what comes back.
 //! Nothing here knows Python.
 
+pub mod execute;
 pub mod plan;
 pub mod protocol;
+pub mod sys;
