@@ -1,7 +1,7 @@
 """One oracle for "nothing left behind": what is there before a test must be all that is there after it.
 
 It looks at processes, mounts, cgroups, links, firewall tables, loop devices, our own descriptors and
-threads, and the files of the test's own state folder. It blames only what belongs to the test (see
+threads, leases of user ids, and the files of the test's own state folder. It blames only what belongs to the test (see
 `ward`): the machine is shared. Network namespaces have no list of their own; one that is left is held by
 a process, a mount or a descriptor, and shows as that.
 
@@ -15,10 +15,12 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -205,6 +207,20 @@ def state_files(state: State) -> Findings:
                 yield str(path), f"file {path}"
 
 
+def leases(state: State) -> Findings:
+    """Ranges of user ids that the journal holds for a container."""
+    journal = state.root / "journal.db"
+    if not journal.exists():
+        return
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as database:
+        try:
+            rows = database.execute("SELECT base, container FROM leases").fetchall()
+        except sqlite3.DatabaseError:
+            return  # Not made yet, or damaged on purpose by the test.
+    for base, container in rows:
+        yield (base, container), f"lease of user ids from {base} for {container}"
+
+
 def _read(path: Path) -> str | None:
     try:
         return path.read_text(errors="surrogateescape")
@@ -221,4 +237,5 @@ KINDS: tuple[Callable[[State], Findings], ...] = (
     descriptors,
     threads,
     state_files,
+    leases,
 )

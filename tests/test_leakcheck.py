@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,18 @@ def test_a_file(oracle: Oracle, state: State, folder: str) -> None:
         pass
     path.unlink()
     oracle.check()
+
+
+def test_a_lease_of_user_ids(oracle: Oracle, state: State) -> None:
+    def journal(statement: str) -> None:
+        with closing(sqlite3.connect(state.root / "journal.db")) as database, database:
+            database.execute(statement)
+
+    journal("CREATE TABLE leases (base INTEGER PRIMARY KEY, container TEXT NOT NULL)")
+    oracle.check()
+    journal("INSERT INTO leases VALUES (65536, 'c0ffee')")
+    with blamed(oracle, "lease of user ids from 65536 for c0ffee"):
+        pass
 
 
 def test_an_end_that_comes_late_is_waited_for(state: State) -> None:
