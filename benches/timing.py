@@ -60,7 +60,9 @@ def table(title: str, cases: Sequence[Case], base: str) -> str:
             reference = by_name[base].figures.get(name) if base in by_name else None
             median = statistics.median(values)
             ratio = f"{median / statistics.median(reference):.2f}" if reference else "-"
-            lines.append(f"{case.name:34} {name:22} {median:9.2f} {percentile(values, 0.99):9.2f} {ratio:>12}  {case.note}")
+            lines.append(
+                f"{case.name:34} {name:22} {median:9.2f} {percentile(values, 0.99):9.2f} {ratio:>12}  {case.note}"
+            )
     return "\n".join(lines)
 
 
