@@ -7,7 +7,11 @@
 //! [`protocol`] is how a plan travels to the keeper that executes it, and what comes back.
 //! Nothing here knows Python.
 
+pub mod compile;
 pub mod execute;
+pub mod host;
 pub mod plan;
 pub mod protocol;
+pub mod seccomp;
+pub mod spec;
 pub mod sys;
