@@ -9,7 +9,9 @@
 
 pub mod compile;
 pub mod execute;
+pub mod explain;
 pub mod host;
+pub mod lookup;
 pub mod plan;
 pub mod protocol;
 pub mod seccomp;

@@ -7,7 +7,7 @@
 use std::ffi::CString;
 
 use crate::host::Host;
-use crate::plan::{Op, STDERR, STDIN, STDOUT, Slot, TextsBuf};
+use crate::plan::{Op, STDERR, STDIN, STDOUT, TextsBuf};
 use crate::seccomp;
 use crate::spec::{IoPriority, Personality, Process, ResourceLimit, Scheduler, Text};
 
