@@ -1,1 +1,17 @@
-//! To be written.
+//! The border between Python and the Rust core: the module `pyrt._native`.
+//!
+//! Thin on purpose. Plain values come in, owned descriptors and plain data go out; nothing here
+//! decides, calls back into Python or leaves a thread behind. Python owns the exceptions; `errors`
+//! imports them.
+
+mod errors;
+mod reports;
+mod spawner;
+
+#[pyo3::pymodule(name = "_native", gil_used = false)]
+mod native {
+    #[pymodule_export]
+    use crate::reports::{Exited, Failed, Started, parse_report};
+    #[pymodule_export]
+    use crate::spawner::launch_spawner;
+}

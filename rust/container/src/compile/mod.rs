@@ -124,10 +124,10 @@ fn check_version(spec: &Spec<'_>) -> Result<()> {
 
 fn filter(linux: &Linux<'_>) -> Result<Option<seccomp::Filter>> {
     let Some(json) = linux.seccomp else { return Ok(None) };
-    match seccomp::compile(json.get().as_bytes()) {
-        Ok(filter) => Ok(Some(filter)),
-        Err(error) => Err(Error::spec("linux.seccomp", error.to_string())),
-    }
+    seccomp::compile(json.get().as_bytes()).map(Some).map_err(|error| match error {
+        seccomp::Error::Refused { field, problem } => Error::spec(field, problem),
+        error => Error::spec("linux.seccomp", error.to_string()),
+    })
 }
 
 /// Everything that a container is made of, checked and opened.

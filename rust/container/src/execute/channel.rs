@@ -45,6 +45,13 @@ impl ToChild {
         sys::send_packet(self.0, &numbers, &descriptors)
     }
 
+    /// The child's next word, if it has come already.
+    pub fn already_said(&self) -> Option<Word> {
+        let mut entry = [libc::pollfd { fd: self.0, events: libc::POLLIN, revents: 0 }];
+        let ready = sys::poll(&mut entry, 0).is_ok_and(|count| count > 0);
+        if ready { self.listen().ok() } else { None }
+    }
+
     /// The child's next word; blocks.
     pub fn listen(&self) -> sys::Result<Word> {
         let mut data = vec![0; FAILED_HEADER + MAX_EVIDENCE];

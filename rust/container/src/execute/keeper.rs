@@ -54,9 +54,9 @@ impl<'a> Keeper<'a> {
 
     /// A child that died before its release made our step fail: then its reason is the reason.
     fn blame(&self, index: usize, errno: Errno) -> Failed {
-        let gone = matches!(errno.0, libc::EPIPE | libc::ECONNRESET | libc::ENOENT | libc::ESRCH);
-        match self.child.as_ref().filter(|_| gone).map(|child| child.channel.listen()) {
-            Some(Ok(Word::Failed { index, errno, evidence })) => Failed { part: Part::Child, index, errno, evidence },
+        let word = self.child.as_ref().and_then(|child| child.channel.already_said());
+        match word {
+            Some(Word::Failed { index, errno, evidence }) => Failed { part: Part::Child, index, errno, evidence },
             _ => failed_at(index, errno),
         }
     }
@@ -82,9 +82,10 @@ impl<'a> Keeper<'a> {
             (child.pid, child.pidfd)
         });
         let kept = |fd: Fd| self.cgroups.iter().any(|cgroup| fd == cgroup.parent || fd == cgroup.directory);
-        let leftover = self.slots.open().filter(|&fd| !kept(fd)).collect();
+        let (stdio, mut leftover) = self.slots.open();
+        leftover.retain(|&fd| !kept(fd));
         let (terminal, warnings) = (self.terminal, self.warnings);
-        Running { pid, pidfd, terminal, warnings, timings, cgroups: self.cgroups, leftover }
+        Running { pid, pidfd, terminal, warnings, timings, cgroups: self.cgroups, stdio, leftover }
     }
 
     /// Ends the child, if there is one, and removes what was made.

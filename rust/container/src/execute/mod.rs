@@ -20,7 +20,7 @@ mod exec;
 mod keeper;
 mod mounts;
 
-use crate::plan::{MAX_OPS, Op, Part, Plan, SLOTS, Slot};
+use crate::plan::{FIRST_OPENED, MAX_OPS, Op, Part, Plan, SLOTS, Slot};
 use crate::sys::{self, Errno, Fd};
 
 pub use cgroup::Accounts;
@@ -55,12 +55,18 @@ pub struct Running {
     /// See [`crate::protocol::Report::Started`].
     pub timings: Vec<u64>,
     cgroups: Vec<cgroup::Created>,
+    stdio: Vec<Fd>,
     leftover: Vec<Fd>,
 }
 
 impl Running {
-    /// Closes what only the start needed: the container's stdio, its layers, its mounts. Not part of the start
-    /// itself, because the last close of a detached mount waits for an RCU grace period.
+    /// Closes the container's stdio, so that its own end of it is the only one.
+    pub fn close_stdio(&mut self) {
+        self.stdio.drain(..).for_each(sys::close);
+    }
+
+    /// Closes what only the start needed: layers and mounts. Best while the container is busy with itself:
+    /// the last close of a detached mount waits for an RCU grace period.
     pub fn let_go(&mut self) {
         self.leftover.drain(..).for_each(sys::close);
     }
@@ -114,8 +120,11 @@ impl Slots {
         self.0[usize::from(slot.0)] = fd;
     }
 
-    fn open(&self) -> impl Iterator<Item = Fd> {
-        self.0.iter().copied().filter(|&fd| fd != EMPTY)
+    /// What is open, standard input, output and error apart from the rest.
+    fn open(&self) -> (Vec<Fd>, Vec<Fd>) {
+        let (stdio, others) = self.0.split_at(usize::from(FIRST_OPENED.0));
+        let open = |fds: &[Fd]| fds.iter().copied().filter(|&fd| fd != EMPTY).collect();
+        (open(stdio), open(others))
     }
 }
 

@@ -1,0 +1,114 @@
+"""The border: what crosses it, and what must not."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pyrt import _native
+from pyrt.errors import EngineError
+from tests import ward
+
+F_ADD_SEALS_ALL = 0x1 | 0x2 | 0x4 | 0x8
+F_GET_SEALS = 1034
+
+
+@contextmanager
+def spawner() -> Iterator[int]:
+    """A spawner that has forked its first keeper."""
+    pid, socket = _native.launch_spawner()
+    try:
+        deadline = time.monotonic() + 10
+        while not ward.descendants(pid):
+            assert time.monotonic() < deadline, "no keeper came"
+            time.sleep(0.001)
+        yield pid
+    finally:
+        os.close(socket)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.root
+def test_the_spawner_ends_when_its_socket_is_closed_and_takes_its_keeper_along() -> None:
+    with spawner():
+        pass
+
+
+@pytest.mark.root
+def test_nothing_of_the_callers_is_inherited(tmp_path: Path) -> None:
+    """CVE-2024-21626: a descriptor of the host that leaks into what starts containers."""
+    files = [os.open(tmp_path, os.O_RDONLY) for _ in range(50)]
+    for file in files:
+        os.set_inheritable(file, True)
+    try:
+        with spawner() as pid:
+            for process in {pid} | ward.descendants(pid):
+                folder = Path(f"/proc/{process}/fd")
+                opened = {os.readlink(folder / number) for number in os.listdir(folder)}
+                assert str(tmp_path) not in opened
+                assert not Path(f"/proc/{process}/environ").read_bytes().strip(b"\0")
+    finally:
+        for file in files:
+            os.close(file)
+
+
+@pytest.mark.root
+def test_the_program_runs_from_memory_that_nobody_can_write() -> None:
+    """CVE-2019-5736: a container overwrites the runtime through /proc/PID/exe."""
+    with spawner() as pid:
+        program = f"/proc/{pid}/exe"
+        assert os.readlink(program).startswith("/memfd:")
+        with open(program, "rb") as file:
+            assert fcntl.fcntl(file, F_GET_SEALS) & F_ADD_SEALS_ALL == F_ADD_SEALS_ALL
+        with pytest.raises(OSError, match=r"busy|not permitted"):
+            os.truncate(program, 0)
+
+
+@pytest.mark.root
+def test_a_ctrl_c_for_the_caller_is_none_for_the_spawner() -> None:
+    with spawner() as pid:
+        assert os.getsid(pid) == pid
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        assert (int(status["SigBlk"], 16), int(status["SigCgt"], 16)) == (0, 0)
+
+
+@pytest.mark.root
+def test_a_caller_without_standard_descriptors_gets_a_spawner_all_the_same() -> None:
+    """The socket's ends land on 0 to 3 then, where the spawner wants something else."""
+    script = (
+        "import os, sys\nfrom pyrt import _native\n"
+        "os.closerange(0, 4)\npid, socket = _native.launch_spawner()\nos.close(socket)\n"
+        "os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=30).returncode == 0
+
+
+def message(kind: int, body: bytes, *, version: int = 1) -> bytes:
+    return struct.pack("<HH", version, kind) + body
+
+
+def test_what_a_keeper_says_is_read() -> None:
+    started = _native.parse_report(message(2, struct.pack("<IIQ3Q", 42, 1, 9, 10, 11, 0)))
+    assert isinstance(started, _native.Started)
+    assert (started.pid, started.warnings, started.begun, started.timings) == (42, 1, 9, [10, 11, 0])
+    failed = _native.parse_report(message(3, struct.pack("<BIi", 1, 17, 2) + b"/bin/sh\0#!"))
+    assert isinstance(failed, _native.Failed)
+    assert (failed.part, failed.index, failed.errno, failed.evidence) == ("child", 17, 2, b"/bin/sh\0#!")
+    exited = _native.parse_report(message(4, struct.pack("<ii5Q", -(2**31), 9, 1, 2, 3, 4, 5)))
+    assert isinstance(exited, _native.Exited)
+    assert (exited.code, exited.signal, exited.oom_kills, exited.ended) == (None, 9, 1, 5)
+
+
+@pytest.mark.parametrize("nonsense", [b"", b"\1", message(2, b""), message(9, b"x"), message(4, b"", version=2)])
+def test_what_is_no_report_is_refused(nonsense: bytes) -> None:
+    with pytest.raises(EngineError, match="keeper"):
+        _native.parse_report(nonsense)
