@@ -5,7 +5,7 @@ use crate::sys::{self, Errno, Fd};
 
 use super::channel::ToKeeper;
 use super::exec::{Evidence, Vectors};
-use super::{MISPLACED, Slots, Timings, mounts, shared_step};
+use super::{MISPLACED, Slots, Timings, mounts, set_limit, shared_step};
 
 /// Exit status of a child that never became the container's process. The keeper has its reason by then.
 const NOT_STARTED: i32 = 125;
@@ -185,6 +185,8 @@ fn identity(op: &Op<'_>) -> sys::Result<()> {
         Op::SetGroups { gids } => sys::setgroups(gids),
         Op::SetGid { gid } => sys::setgid(gid),
         Op::SetUid { uid } => sys::setuid(uid),
+        // The keeper has said already what the host refuses.
+        Op::SetLimit { resource, soft, hard } => set_limit(0, resource, soft, hard).map(|_| ()),
         Op::SetUmask { mask } => {
             sys::umask(mask);
             Ok(())

@@ -9,7 +9,7 @@ use crate::sys::{self, Errno, Fd, Side};
 use super::cgroup::Created;
 use super::channel::{ToChild, ToKeeper, Word};
 use super::exec::Vectors;
-use super::{Failed, MISPLACED, Running, Slots, Timings, child, mounts, shared_step};
+use super::{Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
 
 struct Child {
     pid: i32,
@@ -140,6 +140,7 @@ impl<'a> Keeper<'a> {
                 Ok(())
             }
             Op::JoinPidNamespace { pidfd } => sys::setns(self.slots.get(pidfd)?, libc::CLONE_NEWPID as u64),
+            Op::JoinNamespaces { fd, flags } => sys::setns(self.slots.get(fd)?, flags),
             Op::Clone { flags, cgroup } => self.clone_child(flags, cgroup),
             Op::WriteIdMaps { uid_map, gid_map, deny_setgroups } => {
                 if deny_setgroups {
@@ -237,17 +238,10 @@ impl<'a> Keeper<'a> {
     }
 
     fn set_limit(&mut self, resource: u32, soft: u64, hard: u64) -> sys::Result<()> {
-        let pid = self.child()?.pid;
-        match sys::prlimit(pid, resource, Some([soft, hard])) {
-            // Raising the hard limit needs CAP_SYS_RESOURCE: go as high as there is.
-            Err(Errno(libc::EPERM)) => {
-                let [_, ceiling] = sys::prlimit(pid, resource, None)?;
-                sys::prlimit(pid, resource, Some([soft.min(ceiling), hard.min(ceiling)]))?;
-                self.warnings |= warning::RESOURCE_LIMIT;
-                Ok(())
-            }
-            other => other.map(|_| ()),
+        if set_limit(self.child()?.pid, resource, soft, hard)? {
+            self.warnings |= warning::RESOURCE_LIMIT;
         }
+        Ok(())
     }
 }
 
