@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import os
 import struct
 import subprocess
@@ -15,11 +17,14 @@ from pathlib import Path
 import pytest
 
 from pyrt import _native
-from pyrt.errors import EngineError
+from pyrt.errors import EngineError, SpecError
 from tests import ward
 
 F_ADD_SEALS_ALL = 0x1 | 0x2 | 0x4 | 0x8
 F_GET_SEALS = 1034
+# linux/bpf_common.h, linux/seccomp.h
+BPF_RET_K = 0x06
+SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO = 0x7FFF0000, 0x00050000
 
 
 @contextmanager
@@ -112,3 +117,22 @@ def test_what_a_keeper_says_is_read() -> None:
 def test_what_is_no_report_is_refused(nonsense: bytes) -> None:
     with pytest.raises(EngineError, match="keeper"):
         _native.parse_report(nonsense)
+
+
+def test_a_seccomp_profile_becomes_a_program_that_allows_and_refuses() -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [{"names": ["read", "write"], "action": "SCMP_ACT_ALLOW"}],
+    }
+    program = _native.compile_seccomp(json.dumps(profile).encode())
+    instructions = list(struct.iter_unpack("<HBBI", program))
+    returned = {value for code, _, _, value in instructions if code == BPF_RET_K}
+    assert {SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO | errno.EPERM} <= returned
+
+
+def test_a_seccomp_profile_that_lies_is_refused_by_its_field() -> None:
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_WHATEVER"}]}
+    with pytest.raises(SpecError) as refused:
+        _native.compile_seccomp(json.dumps(profile).encode())
+    assert refused.value.field == "linux.seccomp.syscalls[0].action"

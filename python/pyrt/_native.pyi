@@ -10,6 +10,7 @@ __all__ = [
     "Exited",
     "Failed",
     "Started",
+    "compile_seccomp",
     "launch_spawner",
     "parse_report",
 ]
@@ -91,4 +92,15 @@ def parse_report(message: bytes) -> Started | Failed | Exited:
 
     Raises:
         EngineError: not a message of this version.
+    """
+
+# ---- for inspection -------------------------------------------------------------------------------------------------
+
+def compile_seccomp(json: bytes) -> bytes:
+    """Compiles the JSON of ``linux.seccomp`` (OCI runtime specification 1.2) for this machine.
+
+    Returns an array of ``struct sock_filter`` in this machine's byte order. The same bytes are compiled once a process.
+
+    Raises:
+        SpecError: malformed, or a value that can't be honoured; ``field`` is its JSON path.
     """

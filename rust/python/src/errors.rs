@@ -8,12 +8,16 @@ use std::path::Path;
 
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
+use pyo3::types::{IntoPyDict, PyType};
+
+use pyrt_container::seccomp;
 
 mod classes {
     use pyo3::import_exception;
 
     import_exception!(pyrt.errors, EngineError);
     import_exception!(pyrt.errors, HostError);
+    import_exception!(pyrt.errors, SpecError);
 }
 
 /// `who` does not speak this version's protocol.
@@ -26,7 +30,21 @@ pub fn host_error(operation: &str, path: impl AsRef<Path>, error: &io::Error) ->
     caused(classes::HostError::new_err(sentence(operation, path.as_ref(), error)), path.as_ref(), error)
 }
 
-/// "opening /x: Permission denied", in the kernel's words without Rust's "(os error 13)".
+/// A profile that is refused, and the field that is to blame.
+pub fn seccomp_error(error: &seccomp::Error) -> PyErr {
+    Python::attach(|py| {
+        raised(&py.get_type::<classes::SpecError>(), &error.to_string(), &[("field", Some(error.field()))])
+    })
+}
+
+/// An exception of `class` with keywords; those that are None are left to the class.
+fn raised(class: &Bound<'_, PyType>, message: &str, keywords: &[(&str, Option<&str>)]) -> PyErr {
+    let given = keywords.iter().filter_map(|(name, value)| value.map(|value| (*name, value)));
+    let made = given.into_py_dict(class.py()).and_then(|keywords| class.call((message,), Some(&keywords)));
+    made.map_or_else(|error| error, PyErr::from_value)
+}
+
+/// "opening /x: permission denied", in the kernel's words without Rust's "(os error 13)".
 fn sentence(operation: &str, path: &Path, error: &io::Error) -> String {
     let words = error.to_string();
     let words = words.split(" (os error").next().unwrap_or_default();

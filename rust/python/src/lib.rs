@@ -6,12 +6,15 @@
 
 mod errors;
 mod reports;
+mod seccomp;
 mod spawner;
 
 #[pyo3::pymodule(name = "_native", gil_used = false)]
 mod native {
     #[pymodule_export]
     use crate::reports::{Exited, Failed, Started, parse_report};
+    #[pymodule_export]
+    use crate::seccomp::compile_seccomp;
     #[pymodule_export]
     use crate::spawner::launch_spawner;
 }
