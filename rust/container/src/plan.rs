@@ -351,7 +351,8 @@ operations! {
     /// as high as the host allows, and a warning is reported. In the child's list: its own, for limits that would
     /// get in the way of the steps before.
     19 SetLimit { resource: u32, soft: u64, hard: u64 }
-    /// fchownat(2) of a stdio pipe, so that /dev/stdout can be reopened by the container's user.
+    /// fchownat(2) of a stdio pipe, so that /dev/stdout can be reopened by the container's user; in the keeper's list
+    /// anything else is passed over. In the child's list: of the terminal that it has opened.
     20 GiveAway { slot: Slot, uid: u32, gid: u32 }
     /// Opens `path` (absolute, host side) for setns(2).
     21 OpenNamespace { path: &'a CStr, out: Slot }

@@ -139,17 +139,27 @@ impl Launched {
     }
 }
 
+fn own(fd: i32) -> OwnedFd {
+    // SAFETY: the callers pass what they have just opened.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }
+}
+
+fn pipe() -> (OwnedFd, OwnedFd) {
+    let [read, write] = pyrt_container::sys::pipe().unwrap();
+    (own(read), own(write))
+}
+
 fn launch(compiled: &Compiled) -> Result<Launched, Failure> {
-    let (read, write) = std::io::pipe().unwrap();
+    let (read, write) = pipe();
     let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let plan = Plan::parse(&compiled.bytes).unwrap();
     // The executor owns its table, so it gets copies.
-    let own = |fd: i32| pyrt_container::sys::dup_above(fd, 3).unwrap();
-    let mut descriptors = vec![own(null.as_raw_fd()), own(write.as_raw_fd()), own(write.as_raw_fd())];
-    descriptors.extend(compiled.descriptors.iter().map(|fd| own(fd.as_raw_fd())));
+    let copy = |fd: i32| pyrt_container::sys::dup_above(fd, 3).unwrap();
+    let mut descriptors = vec![copy(null.as_raw_fd()), copy(write.as_raw_fd()), copy(write.as_raw_fd())];
+    descriptors.extend(compiled.descriptors.iter().map(|fd| copy(fd.as_raw_fd())));
     drop(write);
     match execute::start(&plan, &descriptors) {
-        Ok(running) => Ok(Launched { running, output: OwnedFd::from(read).into() }),
+        Ok(running) => Ok(Launched { running, output: read.into() }),
         Err(failed) => {
             let errno = failed.errno.0;
             descriptors.into_iter().for_each(pyrt_container::sys::close);
@@ -274,6 +284,8 @@ fn a_user_without_any_right() {
     put(&mut spec, "process.user", json!({"uid": 1000, "gid": 1001, "additionalGids": [1001, 20], "umask": 0o27}));
     put(&mut spec, "process.rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 20, "hard": 30}]));
     let output = image.output(&spec, &image.start());
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(std::fs::metadata("/dev/null").unwrap().uid(), 0, "the host's own was given away");
     for words in [
         "uid=1000 gid=1001 groups=20,1001",
         "\n20\n",
@@ -346,9 +358,7 @@ fn one_more_process_in_all_its_namespaces() {
         let mut process = spec["process"].clone();
         let script = "hostname; id -u; cat /proc/1/cmdline | head -c 2; echo; readlink /proc/self/ns/net; cat /proc/self/cgroup; pwd";
         put(&mut process, "args", json!(["sh", "-c", script]));
-        let pidfd = pyrt_container::sys::dup_above(launched.running.pidfd, 3).unwrap();
-        // SAFETY: a copy that nothing else owns.
-        let pidfd = unsafe { std::os::fd::FromRawFd::from_raw_fd(pidfd) };
+        let pidfd = own(pyrt_container::sys::dup_above(launched.running.pidfd, 3).unwrap());
         let (spec, start) = (image.text(&spec), image.text(&image.start()));
         let compiled =
             compile_exec(spec.as_bytes(), process.to_string().as_bytes(), start.as_bytes(), pidfd, &image.host)
@@ -369,7 +379,8 @@ fn one_more_process_in_all_its_namespaces() {
 #[test]
 fn a_network_namespace_by_path() {
     let image = Image::new();
-    let (reader, mut writer) = std::io::pipe().unwrap();
+    let (reader, writer) = pipe();
+    let mut writer = std::fs::File::from(writer);
     // Somebody's network namespace, which lasts as long as its process reads.
     let mut owner = std::process::Command::new("unshare")
         .args(["--net", "cat"])
@@ -453,4 +464,55 @@ fn links_where_the_containers_own_things_go_are_refused_or_stay_inside() {
     std::fs::create_dir(image.path.join("top/canary")).unwrap();
     assert!(image.output(&image.spec("cat /canary/hosts"), &image.start()).contains("localhost"));
     assert!(!Path::new("/canary").exists());
+}
+
+/// `cargo test --release -p pyrt-container --test containers -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn how_long_it_takes() {
+    const ROUNDS: usize = 300;
+    let image = Image::new();
+    let mut spec = image.spec("true");
+    put(&mut spec, "process.args", json!(["/bin/busybox", "true"]));
+    put(&mut spec, "linux.cgroupsPath", Value::Null);
+    let mut start = image.start();
+    put(&mut start, "rootfs.upper", json!({"tmpfs": {}}));
+    let (spec, start) = (image.text(&spec), image.text(&start));
+    let compiling = |name: &str, spec: &str, start: &str| {
+        let once = || {
+            let begun = std::time::Instant::now();
+            let compiled = compile(spec.as_bytes(), start.as_bytes(), &image.host).unwrap();
+            let time = begun.elapsed().as_nanos() as u64;
+            drop(compiled);
+            time
+        };
+        let mut times: Vec<u64> = (0..ROUNDS).map(|_| once()).collect();
+        times.sort_unstable();
+        println!("compile {name}, us: p50 {} p99 {}", times[ROUNDS / 2] / 1000, times[ROUNDS * 99 / 100] / 1000);
+    };
+    compiling("all of it", &spec, &start);
+    let mut less: Value = serde_json::from_str(&spec).unwrap();
+    put(&mut less, "mounts[8].options", json!(["bind", "ro"]));
+    compiling("without rbind", &less.to_string(), &start);
+    put(&mut less, "linux.resources.cpu", json!({}));
+    compiling("and without cpu", &less.to_string(), &start);
+    less["mounts"].as_array_mut().unwrap().pop();
+    compiling("and without a bind", &less.to_string(), &start);
+    let rootless = as_host_root(less);
+    compiling("and without a user namespace", &rootless.to_string(), &start);
+    let mut steps: Vec<Vec<u64>> = Vec::new();
+    let mut names = Vec::new();
+    for _ in 0..ROUNDS {
+        let compiled = compile(spec.as_bytes(), start.as_bytes(), &image.host).unwrap();
+        let begun = pyrt_container::sys::monotonic();
+        let launched = launch(&compiled).unwrap_or_else(|failure| panic!("{failure:?}"));
+        steps.push(launched.running.timings.iter().map(|time| time.saturating_sub(begun)).collect());
+        names = explain::steps(&Plan::parse(&compiled.bytes).unwrap(), &compiled.names);
+        launched.finish();
+    }
+    for (index, step) in names.iter().enumerate() {
+        let mut times: Vec<u64> = steps.iter().map(|times| times[index]).collect();
+        times.sort_unstable();
+        println!("{:8.1} {:?} {:18} {}", times[ROUNDS / 2] as f64 / 1000.0, step.part, step.name, step.text);
+    }
 }

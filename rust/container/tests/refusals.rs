@@ -132,7 +132,7 @@ fn a_missing_field_and_a_wrong_type_are_named() {
         ("linux.namespaces[0]", "type"),
     ] {
         let mut spec = spec("pyrt");
-        let path = format!("/{}", parent.replace('.', "/").replace('[', "/").replace(']', ""));
+        let path = format!("/{}", parent.replace(['.', '['], "/").replace(']', ""));
         spec.pointer_mut(&path).unwrap().as_object_mut().unwrap().remove(field);
         let error = machine.compile(&spec, &layered()).unwrap_err();
         assert_eq!(error.to_string(), format!("{parent}.{field}: missing"));

@@ -60,7 +60,9 @@ impl Child<'_> {
                 sys::close_on_exec_from(3)
             }
             Op::Exec { candidates, .. } => self.execute(candidates),
-            Op::NewMount { .. } | Op::SetMountAttributes { .. } | Op::GiveAway { .. } => shared_step(op, self.slots),
+            Op::NewMount { .. } | Op::SetMountAttributes { .. } => shared_step(op, self.slots),
+            // A terminal that this child has opened itself.
+            Op::GiveAway { slot, uid, gid } => sys::chown_at(self.slots.get(slot)?, c"", uid, gid),
             _ => self.place(op).unwrap_or_else(|| identity(op)),
         }
     }

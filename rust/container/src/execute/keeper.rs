@@ -182,7 +182,8 @@ impl<'a> Keeper<'a> {
             Op::AdjustOomScore { score } => self.adjust_oom_score(score),
             Op::SetLimit { resource, soft, hard } => self.set_limit(resource, soft, hard),
             Op::Release {} => self.child()?.channel.release(&self.slots, &self.opened),
-            Op::SetMountAttributes { .. } | Op::GiveAway { .. } => shared_step(op, &mut self.slots),
+            Op::SetMountAttributes { .. } => shared_step(op, &mut self.slots),
+            Op::GiveAway { slot, uid, gid } => give_away(self.slots.get(slot)?, uid, gid),
             _ => Err(MISPLACED),
         }
     }
@@ -241,6 +242,16 @@ impl<'a> Keeper<'a> {
         if set_limit(self.child()?.pid, resource, soft, hard)? {
             self.warnings |= warning::RESOURCE_LIMIT;
         }
+        Ok(())
+    }
+}
+
+/// Pipes only: they are the engine's. What else can be standard input or output (a terminal, a file, /dev/null) is
+/// somebody's on the host, and stays theirs.
+fn give_away(fd: Fd, uid: u32, gid: u32) -> sys::Result<()> {
+    if sys::stat_at(fd, c"")?.st_mode & libc::S_IFMT == libc::S_IFIFO {
+        sys::chown_at(fd, c"", uid, gid)
+    } else {
         Ok(())
     }
 }

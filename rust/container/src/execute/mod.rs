@@ -182,7 +182,6 @@ fn shared_step(op: &Op<'_>, slots: &mut Slots) -> sys::Result<()> {
         Op::SetMountAttributes { mount, set, clear, propagation, recursive } => {
             sys::set_mount_attributes(slots.get(mount)?, set, clear, propagation, recursive)?;
         }
-        Op::GiveAway { slot, uid, gid } => sys::chown_at(slots.get(slot)?, c"", uid, gid)?,
         _ => return Err(MISPLACED),
     }
     Ok(())
