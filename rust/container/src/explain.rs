@@ -117,6 +117,9 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::Attach { .. }, libc::ENOTDIR) => {
             "a file is mounted on a directory, a directory on a file, or below a file"
         }
+        (Op::NewOverlay { volatile: true, upper: Some(_), .. }, libc::EINVAL) => {
+            "a volatile upper directory serves once; this one may have been used"
+        }
         (Op::NewOverlay { .. }, libc::EINVAL) => "this kernel's overlayfs refuses these layers; dmesg says why",
         (Op::NewOverlay { .. }, libc::ELOOP) => "a layer, the upper and the work directory must not lie in one another",
         (Op::NewOverlay { .. }, libc::ENODEV) => "load the kernel module overlay",

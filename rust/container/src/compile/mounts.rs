@@ -501,6 +501,7 @@ fn plan_bind(
     Ok(What::Bind { tree: opened.add(tree, format!("the bind source {source}")), file, idmap })
 }
 
+#[allow(clippy::unnecessary_cast, reason = "the field's type differs between machines")]
 fn magic(place: &OwnedFd) -> i64 {
     rustix::fs::fstatfs(place.as_fd()).map_or(0, |stat| stat.f_type as i64)
 }

@@ -83,7 +83,7 @@ fn inside(op: &Op<'_>, names: &[String]) -> String {
         Op::Mask { path, .. } => format!("hiding {}", show(path)),
         Op::MakeReadonly { path } => format!("making {} read-only", show(path)),
         Op::JoinKeyring { name } => format!("joining the session keyring {}", show(name)),
-        Op::OpenTerminal { rows, columns, .. } if rows == 0 => format!("opening a terminal{}", size(columns)),
+        Op::OpenTerminal { rows: 0, .. } => "opening a terminal".to_owned(),
         Op::OpenTerminal { rows, columns, .. } => format!("opening a terminal of {columns}x{rows}"),
         Op::SetStdio { terminal: true, .. } => "making the terminal standard input, output and error".to_owned(),
         Op::SetStdio { .. } => "taking standard input, output and error".to_owned(),
@@ -96,7 +96,7 @@ fn inside(op: &Op<'_>, names: &[String]) -> String {
 /// What makes the process what it is to be.
 fn identity(op: &Op<'_>) -> String {
     match *op {
-        Op::SetGroups { gids } if gids.is_empty() => "leaving all supplementary groups".to_owned(),
+        Op::SetGroups { gids: [] } => "leaving all supplementary groups".to_owned(),
         Op::SetGroups { gids } => format!("joining the supplementary groups {}", groups(gids)),
         Op::SetGid { gid } => format!("becoming group {gid}"),
         Op::SetUid { uid } => format!("becoming user {uid}"),
@@ -151,10 +151,6 @@ pub(super) fn path_of(op: &Op<'_>, names: &[String]) -> String {
 
 fn below(recursive: bool) -> &'static str {
     if recursive { " and all below it" } else { "" }
-}
-
-fn size(columns: u32) -> String {
-    if columns == 0 { String::new() } else { format!(" of {columns} columns") }
 }
 
 fn limit(number: u64) -> String {
