@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 # Docker's list, and what has been found since: sounds, keys, schedulers, and thermal and power sensors, through which
 # neighbours have been watched.
-MASKED: Final = tuple(
-    f"/proc/{name}"
-    for name in "acpi asound interrupts kcore keys latency_stats sched_debug scsi timer_list timer_stats".split()
-) + ("/sys/firmware", "/sys/fs/selinux", "/sys/devices/virtual/powercap")
+_MASKED_PROC: Final = "acpi asound interrupts kcore keys latency_stats sched_debug scsi timer_list timer_stats"
+MASKED: Final = (
+    *(f"/proc/{name}" for name in _MASKED_PROC.split()),
+    "/sys/firmware",
+    "/sys/fs/selinux",
+    "/sys/devices/virtual/powercap",
+)
 READONLY: Final = tuple(f"/proc/{name}" for name in "bus fs irq sys sysrq-trigger".split())
 
 # Places below which every image has what is mounted there, or the kernel has.

@@ -6,7 +6,6 @@ The one module of this room that looks at the machine: ``spec`` gets a ``Host`` 
 from __future__ import annotations
 
 import os
-import platform
 from pathlib import Path
 from typing import Final
 
@@ -46,7 +45,7 @@ def read_host() -> Host:
         hostname=system.nodename,
         hosts=_text("/etc/hosts"),
         resolv_conf=_text("/etc/resolv.conf"),
-        architecture=_ARCHITECTURES.get(platform.machine(), platform.machine()),
+        architecture=_ARCHITECTURES.get(system.machine, system.machine),
         kernel=(int(major), int("".join(digit for digit in minor if digit.isdigit()) or 0)),
         cpus=parse_cpu_list(_text("/sys/devices/system/cpu/online")),
         capabilities=_capabilities(_text("/proc/self/status")),

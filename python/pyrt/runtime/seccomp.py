@@ -101,14 +101,13 @@ def convert_profile(text: bytes, capabilities: frozenset[str], architecture: str
     for pair in document.arch_map or []:
         if pair.architecture == _ARCHITECTURES.get(architecture):
             architectures = [pair.architecture, *(pair.sub_architectures or [])]
-    for field, value in [
-        ("architectures", architectures),
-        ("flags", document.flags),
-        ("listenerPath", document.listener_path),
-        ("listenerMetadata", document.listener_metadata),
-    ]:
-        if value:
-            result[field] = value
+    optional = {
+        "architectures": architectures,
+        "flags": document.flags,
+        "listenerPath": document.listener_path,
+        "listenerMetadata": document.listener_metadata,
+    }
+    result.update({field: value for field, value in optional.items() if value})
     around = _Around(capabilities, architecture, kernel)
     result["syscalls"] = [_convert(rule) for rule in document.syscalls or [] if around.has(rule)]
     return msgspec.json.encode(result)

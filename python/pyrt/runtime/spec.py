@@ -79,7 +79,7 @@ def build(
     ``id``: 64 hexadecimal digits. ``id_base``: first of the 65,536 host ids that are its own, None for a container in
     the host's user namespace. ``lookup`` gives a file of the image (/etc/passwd, /etc/group) or None. ``lowers``:
     directories of the root file system, topmost first; the image's layers if empty. ``folder``: holds ``upper`` and
-    ``work``, needed if ``upper_kind`` says "directory". ``hidden``: paths that must not be seen, for the image ``host``.
+    ``work``, needed if ``upper_kind`` says "directory". ``hidden``: paths that must not be seen, of the image ``host``.
     ``exists``: whether the host has the source of a bind mount.
     """
     _refuse_unbuilt(options, id_base)
