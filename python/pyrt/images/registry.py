@@ -17,7 +17,7 @@ from pyrt.errors import ImageNotFound, InvalidImage, RegistryError, Unauthorized
 from pyrt.images.manifest import ACCEPTED, LARGEST_MANIFEST
 from pyrt.images.reference import is_digest
 from pyrt.images.tokens import Authorization
-from pyrt.images.transport import ConnectionFailed, Patience, Retry, Transport, is_overload, read, refusal
+from pyrt.images.transport import ConnectionFailed, Patience, Retry, Transport, chunks, is_overload, read, refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -170,6 +170,8 @@ class Registry:
             challenges = response.headers.get_list("WWW-Authenticate")
         await self._authorization.answer(challenges, used)
         async with self._transport.follow(method, url, headers=headers, secret=self._authorization.headers) as response:
+            if self._is_challenge(response, base):
+                raise self._authorization.refused()
             await self._refuse(response, what)
             yield response
 
@@ -220,14 +222,18 @@ class _Flow:
     async def take(self, response: httpx2.Response) -> None:
         """Hand on the body. A server that ignores ranges sends all again, so what is known is dropped."""
         known = self.received - self._start(response)
-        async for chunk in response.aiter_raw():
-            fresh = chunk[known:] if known else chunk
-            known -= len(chunk) - len(fresh)
-            if self.received + len(fresh) > self.size:
-                raise _wrong_size(self.what, None, self.size)
-            if fresh:
-                await self._sink(fresh)
-                self.received += len(fresh)
+        async with chunks(response) as stream:
+            async for chunk in stream:
+                fresh = chunk[known:] if known else chunk
+                known -= len(chunk) - len(fresh)
+                await self._pass_on(fresh)
+
+    async def _pass_on(self, chunk: bytes) -> None:
+        if self.received + len(chunk) > self.size:
+            raise _wrong_size(self.what, None, self.size)
+        if chunk:
+            await self._sink(chunk)
+            self.received += len(chunk)
 
     def _start(self, response: httpx2.Response) -> int:
         """Where the body begins in the blob; refuses one that can't be the rest of it."""

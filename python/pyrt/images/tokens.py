@@ -60,11 +60,16 @@ class Authorization:
         self._keyring = keyring
         self._lock = trio.Lock()
         self._headers: dict[str, str] = {}
+        self._credentials: Credentials | None = None
 
     @property
     def headers(self) -> dict[str, str]:
         """Headers for the registry's own origin; a new object whenever they are renewed."""
         return self._headers
+
+    def refused(self) -> Unauthorized:
+        """What it means that even the newest headers are answered with 401."""
+        return self._wrong(self._credentials)
 
     async def answer(self, values: Sequence[str], refused: dict[str, str]) -> None:
         """Earn new headers after a 401 to ``refused``; ``values`` are its WWW-Authenticate headers.
@@ -87,7 +92,7 @@ class Authorization:
                 raise Unauthorized(f"registry {self._endpoint.host} wants credentials of {kinds[:100]}", status=401)
             if refused.get("Authorization") == value:
                 raise self._wrong(credentials)
-            self._headers = {"Authorization": value}
+            self._headers, self._credentials = {"Authorization": value}, credentials
 
     def _basic(self, credentials: Credentials | None) -> str:
         if credentials is None or not credentials.username:
@@ -149,7 +154,7 @@ class Authorization:
             return Unauthorized(
                 f"registry {host} gives {self._endpoint.repository} to nobody without credentials",
                 status=401,
-                hint=f"log in first: `docker login {registry}` or `podman login {registry}`",
+                hint=f"is the name right? if so, log in first: `docker login {registry}` or `podman login {registry}`",
             )
         who = f"the credentials of {credentials.username!r}" if credentials.username else "the token kept for it"
         hint = f"log in again: `docker login {registry}`"

@@ -11,7 +11,7 @@ import random
 import socket
 import ssl
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -203,13 +203,29 @@ class Transport:
         return self._clients[key]
 
 
+@asynccontextmanager
+async def chunks(response: httpx2.Response) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The body as it comes, which may be left in the middle; the connection is given up then."""
+    stream = response.aiter_raw()
+    try:
+        yield stream
+    finally:
+        # httpx2 nests generators, and closing the outermost leaves inner ones to the garbage collector, of which
+        # Trio complains. So they run to their end, which on a closed connection is near.
+        with trio.CancelScope(shield=True), suppress(httpx2.HTTPError):
+            await response.aclose()
+            async for _ in stream:
+                pass
+
+
 async def read(response: httpx2.Response, limit: int) -> bytes:
     """The body as it came, but at most ``limit`` + 1 bytes of it: who gets more than ``limit`` knows it too long."""
     body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > limit:
-            break
+    async with chunks(response) as stream:
+        async for chunk in stream:
+            body += chunk
+            if len(body) > limit:
+                break
     return bytes(body[: limit + 1])
 
 
