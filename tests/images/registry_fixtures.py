@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 
-from pyrt.images.transport import Patience
+from pyrt.images.patience import Patience
 
 QUICK = Patience(attempts=3, first_pause=0.001, longest_pause=0.002, connect=5.0, silence=5.0)
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"

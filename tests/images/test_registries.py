@@ -234,7 +234,9 @@ def test_this_machine_may_be_asked_without_tls(host: str) -> None:
     assert Endpoint(host, "x").schemes == ("http", "https")
 
 
-@pytest.mark.parametrize("host", ["localhost.de", "127.0.0.1.de", "10.0.0.1:5000", "[fe80::1]", "0.0.0.0", "a"])
+@pytest.mark.parametrize(
+    "host", ["localhost.de", "app.localhost", "127.0.0.1.de", "10.0.0.1:5000", "[fe80::1]", "0.0.0.0", "a"]
+)
 def test_others_may_not(host: str) -> None:
     assert not is_loopback(host)
     assert Endpoint(host, "x").schemes == ("https",)

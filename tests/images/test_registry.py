@@ -17,6 +17,7 @@ import trio
 from pyrt.errors import ImageNotFound, InvalidImage, RegistryError, Unauthorized
 from pyrt.images import transport
 from pyrt.images.auth import Keyring
+from pyrt.images.patience import Patience
 from pyrt.images.registries import Endpoint
 from pyrt.images.registry import Registry
 from pyrt.images.tokens import Challenge, is_same_site, parse_challenges
@@ -221,7 +222,7 @@ async def test_an_answer_that_is_cut_is_asked_for_again(enemy: Enemy, environ: d
 async def test_a_server_that_falls_silent_is_given_up(
     enemy: Enemy, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient = transport.Patience(attempts=2, first_pause=0.001, silence=0.05)
+    impatient = Patience(attempts=2, first_pause=0.001, silence=0.05)
     enemy.on(MANIFEST, Reply(body=CONTENT, cut=3, hang=True))
     async with Registry.open(Endpoint(enemy.address, "team/app"), Keyring.of(environ), impatient) as registry:
         with pytest.raises(RegistryError, match="fell silent"):
@@ -545,14 +546,20 @@ async def test_a_certificate_that_nobody_signed_is_refused(tls_enemy: Enemy, env
     assert caught.value.hint == f"put its authority's certificate into /etc/containers/certs.d/{host}/ca.crt"
 
 
+def trust(certificate: Path, *hosts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep it as the authority of these hosts, as in /etc/containers/certs.d."""
+    base = certificate.parent / "certs.d"
+    for host in hosts:
+        (base / host).mkdir(parents=True)
+        shutil.copy(certificate, base / host / "ca.crt")
+    monkeypatch.setattr(transport, "CERTIFICATE_FOLDERS", (base,))
+
+
 async def test_its_authority_can_be_told(
-    tls_enemy: Enemy, environ: dict[str, str], certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tls_enemy: Enemy, environ: dict[str, str], certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = f"registry.example.com:{tls_enemy.port}"
-    folder = tmp_path / "certs.d" / host
-    folder.mkdir(parents=True)
-    shutil.copy(certificate, folder / "ca.crt")
-    monkeypatch.setattr(transport, "CERTIFICATE_FOLDERS", (tmp_path / "certs.d",))
+    trust(certificate, host, monkeypatch=monkeypatch)
     tls_enemy.on(MANIFEST, Reply(body=CONTENT))
     assert await fetch(host, environ) == CONTENT
     # It is the registry of that name that it vouches for, and no other.
@@ -607,13 +614,27 @@ async def test_a_distant_registry_does_not_lead_to_this_machine(
     assert not enemy.asked("/private")
 
 
-async def test_a_token_server_of_the_same_domain_gets_them(tls_enemy: Enemy, environ: dict[str, str]) -> None:
-    host = f"registry-1.hub.example.com:{tls_enemy.port}"
+async def test_a_token_server_of_the_same_domain_gets_them(
+    tls_enemy: Enemy, environ: dict[str, str], certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, server = (f"{name}.example.com:{tls_enemy.port}" for name in ("registry-1", "auth"))
+    trust(certificate, host, server, monkeypatch=monkeypatch)
     log_in(environ, host, "alice", "secret")
-    bearer(tls_enemy, "abc", realm=f"https://auth.hub.example.com:{tls_enemy.port}/token")
+    bearer(tls_enemy, "abc", realm=f"https://{server}/token")
     tls_enemy.on("/token", Reply(body=b'{"token": "abc"}'))
-    assert await fetch(host, environ, insecure=True) == CONTENT
+    assert await fetch(host, environ) == CONTENT
     assert tls_enemy.asked("/token")[0].authorization == BASIC
+
+
+async def test_that_a_registry_may_be_insecure_says_nothing_of_its_token_server(
+    tls_enemy: Enemy, environ: dict[str, str]
+) -> None:
+    host = f"registry-1.example.com:{tls_enemy.port}"
+    log_in(environ, host, "alice", "secret")
+    bearer(tls_enemy, "abc", realm=f"https://auth.example.com:{tls_enemy.port}/token")
+    with pytest.raises(RegistryError, match=r"certificate of registry auth\.example\.com.* is not trusted"):
+        await fetch(host, environ, insecure=True)
+    assert not tls_enemy.asked("/token")
 
 
 # ---- grammar ------------------------------------------------------------------------------------

@@ -159,7 +159,8 @@ def is_loopback(host: str) -> bool:
     import ipaddress
 
     name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
-    if name == "localhost" or name.endswith(".localhost"):
+    # "x.localhost" is not enough: where glibc does not know better, it is looked up in the DNS.
+    if name == "localhost":
         return True
     try:
         return ipaddress.ip_address(name.strip("[]")).is_loopback

@@ -15,9 +15,10 @@ import msgspec
 
 from pyrt.errors import ImageNotFound, InvalidImage, RegistryError, Unauthorized
 from pyrt.images.manifest import ACCEPTED, LARGEST_MANIFEST
+from pyrt.images.patience import ConnectionFailed, Patience, Retry, is_overload, refusal
 from pyrt.images.reference import is_digest
 from pyrt.images.tokens import Authorization
-from pyrt.images.transport import ConnectionFailed, Patience, Retry, Transport, chunks, is_overload, read, refusal
+from pyrt.images.transport import Transport, chunks, read
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping

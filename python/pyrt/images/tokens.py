@@ -19,7 +19,8 @@ import msgspec
 import trio
 
 from pyrt.errors import RegistryError, Unauthorized
-from pyrt.images.transport import Retry, checked_url, is_overload, read, refusal
+from pyrt.images.patience import Retry, is_overload, refusal
+from pyrt.images.transport import checked_url, read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""HTTP to one registry: which scheme, which certificates, redirects by hand, time-outs, and what a failure means.
+"""HTTP to one registry: which scheme, which certificates, redirects by hand, bodies within bounds.
 
 Here is decided what may be sent to whom: credentials go to the registry's own origin and nowhere else
 (CVE-2020-15157), and nothing that began with TLS goes on without it. What the requests mean is not known here.
@@ -6,25 +6,22 @@ Here is decided what may be sent to whom: credentials go to the registry's own o
 
 from __future__ import annotations
 
-import email.utils
-import random
-import socket
 import ssl
-import time
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import httpx2
-import msgspec
 import trio
 
 from pyrt.errors import HostError, RegistryError
+from pyrt.images.patience import ConnectionFailed, NoTLS, explain, shown
 from pyrt.images.registries import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
+    from pyrt.images.patience import Patience
     from pyrt.images.registries import Endpoint
 
 CERTIFICATE_FOLDERS: Final = (
@@ -40,70 +37,6 @@ _HEADERS: Final = {
     # A digest is that of the bytes as they are stored; a compressed transfer would only be undone again.
     "Accept-Encoding": "identity",
 }
-
-_Kind = TypeVar("_Kind", bound=BaseException)
-
-
-class Patience(msgspec.Struct, frozen=True):
-    """How long to wait and how often to try again; all times in seconds.
-
-    The defaults follow the containers tools (five attempts) and what a person waits for before a terminal.
-    """
-
-    attempts: int = 5
-    first_pause: float = 0.5
-    longest_pause: float = 15.0
-    longest_retry_after: float = 60.0
-    connect: float = 15.0
-    silence: float = 30.0
-
-
-class Retry:
-    """Counts the attempts of one undertaking, and waits between them."""
-
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
-        self._failures = 0
-
-    def progressed(self) -> None:
-        """Something was gained since the last failure, so start counting anew."""
-        self._failures = 0
-
-    async def pause(self, failure: RegistryError) -> None:
-        """Wait before the next attempt; raise ``failure`` when there must be none."""
-        self._failures += 1
-        passing = isinstance(failure, Refused) or (isinstance(failure, ConnectionFailed) and failure.passing)
-        asked = failure.retry_after if isinstance(failure, Refused) else None
-        if not passing or self._failures >= self._patience.attempts:
-            raise failure
-        if asked is not None and asked > self._patience.longest_retry_after:
-            raise failure
-        await trio.sleep(self._delay() if asked is None else asked)
-
-    def _delay(self) -> float:
-        """Doubling, and spread, so that many clients of a registry that comes back don't come at once."""
-        longest: float = min(self._patience.longest_pause, self._patience.first_pause * 2 ** (self._failures - 1))
-        return longest * random.uniform(0.5, 1.0)
-
-
-class ConnectionFailed(RegistryError):
-    """No answer, or one that breaks off. ``passing``: another attempt may go better."""
-
-    def __init__(self, message: str, *, passing: bool, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.passing = passing
-
-
-class NoTLS(ConnectionFailed):
-    """The server speaks something else on this port."""
-
-
-class Refused(RegistryError):
-    """An answer that is an error and may pass; ``retry_after``: the seconds that the server asks for, or None."""
-
-    def __init__(self, message: str, *, status: int, retry_after: float | None, hint: str | None = None) -> None:
-        super().__init__(message, status=status, hint=hint)
-        self.retry_after = retry_after
 
 
 class Transport:
@@ -151,7 +84,7 @@ class Transport:
                 with trio.CancelScope(shield=True):
                     await response.aclose()
         except httpx2.HTTPError as error:
-            raise _explain(error, url) from error
+            raise explain(error, url) from error
 
     @asynccontextmanager
     async def follow(
@@ -188,13 +121,15 @@ class Transport:
             return response.status_code != 400 or b"HTTPS" not in await read(response, 4096)
 
     def _client(self, url: httpx2.URL) -> httpx2.AsyncClient:
-        """Own origin, others, and this machine: each with the certificates and proxies that it may see."""
-        own = is_same_origin(url, httpx2.URL(f"{url.scheme}://{self.endpoint.host}"))
-        here = is_loopback(url.host)
-        key = f"{url.scheme} {own} {here}"
+        """One for each origin, with the certificates kept for it. ``insecure`` is said of the registry alone."""
+        key = f"{url.scheme}://{shown(url)}"
         if key not in self._clients:
+            here = is_loopback(url.host)
+            own = is_same_origin(url, httpx2.URL(f"{url.scheme}://{self.endpoint.host}"))
+            verified = not here and (self.endpoint.verified or not own)
+            folder = self.endpoint.registry if own else shown(url)
             self._clients[key] = httpx2.AsyncClient(
-                verify=_context(self.endpoint, own=own) if url.scheme == "https" else False,
+                verify=_context(folder, verified=verified) if url.scheme == "https" else False,
                 # A proxy can't reach this machine's loopback.
                 trust_env=not here,
                 follow_redirects=False,
@@ -250,65 +185,6 @@ def checked_url(url: httpx2.URL, text: str, what: str) -> httpx2.URL:
     return named
 
 
-def is_overload(status: int) -> bool:
-    """Whether the same request may be answered better a little later."""
-    return status in (408, 425, 429) or status >= 500
-
-
-def refusal(response: httpx2.Response, who: str) -> Refused:
-    """The error that an answer for which ``is_overload`` holds stands for."""
-    status, wait = response.status_code, _retry_after(response)
-    later = "" if wait is None else f"; it asks to come back in {wait:.0f} s"
-    if status == 429:
-        hint = "registries limit anonymous pulls most: logging in helps"
-        return Refused(f"{who} says: too many requests{later}", status=status, retry_after=wait, hint=hint)
-    return Refused(f"{who} is in trouble: it answers {status}{later}", status=status, retry_after=wait)
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds that a Retry-After header asks for, in either of its forms; None without a usable one."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isdecimal() and len(text) < 10:
-        return float(text)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-        return max(0.0, moment.timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def _explain(error: httpx2.HTTPError, url: httpx2.URL) -> ConnectionFailed:
-    """A failed connection in a sentence."""
-    where = f"registry {_shown(url)}"
-    if isinstance(error, httpx2.ConnectTimeout):
-        return ConnectionFailed(f"{where} can't be reached: no answer in time", passing=True)
-    if isinstance(error, httpx2.ConnectError):
-        return _explain_connecting(error, where, _shown(url))
-    if isinstance(error, httpx2.TimeoutException):
-        return ConnectionFailed(f"{where} fell silent", passing=True)
-    return ConnectionFailed(f"the connection to {where} was cut", passing=True)
-
-
-def _explain_connecting(error: httpx2.ConnectError, where: str, host: str) -> ConnectionFailed:
-    untrusted = _cause(error, ssl.SSLCertVerificationError)
-    if untrusted:
-        return ConnectionFailed(
-            f"the TLS certificate of {where} is not trusted: {untrusted.verify_message}",
-            passing=False,
-            hint=f"put its authority's certificate into /etc/containers/certs.d/{host}/ca.crt",
-        )
-    if _cause(error, ssl.SSLError):
-        hint = "if it is meant to be without, set insecure = true for it in registries.conf"
-        return NoTLS(f"{where} does not speak TLS", passing=False, hint=hint)
-    if _cause(error, socket.gaierror):
-        return ConnectionFailed(f"{where} can't be found: no such host", passing=False, hint="is the name right?")
-    if _cause(error, ConnectionRefusedError):
-        return ConnectionFailed(f"{where} can't be reached: connection refused", passing=False, hint="is it running?")
-    system = next((each for each in _causes(error) if isinstance(each, OSError) and each.strerror), None)
-    reason = system.strerror.lower() if system and system.strerror else "no connection"
-    return ConnectionFailed(f"{where} can't be reached: {reason}", passing=True)
-
-
 def _redirected(url: httpx2.URL, response: httpx2.Response) -> httpx2.URL:
     target = response.headers.get("Location")
     if not target:
@@ -320,40 +196,17 @@ def _port(url: httpx2.URL) -> int | None:
     return url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
-def _shown(url: httpx2.URL) -> str:
-    """Host and port: a path may be a signed one, and that is a secret."""
-    return url.netloc.decode()
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """What an exception came from, through groups: Trio tries all addresses of a host."""
-    while error is not None:
-        yield error
-        if isinstance(error, BaseExceptionGroup):
-            for inner in error.exceptions:
-                yield from _causes(inner)
-        error = error.__cause__ or error.__context__
-
-
-def _cause(error: BaseException, kind: type[_Kind]) -> _Kind | None:
-    return next((each for each in _causes(error) if isinstance(each, kind)), None)
-
-
-def _context(endpoint: Endpoint, *, own: bool) -> ssl.SSLContext:
-    """Which servers to believe: those that the system trusts and the authorities kept for this registry.
-
-    A client certificate is a credential, so the registry's own origin alone is shown it.
-    """
+def _context(folder: str, *, verified: bool) -> ssl.SSLContext:
+    """Whom to believe, and who to be: what the system trusts, and what is kept for this host[:port]."""
     context = ssl.create_default_context()
-    if not endpoint.verified:
+    if not verified:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    for folder in CERTIFICATE_FOLDERS:
-        kept = folder.expanduser() / endpoint.registry
+    for kept in (base.expanduser() / folder for base in CERTIFICATE_FOLDERS):
         try:
             for authority in sorted(kept.glob("*.crt")):
                 context.load_verify_locations(authority)
-            for certificate in sorted(kept.glob("*.cert")) if own else ():
+            for certificate in sorted(kept.glob("*.cert")):
                 context.load_cert_chain(certificate, certificate.with_suffix(".key"))
         except (OSError, ssl.SSLError) as error:
             raise HostError(f"the certificates in {kept} can't be used: {error}") from error
