@@ -11,6 +11,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
+from pyrt.errors import PyrtError
 from pyrt.images.durable import exists, lock, make_folder, open_folder, still_named, unique
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.1
 
 
-class Cancelled(Exception):
+class Cancelled(PyrtError):
     """The caller's own ``cancelled`` said so; the caller knows why."""
 
 
@@ -107,6 +108,6 @@ def _wait_for(descriptor: int, cancelled: Callable[[], bool] | None) -> None:
     pause = _FIRST_PAUSE
     while not lock(descriptor, wait=False):
         if cancelled():
-            raise Cancelled
+            raise Cancelled("waiting for another process to bring in the same layer was cancelled")
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)

@@ -7,6 +7,7 @@ thread and by any number of processes at once; only ``find`` is quick enough for
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -14,11 +15,13 @@ import msgspec
 
 from pyrt.errors import InvalidImage, StateError
 from pyrt.images.blobs import Blobs, VerifiedReader
+from pyrt.images.compression import kind_of
 from pyrt.images.config import LARGEST_CONFIG, ImageConfig, parse_config, parse_time
 from pyrt.images.durable import exists
 from pyrt.images.image import Image, ImageUsage, Removed, Usage, hex_of
 from pyrt.images.ingestion import Layer, LayerIngestion, find_layer
 from pyrt.images.layout import Layout
+from pyrt.images.manifest import LARGEST_MANIFEST
 from pyrt.images.naming import give_name, give_repo_digest, resolve
 from pyrt.images.platform import Platform
 from pyrt.images.reference import Reference
@@ -32,8 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
     from contextlib import AbstractContextManager
 
-# The manifest's bound of security.md (CVE-2020-1702).
-LARGEST_MANIFEST: Final = 4 << 20
 # A server that is asked for ever new names must not remember them all.
 _MOST_REMEMBERED: Final = 4096
 
@@ -215,6 +216,14 @@ class Store:
     def read_layer(self, layer: Layer, image: Image) -> VerifiedReader:
         """A layer's bytes as they came, verified at their end. Hold ``pinned`` meanwhile."""
         return self._blobs.reader(layer.digest, what=f"layer {layer.digest} of image {_called(image)}")
+
+    def compression_of(self, layer: Layer) -> str:
+        """The kind of a layer's blob: "gzip", "zstd", "xz", "bzip2", or "" for a plain tar."""
+        descriptor = self._blobs.open(layer.digest, what=f"layer {layer.digest}")
+        try:
+            return kind_of(os.read(descriptor, 6))
+        finally:
+            os.close(descriptor)
 
     def layers_of(self, image: Image) -> tuple[Layer, ...]:
         """All of them, lowest first, as often as the image has them; ``InvalidImage`` if one is gone."""
