@@ -9,7 +9,7 @@ ingest/               what is not finished; its own flock is the pin: shared by 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from pyrt.errors import StateError
@@ -33,14 +33,15 @@ class Layout:
         with state_errors("use the state folder", self.root):
             self._refuse_foreign()
             self.root.parent.mkdir(parents=True, exist_ok=True)
-            self.folder = private_folder(os.fspath(self.root))
-            self.ingest = private_folder("ingest", within=self.folder)
-            self.blobs = self._digests("blobs")
-            self.layers = self._digests("layers")
+            with ExitStack() as stack:
+                self.folder = _held(stack, private_folder(os.fspath(self.root)))
+                self.ingest = _held(stack, private_folder("ingest", within=self.folder))
+                self.blobs = _held(stack, self._digests("blobs"))
+                self.layers = _held(stack, self._digests("layers"))
+                self._descriptors = stack.pop_all()
 
     def close(self) -> None:
-        for descriptor in (self.folder, self.ingest, self.blobs, self.layers):
-            os.close(descriptor)
+        self._descriptors.close()
 
     def layer_path(self, diff_id: str) -> str:
         return f"{self.root}/layers/sha256/{hex_of(diff_id)}"
@@ -87,3 +88,9 @@ class Layout:
                 f"{self.root} is not a state folder of pyrt: it holds other things",
                 hint="set PYRT_ROOT to a folder that does not exist yet",
             )
+
+
+def _held(stack: ExitStack, descriptor: int) -> int:
+    """The descriptor, which the stack closes."""
+    stack.callback(os.close, descriptor)
+    return descriptor

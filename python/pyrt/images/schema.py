@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from pyrt.errors import StateError
@@ -26,39 +26,39 @@ _APPLICATION: Final = 0x70797274
 # Longer than any transaction takes, even behind a disk that syncs for seconds.
 _PATIENCE: Final = 60.0
 
-_TABLES: Final = """
-CREATE TABLE images (
-    id TEXT PRIMARY KEY,                -- digest of the configuration
-    manifest TEXT NOT NULL,             -- digest of the manifest
-    media_type TEXT NOT NULL            -- of the manifest
-) WITHOUT ROWID;
-CREATE TABLE names (
-    name TEXT PRIMARY KEY,              -- canonical: docker.io/library/debian:12
-    image TEXT NOT NULL REFERENCES images ON DELETE CASCADE
-) WITHOUT ROWID;
-CREATE INDEX names_of_image ON names (image);
-CREATE TABLE repo_digests (
-    name TEXT PRIMARY KEY,              -- docker.io/library/debian@sha256:...
-    image TEXT NOT NULL REFERENCES images ON DELETE CASCADE
-) WITHOUT ROWID;
-CREATE INDEX repo_digests_of_image ON repo_digests (image);
-CREATE TABLE layers (
-    diff_id TEXT PRIMARY KEY,           -- digest of the plain tar; names the directory
-    digest TEXT NOT NULL,               -- digest of the bytes as they came; names the blob
-    blob_size INTEGER NOT NULL,
-    size INTEGER NOT NULL,              -- bytes of the plain tar
-    added REAL NOT NULL,                -- seconds since 1970
-    used INTEGER NOT NULL DEFAULT 0     -- whether an image ever had it: if not, its image may be on its way
-) WITHOUT ROWID;
-CREATE INDEX layers_of_digest ON layers (digest);
-CREATE TABLE image_layers (
-    image TEXT NOT NULL REFERENCES images ON DELETE CASCADE,
-    position INTEGER NOT NULL,          -- 0 is the lowest
-    diff_id TEXT NOT NULL REFERENCES layers,
-    PRIMARY KEY (image, position)
-) WITHOUT ROWID;
-CREATE INDEX images_of_layer ON image_layers (diff_id);
-"""
+_TABLES: Final = (
+    """CREATE TABLE images (
+        id TEXT PRIMARY KEY,                -- digest of the configuration
+        manifest TEXT NOT NULL,             -- digest of the manifest
+        media_type TEXT NOT NULL            -- of the manifest
+    ) WITHOUT ROWID""",
+    """CREATE TABLE names (
+        name TEXT PRIMARY KEY,              -- canonical: docker.io/library/debian:12
+        image TEXT NOT NULL REFERENCES images ON DELETE CASCADE
+    ) WITHOUT ROWID""",
+    "CREATE INDEX names_of_image ON names (image)",
+    """CREATE TABLE repo_digests (
+        name TEXT PRIMARY KEY,              -- docker.io/library/debian@sha256:...
+        image TEXT NOT NULL REFERENCES images ON DELETE CASCADE
+    ) WITHOUT ROWID""",
+    "CREATE INDEX repo_digests_of_image ON repo_digests (image)",
+    """CREATE TABLE layers (
+        diff_id TEXT PRIMARY KEY,           -- digest of the plain tar: names the directory
+        digest TEXT NOT NULL,               -- digest of the bytes as they came: names the blob
+        blob_size INTEGER NOT NULL,
+        size INTEGER NOT NULL,              -- bytes of the plain tar
+        added REAL NOT NULL,                -- seconds since 1970
+        used INTEGER NOT NULL DEFAULT 0     -- whether an image ever had it: if not, its image may be on its way
+    ) WITHOUT ROWID""",
+    "CREATE INDEX layers_of_digest ON layers (digest)",
+    """CREATE TABLE image_layers (
+        image TEXT NOT NULL REFERENCES images ON DELETE CASCADE,
+        position INTEGER NOT NULL,          -- 0 is the lowest
+        diff_id TEXT NOT NULL REFERENCES layers,
+        PRIMARY KEY (image, position)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX images_of_layer ON image_layers (diff_id)",
+)
 
 
 class Database:
@@ -71,15 +71,16 @@ class Database:
         with state_errors("open", path):
             # SQLite would create it readable for everybody, and gives -wal and -shm the mode of this file.
             os.close(create_file(os.fspath(path)))
-            self._writer = _connect(path)
-            _prepare(self._writer, path)
-            self._reader = _connect(path)
-            self._reader.execute("PRAGMA query_only = ON")
+            with ExitStack() as stack:
+                self._writer = stack.enter_context(closing(_connect(path)))
+                _prepare(self._writer, path)
+                self._reader = stack.enter_context(closing(_connect(path)))
+                self._reader.execute("PRAGMA query_only = ON")
+                self._connections = stack.pop_all()
 
     def close(self) -> None:
         with self._reading, self._writing:
-            self._reader.close()
-            self._writer.close()
+            self._connections.close()
 
     def version(self) -> int:
         """A number that changes whenever anybody, in any process, has changed the database. Takes some 5 us."""
@@ -118,10 +119,14 @@ class Database:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-    _to_wal(connection)
-    # FULL: in WAL mode only this survives a loss of power.
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
+    try:
+        _to_wal(connection)
+        # FULL: in WAL mode only this survives a loss of power.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -146,7 +151,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not _is_current(connection, path):
-            for statement in _TABLES.split(";"):
+            for statement in _TABLES:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {_APPLICATION}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
