@@ -111,8 +111,8 @@ def docker_archive(images: list[tuple[list[str], bytes, list[bytes]]], *, compre
         name = f"{hashlib.sha256(config).hexdigest()}.json"
         files[name] = config
         manifest.append({"Config": name, "RepoTags": tags, "Layers": paths})
-    files["manifest.json"] = json.dumps(manifest).encode()
     files["repositories"] = b"{}"
+    files["manifest.json"] = json.dumps(manifest).encode()
     return tar_of(files)
 
 

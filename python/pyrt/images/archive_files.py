@@ -162,6 +162,7 @@ class SpooledFiles(TarFiles):
             self._members[member.name] = member
             if member.target is None:
                 self._copy(stream, str(member.offset))
+        stream.drain()
 
     def _copy(self, stream: TarStream, name: str) -> None:
         descriptor = create_file(name, within=self._scratch.descriptor)

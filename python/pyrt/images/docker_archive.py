@@ -75,14 +75,24 @@ def save(store: Store, selected: Sequence[Selected], writer: Writer) -> None:
         for layer in layers:
             if layer.diff_id not in written:
                 written.add(layer.diff_id)
-                with store.read_layer(layer, each.image) as blob:
-                    writer.add_stream(_layer_path(layer), _PlainLayer(blob, layer), layer.size)
+                _save_layer(store, each.image, layer, writer)
         config = f"{hex_of(each.image.id)}.json"
         if config not in written:
             written.add(config)
             writer.add(config, store.raw_config(each.image))
         listed.append({"Config": config, "RepoTags": _tags(each.names), "Layers": [_layer_path(one) for one in layers]})
     writer.add(MANIFEST, msgspec.json.encode(_merged(listed)))
+
+
+def _save_layer(store: Store, image: Image, layer: Layer, writer: Writer) -> None:
+    with store.read_layer(layer, image) as blob:
+        try:
+            writer.add_stream(_layer_path(layer), _PlainLayer(blob, layer), layer.size)
+        except InvalidImage:
+            # Read to its end, a damaged blob is put aside and can be fetched anew.
+            while blob.read():
+                pass
+            raise
 
 
 class _PlainLayer:

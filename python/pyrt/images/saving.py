@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
 import msgspec
 
-from pyrt.errors import HostError, UsageError
+from pyrt.errors import HostError, InvalidImage, UsageError
 from pyrt.images.compression import PIECE
 from pyrt.images.durable import unique, write_all
 
@@ -80,7 +80,7 @@ class _TarWriter:
         # tarfile asks for just ``size`` bytes; the one read more is the stream's chance to verify itself.
         self._tar.addfile(_member(path, size), cast("BinaryIO", _Exactly(stream)))
         if stream.read(1):
-            raise UsageError(f"{path} is longer than its {size} bytes")
+            raise InvalidImage(f"{path} is longer than its {size} bytes")
 
 
 class _Exactly:

@@ -81,6 +81,11 @@ class TarStream:
         self._left -= len(data)
         return data
 
+    def drain(self) -> None:
+        """Read what is behind the tar's end: a checksum may be there, and a writer who would not like to be cut off."""
+        while self._source.read(PIECE):
+            pass
+
     def _header(self, *, first: bool) -> tarfile.TarInfo | None:
         block = self._exactly(_BLOCK, at_least_one=first)
         if not block or not any(block):
