@@ -55,6 +55,7 @@ class _Tee:
 class _Counted:
     def __init__(self, stream: Any) -> None:
         self.stream, self.hash, self.size = stream, hashlib.sha256(), 0
+        self.padding = 20480
 
     def read(self, size: int) -> bytes:
         out = bytearray()
@@ -62,7 +63,12 @@ class _Counted:
             self.hash.update(data)
             out += data
         self.size += len(out)
-        return bytes(out)
+        if not self.size:
+            return b""
+        # umoci leaves away the padding of the last file and the end marker, at which Python takes offence.
+        padding = min(size - len(out), self.padding)
+        self.padding -= padding
+        return bytes(out) + b"\0" * padding
 
 
 def extract_layer(

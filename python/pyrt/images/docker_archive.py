@@ -140,7 +140,8 @@ def _layer_path(layer: Layer) -> str:
 
 
 def _tags(names: Iterable[Reference]) -> list[str]:
-    return [name.familiar() for name in names]
+    # Whole: Docker shortens them itself, and Podman takes "box:1" for localhost/box:1.
+    return [str(name) for name in names]
 
 
 def _merged(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
