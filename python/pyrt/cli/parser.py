@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgspec
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _HELP_COLUMN: Final = 28
 _WIDEST: Final = 110
+_REST_OF_CLUSTER: Final = re.compile(r"ignored explicit argument '(.)")
+"""What argparse says of the z in -itz."""
 
 
 class Help(msgspec.Struct, frozen=True):
@@ -59,6 +62,12 @@ class Parser(argparse.ArgumentParser):
         nargs = None if takes_value else 0
         self.add_argument(*names, action=_NotBuilt, nargs=nargs, metavar=what, const=hint, help=argparse.SUPPRESS)
 
+    def add_command(self, help: str) -> None:
+        """COMMAND and what follows it, whatever that looks like."""
+        action = self.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help=help)
+        # argparse takes it for required, and would name it besides what is.
+        action.required = False
+
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The options as a namespace; raises UsageError or HelpWanted."""
         namespace, rest = self.parse_known_args(list(arguments))
@@ -72,6 +81,8 @@ class Parser(argparse.ArgumentParser):
             _, _, missing = message.partition(": ")
             self._refuse_unknown(self._given)
             raise UsageError(f"pyrt {self.verb} needs {missing}", hint=self._see_help())
+        if match := _REST_OF_CLUSTER.search(message):
+            raise UsageError(f"pyrt {self.verb} has no option -{match[1]}", hint=self._see_help())
         raise UsageError(message.removeprefix("argument "), hint=self._see_help())
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
