@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! frame     length of the payload u32, kind u16, descriptors u16, payload
-//! text      length u32, bytes              texts     count u32, text, text, ...
 //!
-//! 1  Call    protocol u16, version text, directory text, arguments texts, environment texts
+//! 1  Call    protocol u16, count of arguments u32, then texts that each end in a NUL:
+//!            version, directory, arguments, environment (NAME=value)
 //! 2  Drain   -
 //! 3  Signal  number u8
 //! 4  Window  rows u16, columns u16
-//! 16 Other   version text
+//! 16 Other   the server's version
 //! 17 Text    stream u8 (1 or 2), bytes
 //! 18 Relay   streams u8: 1 input, 2 output, 4 error, 8 terminal; a descriptor for each of the first
 //!            three that is set, in this order, or the terminal's master alone
@@ -16,7 +16,7 @@
 //! ```
 //!
 //! All numbers are little-endian. Descriptors travel by SCM_RIGHTS with the first byte of their frame.
-//! The kinds Call, Drain and Other never change, so that versions can tell each other apart.
+//! Drain, Other and the first three things in a Call never change, so that versions can tell each other apart.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -108,16 +108,6 @@ pub fn drain() -> Vec<u8> {
 /// What this process was asked to do, ready to be sent any number of times.
 pub struct Call(Vec<u8>);
 
-fn put(text: &OsStr, out: &mut Vec<u8>) {
-    out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn put_all(texts: &[OsString], out: &mut Vec<u8>) {
-    out.extend_from_slice(&u32::try_from(texts.len()).unwrap_or(u32::MAX).to_le_bytes());
-    texts.iter().for_each(|text| put(text, out));
-}
-
 impl Call {
     /// With this process's directory and environment. A directory that is gone travels as "".
     pub fn of_this_process(arguments: &[OsString]) -> Result<Self, Failure> {
@@ -134,10 +124,13 @@ impl Call {
 
     fn encode(directory: &OsStr, arguments: &[OsString], environment: &[OsString]) -> Result<Self, Failure> {
         let mut payload = PROTOCOL.to_le_bytes().to_vec();
-        put(OsStr::new(env!("CARGO_PKG_VERSION")), &mut payload);
-        put(directory, &mut payload);
-        put_all(arguments, &mut payload);
-        put_all(environment, &mut payload);
+        payload.extend(u32::try_from(arguments.len()).unwrap_or(u32::MAX).to_le_bytes());
+        let first = [OsStr::new(env!("CARGO_PKG_VERSION")), directory];
+        let rest = arguments.iter().chain(environment).map(OsString::as_os_str);
+        for text in first.into_iter().chain(rest) {
+            payload.extend_from_slice(text.as_bytes());
+            payload.push(0);
+        }
         if payload.len() > LONGEST_CALL {
             return Err(Failure::new("arguments and environment are longer than 4 MiB")
                 .hint("put what is long into a file (--env-file, -v) or pass it through stdin (-i)"));
