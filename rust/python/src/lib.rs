@@ -4,13 +4,20 @@
 //! decides, calls back into Python or leaves a thread behind. Python owns the exceptions; `errors`
 //! imports them.
 
+mod descriptors;
 mod errors;
+mod lookup;
+mod plan;
 mod reports;
 mod seccomp;
 mod spawner;
 
 #[pyo3::pymodule(name = "_native", gil_used = false)]
 mod native {
+    #[pymodule_export]
+    use crate::lookup::read_image_file;
+    #[pymodule_export]
+    use crate::plan::{Plan, Step, compile, compile_exec, failure, host};
     #[pymodule_export]
     use crate::reports::{Exited, Failed, Started, parse_report};
     #[pymodule_export]
