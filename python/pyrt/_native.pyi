@@ -106,8 +106,8 @@ def host() -> _Host:
 def read_image_file(layers: Sequence[str], path: str, limit: int) -> bytes | None:
     """The content of ``path`` in an image, read without a mount; None if there is no such file.
 
-    ``layers`` are directories, topmost first; whiteouts and opaque directories are honoured, symlinks are resolved inside.
-    ``limit`` is in bytes.
+    ``layers`` are directories, topmost first; whiteouts and opaque directories are honoured, symlinks are resolved
+    inside. ``limit`` is in bytes.
 
     Raises:
         InvalidImage: not a regular file, longer than ``limit``, or a loop of symlinks.
