@@ -7,9 +7,11 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +20,9 @@ from pathlib import Path
 import pytest
 
 from pyrt import _native
-from pyrt.errors import CommandNotFound, EngineError, InvalidImage, SpecError
+from pyrt.errors import CommandNotFound, EngineError, HostError, InvalidImage, PyrtError, SpecError
 from tests import ward
+from tests.foreign import Layout, layers
 from tests.leakcheck import Oracle
 
 F_ADD_SEALS_ALL = 0x1 | 0x2 | 0x4 | 0x8
@@ -257,3 +260,60 @@ def test_a_seccomp_profile_that_lies_is_refused_by_its_field() -> None:
     with pytest.raises(SpecError) as refused:
         _native.compile_seccomp(json.dumps(profile).encode())
     assert refused.value.field == "linux.seccomp.syscalls[0].action"
+
+
+# ---- layers -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def directory(path: Path) -> Iterator[int]:
+    path.mkdir(exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.root
+def test_a_layer_is_extracted_copied_and_named(five_layers: Layout, tmp_path: Path) -> None:
+    entry = layers(five_layers)[-1]
+    blob = five_layers.path / "blobs" / entry["digest"].replace(":", "/")
+    with directory(tmp_path / "layer") as layer, blob.open("rb") as source, (tmp_path / "copy").open("wb") as copy:
+        report = _native.extract_layer(source.fileno(), layer, blob=copy.fileno())
+    assert (report.digest, report.compressed_size) == (entry["digest"], entry["size"])
+    assert (tmp_path / "copy").read_bytes() == blob.read_bytes()
+    assert report.entries > 5
+    assert not report.opaque_root
+    probe = tmp_path / "layer/srv/tools/probe"
+    assert stat.S_IMODE(probe.stat().st_mode) == 0o4755
+    assert os.getxattr(probe, "security.capability")
+    with directory(tmp_path) as parent:
+        _native.remove_tree(parent, "layer")
+        _native.remove_tree(parent, "layer")
+    assert not (tmp_path / "layer").exists()
+
+
+def test_what_is_no_layer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "nonsense").write_bytes(b"no tar at all" * 100)
+    with directory(tmp_path / "layer") as layer, (tmp_path / "nonsense").open("rb") as source:
+        with pytest.raises(InvalidImage):
+            _native.extract_layer(source.fileno(), layer)
+
+
+def test_an_extraction_waits_without_the_interpreters_lock_and_can_be_ended(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    flag = _native.CancelFlag()
+    with directory(tmp_path / "layer") as layer, open(reading, "rb") as source, open(writing, "wb"):
+        timer = threading.Timer(0.05, flag.set)
+        timer.start()
+        with pytest.raises(PyrtError, match="cancelled"):
+            _native.extract_layer(source.fileno(), layer, cancel=flag)
+        timer.join()
+
+
+def test_a_descriptor_that_is_none_is_an_error() -> None:
+    with pytest.raises(HostError, match="using descriptor 123456: bad file descriptor") as refused:
+        _native.remove_tree(123456, "x")
+    assert isinstance(refused.value.__cause__, OSError)
+    assert refused.value.__cause__.errno == errno.EBADF

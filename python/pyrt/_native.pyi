@@ -10,19 +10,23 @@ from typing import Literal, TypedDict, final
 from pyrt.errors import StartFailed
 
 __all__ = [
+    "CancelFlag",
     "Exited",
     "Failed",
+    "LayerReport",
     "Plan",
     "Started",
     "Step",
     "compile",
     "compile_exec",
     "compile_seccomp",
+    "extract_layer",
     "failure",
     "host",
     "launch_spawner",
     "parse_report",
     "read_image_file",
+    "remove_tree",
 ]
 
 # ---- plans ----------------------------------------------------------------------------------------------------------
@@ -191,6 +195,62 @@ def parse_report(message: bytes) -> Started | Failed | Exited:
 
     Raises:
         EngineError: not a message of this version.
+    """
+
+# ---- layers ---------------------------------------------------------------------------------------------------------
+
+@final
+class CancelFlag:
+    """Ends an extraction in another thread within about 50 ms."""
+
+    def __new__(cls) -> CancelFlag: ...
+    def set(self) -> None: ...
+
+@final
+class LayerReport:
+    """What was extracted."""
+
+    @property
+    def digest(self) -> str:
+        """Of the bytes as they came: "sha256:<hex>"."""
+    @property
+    def diff_id(self) -> str:
+        """Of the plain tar: "sha256:<hex>"."""
+    @property
+    def compressed_size(self) -> int:
+        """Bytes as they came."""
+    @property
+    def size(self) -> int:
+        """Bytes of the plain tar."""
+    @property
+    def entries(self) -> int:
+        """In the tar, whiteouts among them."""
+    @property
+    def opaque_root(self) -> bool:
+        """No layer below this one is to be seen: overlayfs does not look at a root, whoever stacks ends here."""
+
+def extract_layer(
+    source: int, directory: int, *, blob: int | None = None, cancel: CancelFlag | None = None
+) -> LayerReport:
+    """Extracts a layer into an empty directory, in overlay's form; for a worker thread.
+
+    ``source`` is read to its end: a file, a pipe or a socket that gives a tar, plain or compressed by gzip, zstd, xz or
+    bzip2. ``blob`` receives a copy of the bytes as they came. On an error nothing outside ``directory`` was touched
+    and the caller removes what is in it.
+
+    Raises:
+        InvalidImage: damaged, too large, or a lie: an escape, an ambiguous size, a bomb.
+        StateError: the kernel refused: disk full, not root.
+        PyrtError: cancelled.
+    """
+
+def remove_tree(dirfd: int, name: str) -> None:
+    """Removes ``name``, one part of a path below ``dirfd``, without following links; for a worker thread.
+
+    A name that is not there is as good as removed.
+
+    Raises:
+        StateError: not empty because somebody keeps adding, or something is mounted in it.
     """
 
 # ---- for inspection -------------------------------------------------------------------------------------------------

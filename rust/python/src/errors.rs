@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyType};
 use pyrt_container::compile::{Blame, Error as CompileError};
 use pyrt_container::explain::{Failure, Kind};
 use pyrt_container::{lookup, seccomp};
+use pyrt_layers::{Error as LayerError, Fault};
 
 mod classes {
     use pyo3::import_exception;
@@ -21,6 +22,7 @@ mod classes {
     import_exception!(pyrt.errors, EngineError);
     import_exception!(pyrt.errors, HostError);
     import_exception!(pyrt.errors, InvalidImage);
+    import_exception!(pyrt.errors, PyrtError);
     import_exception!(pyrt.errors, SpecError);
     import_exception!(pyrt.errors, StartFailed);
     import_exception!(pyrt.errors, StateError);
@@ -57,6 +59,26 @@ pub fn lookup_error(error: &lookup::Error) -> PyErr {
         lookup::Error::System(..) => classes::StateError::new_err(error.to_string()),
         _ => classes::InvalidImage::new_err(error.to_string()),
     }
+}
+
+/// A layer that was not extracted, or a tree that was not removed.
+pub fn layer_error(error: LayerError) -> PyErr {
+    let message = error.to_string();
+    let message = message.split(" (os error").next().unwrap_or_default();
+    let LayerError::System { path, source, .. } = &error else {
+        return match error.fault() {
+            Fault::Image => classes::InvalidImage::new_err(message.to_owned()),
+            Fault::Machine => classes::StateError::new_err(message.to_owned()),
+            Fault::Caller => classes::PyrtError::new_err(message.to_owned()),
+        };
+    };
+    let hint = match source.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => Some("the disk is full: pyrt image prune, or a larger one"),
+        Some(libc::EPERM) => Some("layers are extracted by root"),
+        _ => None,
+    };
+    let raised = Python::attach(|py| made(&py.get_type::<classes::StateError>(), message, hinted(py, hint)));
+    caused(raised, path, source)
 }
 
 /// A container that did not start, as the exception to raise.

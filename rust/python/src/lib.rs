@@ -6,6 +6,7 @@
 
 mod descriptors;
 mod errors;
+mod layers;
 mod lookup;
 mod plan;
 mod reports;
@@ -14,6 +15,8 @@ mod spawner;
 
 #[pyo3::pymodule(name = "_native", gil_used = false)]
 mod native {
+    #[pymodule_export]
+    use crate::layers::{CancelFlag, LayerReport, extract_layer, remove_tree};
     #[pymodule_export]
     use crate::lookup::read_image_file;
     #[pymodule_export]
