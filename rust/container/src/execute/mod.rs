@@ -159,6 +159,19 @@ impl Timings {
 /// An operation in the wrong list: the plan was not written by our compiler.
 const MISPLACED: Errno = Errno(libc::ENOSYS);
 
+/// Limits the process `pid`, 0 for this one. True if the host allows less, which then is what it gets: raising a hard
+/// limit needs CAP_SYS_RESOURCE.
+fn set_limit(pid: i32, resource: u32, soft: u64, hard: u64) -> sys::Result<bool> {
+    match sys::prlimit(pid, resource, Some([soft, hard])) {
+        Err(Errno(libc::EPERM)) => {
+            let [_, ceiling] = sys::prlimit(pid, resource, None)?;
+            sys::prlimit(pid, resource, Some([soft.min(ceiling), hard.min(ceiling)]))?;
+            Ok(true)
+        }
+        other => other.map(|_| false),
+    }
+}
+
 /// Steps that both sides can do.
 fn shared_step(op: &Op<'_>, slots: &mut Slots) -> sys::Result<()> {
     match *op {
@@ -169,7 +182,6 @@ fn shared_step(op: &Op<'_>, slots: &mut Slots) -> sys::Result<()> {
         Op::SetMountAttributes { mount, set, clear, propagation, recursive } => {
             sys::set_mount_attributes(slots.get(mount)?, set, clear, propagation, recursive)?;
         }
-        Op::GiveAway { slot, uid, gid } => sys::chown_at(slots.get(slot)?, c"", uid, gid)?,
         _ => return Err(MISPLACED),
     }
     Ok(())
