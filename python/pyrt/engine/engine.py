@@ -45,7 +45,7 @@ from pyrt.errors import ContainerError, IllegalTransition, PyrtError, StateError
 from pyrt.runtime.options import make_options
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from pyrt.engine.events import Event
     from pyrt.engine.journal import Transaction
@@ -216,15 +216,8 @@ class Engine(ContainerVerbs):
             if mould.built.upper == "directory":
                 self.layout.make_upper(record.id)
             watch.mark("make its folder and pipes")
-            plan = _native.compile(*mould.fill(record.id, record.id_base))
-            mould.steps = mould.steps or steps_of(plan)
-            watch.mark("compile the plan")
-            try:
-                process, report = await self._execute(plan, ends)
-            finally:
-                # At once: the last to close a detached mount waits for an RCU grace period, and that is to be the
-                # keeper. And for good: an error's traceback would hold what the plan has opened.
-                del plan
+            documents = mould.fill(record.id, record.id_base)
+            process, report = await self._execute(lambda: self._compile(mould, documents, watch), ends)
             try:
                 timing = watch.timing(mould.steps, report)
                 record = await self._started(record, process, timing, cause)
@@ -237,24 +230,39 @@ class Engine(ContainerVerbs):
         self.nursery.start_soon(self._supervise, container, options.limits.time)
         return container
 
-    async def _execute(self, plan: _native.Plan, stdio: Stdio) -> tuple[Process, _native.Started]:
+    def _compile(self, mould: Mould, documents: tuple[bytes, bytes], watch: Stopwatch) -> _native.Plan:
+        plan = _native.compile(*documents)
+        mould.steps = mould.steps or steps_of(plan)
+        watch.mark("compile the plan")
+        return plan
+
+    async def _execute(self, compiled: Callable[[], _native.Plan], stdio: Stdio) -> tuple[Process, _native.Started]:
         """Hands a plan to a keeper and waits until its program is executed; raises what went wrong."""
         ours, theirs = control_pair()
         process = Process(ours)
         try:
             with theirs:
-                message, descriptors = plan.start_message(True, theirs.fileno(), *stdio.theirs)
-                await self.spawner.send(message, descriptors)
+                await self._send(compiled(), theirs.fileno(), stdio)
             stdio.sent()
             report = await process.begin()
             if isinstance(report, _native.Failed):
-                raise _native.failure(plan, report)
+                raise _native.failure(compiled(), report)
         except BaseException:
             process.close()
             raise
-        finally:
-            del plan
         return process, report
+
+    async def _send(self, plan: _native.Plan, control: int, stdio: Stdio) -> None:
+        """Sends a plan and lets it go at once, while the message holds what it has opened.
+
+        The last to close a detached mount waits for an RCU grace period, milliseconds: that is to be the keeper.
+        """
+        try:
+            message, descriptors = plan.start_message(True, control, *stdio.theirs)
+            await self.spawner.send(message, descriptors)
+        finally:
+            # An error's traceback would go on holding it.
+            del plan
 
     async def _started(self, record: Record, process: Process, timing: Timing, cause: str) -> Record:
         def change(transaction: Transaction) -> Record:
@@ -278,7 +286,9 @@ class Engine(ContainerVerbs):
             after = transaction.move(record, Verb.FAIL, error=sentence)
             transaction.release(after)
             transaction.emit(ContainerFailed(container=record.id, name=record.name, image=record.image, error=sentence))
-            return self._settle(transaction, after)
+            if after.auto_remove:
+                return transaction.move(after, Verb.REMOVE)
+            return transaction.own(after, "")
 
         try:
             self._discard(await self.commit(change))
@@ -303,7 +313,9 @@ class Engine(ContainerVerbs):
             final = status
             if status.verdict is Verdict.SIGNALED and transaction.was_asked(container.id, status.signal or 1):
                 final = status.but(verdict=Verdict.KILLED)
-            after = transaction.move(container.record, Verb.EXIT, status=final)
+            verb = Verb.VANISH if container.record.auto_remove else Verb.EXIT
+            owner = container.record.owner if container.record.auto_remove else ""
+            after = transaction.move(container.record, verb, status=final, owner=owner)
             transaction.release(after)
             if final.oom_kills:
                 transaction.emit(
@@ -323,7 +335,7 @@ class Engine(ContainerVerbs):
                 ),
                 at=final.finished,
             )
-            return self._settle(transaction, after)
+            return after
 
         try:
             container.record = await self.commit(change)
@@ -331,12 +343,6 @@ class Engine(ContainerVerbs):
             # A full disk: whoever waits is told nevertheless, and the next engine records it as lost.
             log.exception("the end of container %s could not be recorded", container.name)
         return container.record.status or status
-
-    def _settle(self, transaction: Transaction, record: Record) -> Record:
-        """The last move of a container that has ended: on to its removal, or nobody's any more."""
-        if record.auto_remove:
-            return transaction.move(record, Verb.REMOVE)
-        return transaction.own(record, "")
 
     def _discard(self, record: Record) -> None:
         if record.state is State.REMOVING:
@@ -365,13 +371,15 @@ class Engine(ContainerVerbs):
         record = self.journal.get(container)
         image = self._recipes.image(self.store, record.image_id)
         with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not asked.tty) as ends:
-            plan = self._recipes.joining_plan(image, record, asked, pidfd)
-            steps = steps_of(plan)
-            try:
-                process, report = await self._execute(plan, ends)
-            finally:
-                del plan
-            timing = watch.timing(steps, report)
+            steps: list[tuple[tuple[str, str], ...]] = []
+
+            def compiled() -> _native.Plan:
+                plan = self._recipes.joining_plan(image, record, asked, pidfd)
+                steps.append(steps_of(plan))
+                return plan
+
+            process, report = await self._execute(compiled, ends)
+            timing = watch.timing(steps[0], report)
             ends.use_terminal(process.terminal)
         execution = Execution(secrets.token_hex(32), record, asked.command, process, ends, timing)
         self.executions.add(execution)

@@ -99,18 +99,21 @@ class Journal:
 
         If it raises, nothing is changed. Raises Busy if another process holds the write lock.
         """
-        with _translated(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(self._db, self)
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
             try:
+                transaction = Transaction(db, self)
                 result = change(transaction)
                 transaction.trim(self.kept)
-                self._db.execute("COMMIT")
+                db.execute("COMMIT")
             except BaseException:
                 # A full disk may have rolled it back already.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
                 raise
+        except sqlite3.Error as error:
+            raise _as_ours(error, self.path) from error
         self.commits += 1
         if transaction.events:
             self.published(transaction.events)
@@ -366,11 +369,15 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        name: str = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            raise Busy from error
-        sentence, hint = _SENTENCES.get(name.split("_")[1] if "_" in name else "", (f"fails: {error}", None))
-        raise StateError(f"the journal {path} {sentence}", hint=hint) from error
+        raise _as_ours(error, path) from error
+
+
+def _as_ours(error: sqlite3.Error, path: Path) -> Busy | StateError:
+    name: str = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return Busy()
+    sentence, hint = _SENTENCES.get(name.split("_")[1] if "_" in name else "", (f"fails: {error}", None))
+    return StateError(f"the journal {path} {sentence}", hint=hint)
 
 
 _SENTENCES: Final[dict[str, tuple[str, str | None]]] = {
