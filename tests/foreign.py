@@ -22,7 +22,7 @@ import shutil
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -394,12 +394,17 @@ def private_registry(registry_storage: Path) -> Iterator[services.Registry]:
         yield registry
 
 
-def manifest_of(layout: Layout) -> dict[str, object]:
+def layers(layout: Layout) -> list[dict[str, Any]]:
+    """The layers' entries in its manifest, lowest first."""
+    return list(manifest_of(layout)["layers"])
+
+
+def manifest_of(layout: Layout) -> dict[str, Any]:
     """The manifest or index that a tag of a layout names, for tests to compare with."""
     index = json.loads((layout.path / "index.json").read_text())
     for entry in index["manifests"]:
         if entry.get("annotations", {}).get("org.opencontainers.image.ref.name") == layout.tag:
             algorithm, digest = entry["digest"].split(":")
-            manifest: dict[str, object] = json.loads((layout.path / "blobs" / algorithm / digest).read_text())
+            manifest: dict[str, Any] = json.loads((layout.path / "blobs" / algorithm / digest).read_text())
             return manifest
     raise LookupError(f"{layout} names nothing")

@@ -12,15 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.foreign import Layout, manifest_of
+from tests.foreign import Layout, layers, manifest_of
 from tests.services import Registry
 
 pytestmark = pytest.mark.root
-
-
-def layers(layout: Layout) -> list[dict[str, Any]]:
-    found: Any = manifest_of(layout)["layers"]
-    return list(found)
 
 
 def test_layouts_have_the_layers_that_they_promise(

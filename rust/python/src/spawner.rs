@@ -25,7 +25,7 @@ const SOCKET: RawFd = 3;
 /// Starts a spawner; see the stub.
 #[pyfunction]
 pub fn launch_spawner(py: Python<'_>) -> PyResult<(c_int, RawFd)> {
-    let (pid, socket) = py.detach(launch).map_err(|error| host_error("starting the spawner", "", &error))?;
+    let (pid, socket) = py.detach(launch).map_err(|error| host_error("starting the spawner", &error))?;
     Ok((pid, socket.into_raw_fd()))
 }
 
