@@ -2,8 +2,12 @@
 //!
 //! Looked up once a process. A plan is compiled against it, so that the executor has no branches on it.
 
+use std::borrow::Cow;
 use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use crate::compile::{Error, Result, open_path};
 
@@ -88,7 +92,7 @@ impl Cgroups {
         let mut cgroups = Self::default();
         for line in mountinfo.lines() {
             let Some((place, filesystem)) = line.split_once(" - ") else { continue };
-            let Some(mount) = place.split(' ').nth(4).map(unescape) else { continue };
+            let Some(mount) = place.split(' ').nth(4).map(|mount| unescape(mount).into_owned()) else { continue };
             let mut fields = filesystem.split(' ');
             match (fields.next(), fields.nth(1)) {
                 (Some("cgroup"), Some(options)) => cgroups.add_v1(mount, options),
@@ -124,10 +128,12 @@ fn open_v2(mount: String) -> Option<Hierarchy> {
 }
 
 /// Space, tab, newline and backslash are octal in mountinfo.
-fn unescape(field: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(field.to_owned(), |text, (code, letter)| text.replace(code, letter))
+fn unescape(field: &str) -> Cow<'_, str> {
+    const CODES: [(&str, &str); 4] = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    if !field.contains('\\') {
+        return Cow::Borrowed(field);
+    }
+    Cow::Owned(CODES.iter().fold(field.to_owned(), |text, (code, letter)| text.replace(code, letter)))
 }
 
 /// This machine.
@@ -147,6 +153,37 @@ pub struct Host {
     pub swap_accounting: bool,
     /// Device number of /dev's file system, whose kind statfs(2) does not tell from a tmpfs.
     pub devtmpfs: Option<u64>,
+    /// What is mounted where.
+    pub mounts: MountTable,
+}
+
+/// This process's mountinfo, read again only when the kernel says that it has changed: with a few dozen mounts reading
+/// it costs as much as all the rest of a plan.
+#[derive(Debug, Default)]
+pub struct MountTable(Mutex<Option<(File, String)>>);
+
+impl MountTable {
+    /// Hands the text to `look`; an unreadable table is empty.
+    fn with<T>(&self, look: impl FnOnce(&str) -> T) -> T {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.as_ref().is_none_or(|(file, _)| has_changed(file)) {
+            *table = read_mounts();
+        }
+        look(table.as_ref().map_or("", |(_, text)| text))
+    }
+}
+
+/// proc_pid_mounts(5): a change of the mount namespace makes the file exceptional.
+fn has_changed(file: &File) -> bool {
+    let mut entry = [libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLPRI, revents: 0 }];
+    !matches!(crate::sys::poll(&mut entry, 0), Ok(0))
+}
+
+fn read_mounts() -> Option<(File, String)> {
+    let mut file = File::open("/proc/self/mountinfo").ok()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    Some((file, text))
 }
 
 /// statfs(2) magic numbers of file systems without FS_ALLOW_IDMAP (linux/magic.h): procfs, sysfs, cgroup, cgroup2,
@@ -190,7 +227,16 @@ impl Host {
         let capabilities = parse_capabilities(&read("/proc/self/status")?);
         let swap_accounting = swap_accounting(&cgroups);
         let privileged = capabilities & SYS_ADMIN != 0;
-        Ok(Self { kernel, release, privileged, capabilities, cgroups, swap_accounting, devtmpfs })
+        Ok(Self {
+            kernel,
+            release,
+            privileged,
+            capabilities,
+            cgroups,
+            swap_accounting,
+            devtmpfs,
+            mounts: MountTable::default(),
+        })
     }
 
     /// Whether the file system at an open place (its statfs(2) `magic` is known) can be shown through an idmap.
@@ -202,10 +248,11 @@ impl Host {
     /// The same for all that is mounted below it in this mount namespace; false if nothing is.
     pub(crate) fn can_idmap_below(&self, place: &OwnedFd) -> bool {
         let Ok(path) = std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd())) else { return false };
-        let Ok(mountinfo) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
         let path = path.to_string_lossy();
-        let kinds: Vec<&str> = mounted_below(&mountinfo, &path).collect();
-        !kinds.is_empty() && kinds.iter().all(|kind| IDMAPPED.contains(kind))
+        self.mounts.with(|mountinfo| {
+            let kinds: Vec<&str> = mounted_below(mountinfo, &path).collect();
+            !kinds.is_empty() && kinds.iter().all(|kind| IDMAPPED.contains(kind))
+        })
     }
 
     /// Refuses a kernel that lacks what every container needs.
@@ -219,13 +266,13 @@ impl Host {
     }
 }
 
+/// Kinds of the file systems that are mounted below `path`.
 fn mounted_below<'a>(mountinfo: &'a str, path: &'a str) -> impl Iterator<Item = &'a str> {
+    let path = path.trim_end_matches('/');
     mountinfo.lines().filter_map(move |line| {
-        let (place, filesystem) = line.split_once(" - ")?;
-        let mount = unescape(place.split(' ').nth(4)?);
-        let is_below = mount.strip_prefix(path.trim_end_matches('/')).is_some_and(|rest| rest.len() > 1);
-        let is_below = is_below && mount.as_bytes().get(path.trim_end_matches('/').len()) == Some(&b'/');
-        filesystem.split(' ').next().filter(|_| is_below)
+        let mount = unescape(line.split(' ').nth(4)?);
+        let is_below = mount.strip_prefix(path).is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'));
+        line.split_once(" - ").and_then(|(_, filesystem)| filesystem.split(' ').next()).filter(|_| is_below)
     })
 }
 
