@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal as signals
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -69,7 +68,7 @@ class Attended:
         """Sends a signal; False if it has ended already."""
         return self._process.signal(number, cause)
 
-    async def attend(self, limit: float | None, record: Callable[[ExitStatus], Awaitable[None]]) -> None:
+    async def attend(self, limit: float | None, record: Callable[[ExitStatus], Awaitable[ExitStatus]]) -> None:
         """The engine's task: sees it to its end; see ``Process.attend``."""
         await self._process.attend(limit, record)
         self._process.close()
@@ -128,17 +127,3 @@ class Attended:
         """Closes our ends of its standard streams."""
         for end in (self.stdin, self.stdout, self.stderr):
             end.close()
-
-
-def signal_number(signal: int | str) -> int:
-    """15 of ``"TERM"``, ``"SIGTERM"``, ``"15"`` or 15; raises UsageError."""
-    text = str(signal).upper().strip()
-    if text.isdigit():
-        number = int(text)
-        if 1 <= number <= 64:
-            return number
-    else:
-        named = getattr(signals, text if text.startswith("SIG") else f"SIG{text}", None)
-        if isinstance(named, signals.Signals):
-            return int(named)
-    raise UsageError(f"{signal!r} is no signal", hint="a name like TERM or a number from 1 to 64")

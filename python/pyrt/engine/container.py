@@ -7,15 +7,19 @@ do to itself.
 from __future__ import annotations
 
 import signal as signals
-from typing import TYPE_CHECKING, final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, final
 
 import trio
 
-from pyrt.engine.attended import Attended, signal_number
+from pyrt.engine.attended import Attended
 from pyrt.engine.events import ExecExited, ExecStarted
+from pyrt.errors import UsageError
+from pyrt.runtime.options import ExecOptions
+from pyrt.runtime.signals import parse_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pyrt.engine.engine import Engine
     from pyrt.engine.pipes import Stdio
@@ -65,7 +69,7 @@ class Execution(Attended):
     async def kill(self, signal: int | str = signals.SIGKILL) -> None:
         """Sends it a signal; does not wait. Nothing happens if it has ended."""
         await trio.lowlevel.checkpoint()
-        self._process.signal(signal_number(signal), "kill")
+        self._process.signal(parse_signal(signal), "kill")
 
 
 @final
@@ -101,26 +105,25 @@ class Container(Attended):
         command: Sequence[str],
         *,
         stdin: bytes = b"",
-        user: str = "",
-        workdir: str = "",
-        env: Mapping[str, str] | None = None,
-        privileged: bool = False,
         time: float | None = None,
         max_output: int = DEFAULT_OUTPUT,
+        **options: Any,
     ) -> Completed:
         """Runs another process in it to its end; ``time`` is its limit in seconds.
 
-        Cancelled, it kills that process. Raises IllegalTransition if the container does not run, CommandNotFound
-        and its kin.
+        ``options`` are the fields of ``ExecOptions``. Cancelled, it kills that process. Raises IllegalTransition if the
+        container does not run, CommandNotFound and its kin.
         """
-        execution = await self._engine.exec(
-            self.id,
-            command,
-            wants_stdin=bool(stdin),
-            user=user,
-            workdir=workdir,
-            env=env,
-            privileged=privileged,
-            time=time,
-        )
+        execution = await self._engine.exec(self.id, exec_options(command, options), wants_stdin=bool(stdin), time=time)
         return await self._engine.complete(execution, stdin, max_output)
+
+
+def exec_options(command: Sequence[str], fields: Mapping[str, Any]) -> ExecOptions:
+    """ExecOptions from what a Python program likes to write; raises UsageError."""
+    values = dict(fields)
+    if isinstance(values.get("env"), Mapping):
+        values["env"] = tuple(values["env"].items())
+    try:
+        return ExecOptions(command=tuple(command), **values)
+    except TypeError as error:
+        raise UsageError(str(error)) from None

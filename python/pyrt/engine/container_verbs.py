@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyrt.engine import debris, names
-from pyrt.engine.attended import signal_number
 from pyrt.engine.events import ContainerExited, ContainerRenamed, ContainerSignaled
 from pyrt.engine.image_verbs import ImageVerbs
 from pyrt.engine.results import ExitStatus, Timing, Verdict
 from pyrt.engine.states import LIVE, State, Verb
 from pyrt.errors import ContainerNotFound, EngineError, IllegalTransition
+from pyrt.runtime.signals import parse_signal
 
 if TYPE_CHECKING:
     from pyrt.engine.journal import Transaction
@@ -42,7 +42,7 @@ class ContainerVerbs(ImageVerbs):
 
     async def kill(self, container: str, signal: int | str = signals.SIGKILL) -> None:
         """Sends PID 1 of a container a signal; does not wait. Raises IllegalTransition if it does not run."""
-        await self._signal(self.journal.get(container), signal_number(signal), "kill")
+        await self._signal(self.journal.get(container), parse_signal(signal), "kill")
 
     async def stop(self, container: str, timeout: float = 10.0) -> ExitStatus:  # noqa: ASYNC109 - docker's word
         """Sends the stop signal, SIGKILL ``timeout`` seconds later if that did not end it, and waits for the end.
@@ -54,7 +54,7 @@ class ContainerVerbs(ImageVerbs):
             return await self.wait(record.id)
         record = await self._stopping(record)
         with trio.move_on_after(timeout), suppress(IllegalTransition):
-            await self._signal(record, signal_number(record.stop_signal), "stop")
+            await self._signal(record, parse_signal(record.stop_signal), "stop")
             return await self._wait_for(record)
         with suppress(IllegalTransition):
             await self._signal(record, signals.SIGKILL, "stop")

@@ -42,15 +42,16 @@ from pyrt.engine.states import State, Verb
 from pyrt.engine.stopwatch import Stopwatch
 from pyrt.engine.sweeping import sweep_for_ever, take_over
 from pyrt.errors import ContainerError, IllegalTransition, PyrtError, StateError
+from pyrt.runtime.options import make_options
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from pyrt.engine.events import Event
     from pyrt.engine.journal import Transaction
     from pyrt.engine.results import ExitStatus, Timing
     from pyrt.images.image import Image
-    from pyrt.runtime.options import Limits, RunOptions
+    from pyrt.runtime.options import ExecOptions, Limits, RunOptions
 
 log = logging.getLogger("pyrt.engine")
 
@@ -66,7 +67,7 @@ class Engine(ContainerVerbs):
 
     def __init__(self, layout: Layout, nursery: trio.Nursery, *, kept_events: int) -> None:
         super().__init__(layout, nursery, kept_events=kept_events)
-        self._recipes = Recipes(layout.scaffold)
+        self._recipes = Recipes(layout)
         self._turns = trio.Semaphore(AT_ONCE)
         self._executions: set[Execution] = set()
 
@@ -89,7 +90,7 @@ class Engine(ContainerVerbs):
         the container and waits until that is done. Raises ImageNotFound, UsageError, StartFailed and its kin.
         """
         container = await self.start(
-            image, self._recipes.options(command, limits, options), wants_stdin=bool(stdin), cause="run"
+            image, make_options(command, limits, **options), wants_stdin=bool(stdin), cause="run"
         )
         return await self.complete(container, stdin, max_output)
 
@@ -115,7 +116,7 @@ class Engine(ContainerVerbs):
         self, image: str | Image, command: Sequence[str] = (), *, limits: Limits | None = None, **options: Any
     ) -> AsyncIterator[Container]:
         """A running container, killed and removed at the end of the block, whatever happens in it."""
-        container = await self.start(image, self._recipes.options(command, limits, options), cause="open_container")
+        container = await self.start(image, make_options(command, limits, **options), cause="open_container")
         try:
             yield container
         finally:
@@ -267,7 +268,7 @@ class Engine(ContainerVerbs):
         del self.live[container.id]
         self._discard(container.record)
 
-    async def _exited(self, container: Container, status: ExitStatus) -> None:
+    async def _exited(self, container: Container, status: ExitStatus) -> ExitStatus:
         def change(transaction: Transaction) -> Record:
             final = status
             if status.verdict is Verdict.SIGNALED and transaction.was_asked(container.id, status.signal or 1):
@@ -295,6 +296,7 @@ class Engine(ContainerVerbs):
         except (StateError, ContainerError):
             # A full disk: whoever waits is told nevertheless, and the next engine records it as lost.
             log.exception("the end of container %s could not be recorded", container.name)
+        return container.record.status or status
 
     def _settle(self, transaction: Transaction, record: Record) -> Record:
         """The last move of a container that has ended: on to its removal, or nobody's any more."""
@@ -311,40 +313,38 @@ class Engine(ContainerVerbs):
     async def exec(
         self,
         container: str,
-        command: Sequence[str],
+        options: ExecOptions,
         *,
         stdio: tuple[int, int, int] | None = None,
         wants_stdin: bool = True,
-        user: str = "",
-        workdir: str = "",
-        env: Mapping[str, str] | None = None,
-        privileged: bool = False,
-        tty: bool = False,
-        rows: int = 24,
-        columns: int = 80,
         time: float | None = None,
     ) -> Execution:
         """Starts another process in a running container, which may be another engine's; see ``start`` for ``stdio``.
 
-        ``time`` is its limit in seconds. Raises IllegalTransition if the container does not run.
+        ``time`` is its limit in seconds. Raises IllegalTransition if the container does not run, CommandNotFound
+        and its kin.
         """
         self.require_open()
         watch = Stopwatch()
         record = self.journal.get(container)
-        image = self.store.find(record.image_id)
-        with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not tty) as ends:
-            plan = self._recipes.joining_plan(image, record, request, pidfd)
+        image = self._recipes.image(self.store, record.image_id)
+        with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
+            plan = self._recipes.joining_plan(image, record, options, self.layout.folder(record.id), pidfd)
             process, report = await self._execute(plan, ends)
             timing = watch.timing(plan, report)
             ends.use_terminal(process.terminal)
-        execution = Execution(secrets.token_hex(32), record, tuple(command), process, ends, timing)
+        execution = Execution(secrets.token_hex(32), record, options.command, process, ends, timing)
         self._executions.add(execution)
         self.nursery.start_soon(self._supervise_execution, execution, time)
         return execution
 
     async def _supervise_execution(self, execution: Execution, limit: float | None) -> None:
+        async def record(status: ExitStatus) -> ExitStatus:
+            await self._tell_safely(execution.exited_event(status))
+            return status
+
         await self._tell_safely(execution.started_event())
-        await execution.attend(limit, lambda status: self._tell_safely(execution.exited_event(status)))
+        await execution.attend(limit, record)
         self._executions.discard(execution)
 
     async def _tell_safely(self, event: Event) -> None:

@@ -64,3 +64,9 @@ class Layout:
         os.mkdir(f"{folder}/upper", 0o755)
         os.chmod(f"{folder}/upper", 0o755)
         return folder
+
+    def remove_upper(self, container: str) -> None:
+        """Removes a container's folder that nothing was written to."""
+        folder = self.folder(container)
+        for name in ("/upper", "/work", ""):
+            os.rmdir(folder + name)

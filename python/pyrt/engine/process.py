@@ -82,16 +82,16 @@ class Process:
         begun = max(report.timings, default=0) or report.begun
         self.started = time.time_ns() - (time.monotonic_ns() - begun)
 
-    async def attend(self, limit: float | None, record: Callable[[ExitStatus], Awaitable[None]]) -> None:
+    async def attend(self, limit: float | None, record: Callable[[ExitStatus], Awaitable[ExitStatus]]) -> None:
         """Waits for the end, killing the process when ``limit`` seconds have passed, and for its keeper's end.
 
-        ``record`` gets the status before anybody else does. Is not cancelled: a process has to be killed, or
+        ``record`` gets the status before anybody else does, and returns what is to be told. Is not cancelled: a process has to be killed, or
         forsaken, to end this.
         """
         with trio.CancelScope(shield=True):
             status = await self._end(limit)
             try:
-                await record(status)
+                status = await record(status)
             finally:
                 self.status = status
                 self.ended.set()

@@ -174,7 +174,7 @@ class _Process(msgspec.Struct, rename="camel"):
     capabilities: _Capabilities
     env: tuple[str, ...] = ()
     no_new_privileges: bool = False
-    rlimits: msgspec.Raw | None = None
+    rlimits: tuple[dict[str, Any], ...] = ()
     oom_score_adj: int | None = None
 
 
@@ -214,7 +214,7 @@ def build_process(spec: bytes, options: ExecOptions, *, host: Host, lookup: Call
         "noNewPrivileges": own.no_new_privileges and not options.privileged,
         **_terminal(options),
     }
-    if own.rlimits is not None:
+    if own.rlimits:
         found["rlimits"] = own.rlimits
     if own.oom_score_adj is not None:
         found["oomScoreAdj"] = own.oom_score_adj

@@ -157,6 +157,3 @@ impl Decoder {
 fn damaged(compression: Compression, detail: impl fmt::Display) -> Reason {
     Reason::Damaged { compression: compression.name(), detail: detail.to_string() }
 }
-
-#[cfg(test)]
-mod tests;

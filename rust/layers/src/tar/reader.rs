@@ -406,6 +406,3 @@ fn symlink(target: Vec<u8>) -> Result<Vec<u8>, Reason> {
         _ => Err(Reason::LinkTooLong { limit: TARGET_MAX }),
     }
 }
-
-#[cfg(test)]
-mod tests;
