@@ -293,10 +293,12 @@ macro_rules! operations {
                 let length = u32::take(input).ok_or(Malformed::Truncated)?;
                 let mut fields = split(input, length as usize).ok_or(Malformed::Truncated)?;
                 let op = match code {
-                    $($code => (|| Some(Self::$name { $($field: <$kind as Field<'a>>::take(&mut fields)?),* }))(),)*
+                    $($code => Self::$name {
+                        $($field: <$kind as Field<'a>>::take(&mut fields).ok_or(Malformed::Field(code))?),*
+                    },)*
                     unknown => return Err(Malformed::Code(unknown)),
                 };
-                op.filter(|_| fields.is_empty()).ok_or(Malformed::Field(code))
+                if fields.is_empty() { Ok(op) } else { Err(Malformed::Field(code)) }
             }
         }
     };
@@ -328,7 +330,9 @@ operations! {
     /// fsopen, fsconfig for each `key=value` or bare flag, fsmount: a detached mount with MOUNT_ATTR_ `attributes`.
     10 NewMount { fstype: &'a CStr, options: Texts<'a>, attributes: u64, out: Slot }
     /// A detached overlay. `lowers` topmost first. `upper` is a directory that holds `upper` and `work`.
-    11 NewOverlay { lowers: Slots<'a>, upper: Option<Slot>, volatile: bool, attributes: u64, out: Slot }
+    /// `uid` and `gid` are the container's root as the host numbers it: overlayfs works on the upper directory with
+    /// the ids of whoever mounts it, and on an idmapped one only ids of that range exist.
+    11 NewOverlay { lowers: Slots<'a>, upper: Option<Slot>, volatile: bool, attributes: u64, uid: u32, gid: u32, out: Slot }
     /// open_tree(2) OPEN_TREE_CLONE of `path` below `dir` ("" for itself), no symlink followed.
     12 CloneTree { dir: Slot, path: &'a CStr, recursive: bool, out: Slot }
     /// mkdirat(2), then owner and mode; EEXIST is success.
@@ -343,10 +347,12 @@ operations! {
     17 AdjustOomScore { score: i32 }
     /// Sends every slot opened since `Clone` to the child, which waits for it in `AwaitKeeper`.
     18 Release {}
-    /// prlimit(2) of the child, with the host's rights; EPERM is let pass and reported as a warning
-    /// if `lower_only_on_refusal`, after the soft limit has been set as high as the hard one allows.
+    /// prlimit(2) of the child, with the host's rights. On EPERM (no CAP_SYS_RESOURCE) both numbers are set
+    /// as high as the host allows, and a warning is reported. In the child's list: its own, for limits that would
+    /// get in the way of the steps before.
     19 SetLimit { resource: u32, soft: u64, hard: u64 }
-    /// fchownat(2) of a stdio pipe, so that /dev/stdout can be reopened by the container's user.
+    /// fchownat(2) of a stdio pipe, so that /dev/stdout can be reopened by the container's user; in the keeper's list
+    /// anything else is passed over. In the child's list: of the terminal that it has opened.
     20 GiveAway { slot: Slot, uid: u32, gid: u32 }
     /// Opens `path` (absolute, host side) for setns(2).
     21 OpenNamespace { path: &'a CStr, out: Slot }
@@ -363,7 +369,8 @@ operations! {
     43 JoinCgroup { tasks: Slot }
     /// unshare(2).
     44 Unshare { flags: u64 }
-    /// setns(2) with CLONE_NEW* `flags` on a namespace or pidfd.
+    /// setns(2) with CLONE_NEW* `flags` on a namespace or pidfd. In the keeper's list: of the keeper, so that a child
+    /// with a new user namespace, which may join nothing of the host's, is born there.
     45 JoinNamespaces { fd: Slot, flags: u64 }
     /// setgroups(2).
     46 SetGroups { gids: &'a [u8] }
@@ -379,7 +386,8 @@ operations! {
     51 SetDomainname { name: &'a [u8] }
     /// mount(2) of / with MS_REC and MS_PRIVATE or MS_SLAVE.
     52 SetPropagation { flags: u64 }
-    /// Writes a kernel parameter below the detached private procfs `proc`, never through the container's /proc.
+    /// Writes the file `name` ("sys/net/ipv4/...") of the detached private procfs `proc`: a kernel parameter,
+    /// never through the container's /proc, which may lead elsewhere (CVE-2025-52881).
     53 SetKernelParameter { proc: Slot, name: &'a CStr, value: &'a [u8] }
     /// Attaches the root file system over /, then pivot_root(2) and umount2(2) of the old root.
     54 PivotRoot { root: Slot }
@@ -565,7 +573,15 @@ mod tests {
         let (parent, out) = (plan.slot(), plan.slot());
         plan.keeper(Op::CgroupCreate { parent, name: c"box", out });
         let lowers = pack_slots(&[parent, out]);
-        plan.keeper(Op::NewOverlay { lowers: as_slots(&lowers), upper: None, volatile: true, attributes: 4, out });
+        plan.keeper(Op::NewOverlay {
+            lowers: as_slots(&lowers),
+            upper: None,
+            volatile: true,
+            attributes: 4,
+            uid: 5,
+            gid: 6,
+            out,
+        });
         let words: TextsBuf = [c"a", c"", c"c d"].into_iter().collect();
         plan.child(Op::Exec {
             candidates: words.as_texts(),
@@ -584,7 +600,7 @@ mod tests {
         assert_eq!(ops[0], Op::CgroupCreate { parent: Slot(3), name: c"box", out: Slot(4) });
         assert_eq!(
             format!("{:?}", ops[1]),
-            "NewOverlay { lowers: [3, 4], upper: None, volatile: true, attributes: 4, out: Slot(4) }"
+            "NewOverlay { lowers: [3, 4], upper: None, volatile: true, attributes: 4, uid: 5, gid: 6, out: Slot(4) }"
         );
         let Some(Op::Exec { arguments, .. }) = plan.ops(Part::Child).next() else { panic!("no exec") };
         assert_eq!(arguments.iter().collect::<Vec<_>>(), [c"a", c"", c"c d"]);

@@ -99,7 +99,7 @@ fn begin(kind: u16) -> Vec<u8> {
     out
 }
 
-fn open<'a>(mut input: &'a [u8]) -> Option<(u16, &'a [u8])> {
+fn open(mut input: &[u8]) -> Option<(u16, &[u8])> {
     let version = u16::take(&mut input)?;
     let kind = u16::take(&mut input)?;
     (version == VERSION).then_some((kind, input))

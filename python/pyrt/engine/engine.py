@@ -1,0 +1,434 @@
+"""The engine: starts containers, supervises them to their ends, and leaves nothing of them behind.
+
+::
+
+    start:  find image -> record, lease -> folder -> spec -> plan -> spawner -> Started -> record
+    then, one task a container:                     Exited -> record -> end of file -> janitor
+
+What must be on record before the process runs is recorded before; that it has started is recorded while it runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final, final
+
+import trio
+
+from pyrt import _native
+from pyrt.engine import debris, names
+from pyrt.engine.container import DEFAULT_OUTPUT, Container, Execution
+from pyrt.engine.container_verbs import ContainerVerbs
+from pyrt.engine.core import out_of_descriptors
+from pyrt.engine.events import (
+    ContainerCreated,
+    ContainerExited,
+    ContainerFailed,
+    ContainerOutOfMemory,
+    ContainerStarted,
+)
+from pyrt.engine.journal import DEFAULT_KEPT, LEASE_FIRST
+from pyrt.engine.layout import Layout
+from pyrt.engine.pipes import Stdio
+from pyrt.engine.process import Process
+from pyrt.engine.recipe import Recipes
+from pyrt.engine.record import Record
+from pyrt.engine.results import Completed, Verdict
+from pyrt.engine.spawner import control_pair
+from pyrt.engine.states import State, Verb
+from pyrt.engine.stopwatch import Stopwatch
+from pyrt.engine.sweeping import sweep_for_ever, take_over
+from pyrt.errors import ContainerError, IllegalTransition, PyrtError, StateError
+from pyrt.runtime.options import make_options
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from pyrt.engine.events import Event
+    from pyrt.engine.journal import Transaction
+    from pyrt.engine.results import ExitStatus, Timing
+    from pyrt.images.image import Image
+    from pyrt.runtime.options import ExecOptions, Limits, RunOptions
+
+log = logging.getLogger("pyrt.engine")
+
+AT_ONCE: Final = 32
+"""Containers that are being started at the same moment; more wait for their turn."""
+SWEEP_EVERY: Final = 30.0
+"""Seconds between two looks for what other engines left that have died meanwhile."""
+
+
+@final
+class Engine(ContainerVerbs):
+    """Runs containers. Open one with ``open_engine``; any number may be open on one state root."""
+
+    def __init__(self, layout: Layout, nursery: trio.Nursery, *, kept_events: int) -> None:
+        super().__init__(layout, nursery, kept_events=kept_events)
+        self._recipes = Recipes(layout)
+        self._turns = trio.Semaphore(AT_ONCE)
+        self._executions: set[Execution] = set()
+
+    # ---- running to the end ----
+
+    async def run(
+        self,
+        image: str | Image,
+        command: Sequence[str] = (),
+        *,
+        stdin: bytes = b"",
+        limits: Limits | None = None,
+        max_output: int = DEFAULT_OUTPUT,
+        **options: Any,
+    ) -> Completed:
+        """Runs a command in a new container to its end, and removes the container.
+
+        ``command`` empty is the image's own. ``options`` are the fields of ``RunOptions``. ``limits.time`` (seconds)
+        ends it with Verdict.TIMED_OUT. Of each stream the first ``max_output`` bytes are kept. Cancelled, it kills
+        the container and waits until that is done. Raises ImageNotFound, UsageError, StartFailed and its kin.
+        """
+        container = await self.start(
+            image, make_options(command, limits, **options), wants_stdin=bool(stdin), cause="run"
+        )
+        return await self.complete(container, stdin, max_output)
+
+    async def complete(self, attended: Container | Execution, stdin: bytes, max_output: int) -> Completed:
+        """Feeds a process that was just started, collects what it writes, and waits for its end; else kills it."""
+        try:
+            output = await attended.communicate(stdin, max_output=max_output)
+        except BaseException:
+            await attended.destroy("cancelled")
+            raise
+        attended.close_streams()
+        return Completed(
+            id=attended.id,
+            stdout=output.stdout,
+            stderr=output.stderr,
+            status=await attended.wait(),
+            lost_output=output.lost,
+            timing=attended.timing,
+        )
+
+    @asynccontextmanager
+    async def open_container(
+        self, image: str | Image, command: Sequence[str] = (), *, limits: Limits | None = None, **options: Any
+    ) -> AsyncIterator[Container]:
+        """A running container, killed and removed at the end of the block, whatever happens in it."""
+        container = await self.start(image, make_options(command, limits, **options), cause="open_container")
+        try:
+            yield container
+        finally:
+            await container.destroy("end of block")
+
+    # ---- starting ----
+
+    async def start(
+        self,
+        image: str | Image,
+        options: RunOptions,
+        *,
+        stdio: tuple[int, int, int] | None = None,
+        wants_stdin: bool = True,
+        keep: bool = False,
+        cause: str = "start",
+    ) -> Container:
+        """Starts a container and returns once its command is executed. It lives as long as the engine at most.
+
+        ``stdio``: descriptors that become its standard input, output and error and stay the caller's; else there are
+        pipes, of which that of the input is at its end unless ``wants_stdin``. With a terminal (``options.tty``)
+        neither. ``keep``: record and files stay when it has ended, until ``remove``.
+        The call is not cancelled between the start and its return: use ``destroy`` in a ``finally``.
+        """
+        self.require_open()
+        watch = Stopwatch()
+        found = self._recipes.image(self.store, image)
+        watch.mark("find the image")
+        async with self._turns:
+            self.require_open()
+            name = image if isinstance(image, str) else (image.names or (image.id,))[0]
+            record = await self._create(found, name, options, keep=keep, cause=cause)
+            watch.mark("record")
+            try:
+                return await self._launch(record, found, options, stdio, wants_stdin, watch, cause)
+            except BaseException as error:
+                failure = self._explained(error)
+                await self._failed(record, failure)
+                if failure is error:
+                    raise
+                raise failure from error
+
+    async def _create(self, found: Image, image: str, options: RunOptions, *, keep: bool, cause: str) -> Record:
+        container = secrets.token_hex(32)
+        name = names.check(options.name) if options.name else names.generate(container)
+        description = self._recipes.describe(found, options)
+
+        def change(transaction: Transaction) -> Record:
+            record = Record(
+                id=container,
+                name=name,
+                image=image,
+                image_id=found.id,
+                owner=self.owner.id,
+                state=State.STARTING,
+                auto_remove=not keep,
+                created=transaction.now,
+                id_base=transaction.lease(container) if options.userns == "auto" else None,
+                **description,
+            )
+            transaction.insert(record)
+            transaction.emit(ContainerCreated(container=container, name=name, image=image, cause=cause))
+            return record
+
+        return await self.commit(change)
+
+    async def _launch(
+        self,
+        record: Record,
+        found: Image,
+        options: RunOptions,
+        stdio: tuple[int, int, int] | None,
+        wants_stdin: bool,
+        watch: Stopwatch,
+        cause: str,
+    ) -> Container:
+        with Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
+            upper = self.layout.make_upper(record.id) if self._recipes.wants_folder(options) else None
+            watch.mark("make the folder")
+            plan = self._recipes.plan(found, options, record.id, record.id_base, upper)
+            watch.mark("make the plan")
+            process, report = await self._execute(plan, ends)
+            try:
+                timing = watch.timing(plan, report)
+                record = await self._started(record, process, timing, cause)
+                ends.use_terminal(process.terminal)
+            except BaseException:
+                process.close()
+                raise
+        container = Container(self, record, process, ends, timing)
+        self.live[record.id] = container
+        self.nursery.start_soon(self._supervise, container, options.limits.time)
+        return container
+
+    async def _execute(self, plan: _native.Plan, stdio: Stdio) -> tuple[Process, _native.Started]:
+        """Hands a plan to a keeper and waits until its program is executed; raises what went wrong."""
+        ours, theirs = control_pair()
+        process = Process(ours)
+        try:
+            with theirs:
+                message, descriptors = plan.start_message(True, theirs.fileno(), *stdio.theirs)
+                await self.spawner.send(message, descriptors)
+            stdio.sent()
+            report = await process.begin()
+            if isinstance(report, _native.Failed):
+                raise _native.failure(plan, report)
+        except BaseException:
+            process.close()
+            raise
+        return process, report
+
+    async def _started(self, record: Record, process: Process, timing: Timing, cause: str) -> Record:
+        def change(transaction: Transaction) -> Record:
+            after = transaction.move(record, Verb.STARTED, timing=timing, pid=process.pid, started=process.started)
+            transaction.emit(
+                ContainerStarted(
+                    container=record.id, name=record.name, image=record.image, pid=process.pid, cause=cause
+                ),
+                at=process.started,
+            )
+            return after
+
+        return await self.commit(change)
+
+    async def _failed(self, record: Record, error: BaseException) -> None:
+        sentence = str(error) if isinstance(error, PyrtError) else type(error).__name__
+
+        def change(transaction: Transaction) -> Record:
+            after = transaction.move(record, Verb.FAIL, error=sentence)
+            transaction.release(after)
+            transaction.emit(ContainerFailed(container=record.id, name=record.name, image=record.image, error=sentence))
+            return self._settle(transaction, after)
+
+        try:
+            self._discard(await self.commit(change))
+        except (StateError, ContainerError):
+            log.exception("the failed start of container %s could not be recorded", record.name)
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """The error as the caller is to see it."""
+        if isinstance(error, OSError) and (failure := out_of_descriptors(error, len(self.live))):
+            return failure
+        return error
+
+    # ---- supervising ----
+
+    async def _supervise(self, container: Container, limit: float | None) -> None:
+        await container.attend(limit, lambda status: self._exited(container, status))
+        del self.live[container.id]
+        self._discard(container.record)
+
+    async def _exited(self, container: Container, status: ExitStatus) -> ExitStatus:
+        def change(transaction: Transaction) -> Record:
+            final = status
+            if status.verdict is Verdict.SIGNALED and transaction.was_asked(container.id, status.signal or 1):
+                final = status.but(verdict=Verdict.KILLED)
+            after = transaction.move(container.record, Verb.EXIT, status=final)
+            transaction.release(after)
+            about = {"container": after.id, "name": after.name, "image": after.image}
+            if final.oom_kills:
+                transaction.emit(ContainerOutOfMemory(**about, kills=final.oom_kills), at=final.finished)
+            transaction.emit(
+                ContainerExited(
+                    **about,
+                    verdict=final.verdict,
+                    exit_code=final.exit_code,
+                    code=final.code,
+                    signal=final.signal,
+                    cause=container.cause,
+                ),
+                at=final.finished,
+            )
+            return self._settle(transaction, after)
+
+        try:
+            container.record = await self.commit(change)
+        except (StateError, ContainerError):
+            # A full disk: whoever waits is told nevertheless, and the next engine records it as lost.
+            log.exception("the end of container %s could not be recorded", container.name)
+        return container.record.status or status
+
+    def _settle(self, transaction: Transaction, record: Record) -> Record:
+        """The last move of a container that has ended: on to its removal, or nobody's any more."""
+        if record.auto_remove:
+            return transaction.move(record, Verb.REMOVE)
+        return transaction.own(record, "")
+
+    def _discard(self, record: Record) -> None:
+        if record.state is State.REMOVING:
+            self.janitor.discard(record)
+
+    # ---- joining ----
+
+    async def exec(
+        self,
+        container: str,
+        options: ExecOptions,
+        *,
+        stdio: tuple[int, int, int] | None = None,
+        wants_stdin: bool = True,
+        time: float | None = None,
+    ) -> Execution:
+        """Starts another process in a running container, which may be another engine's; see ``start`` for ``stdio``.
+
+        ``time`` is its limit in seconds. Raises IllegalTransition if the container does not run, CommandNotFound
+        and its kin.
+        """
+        self.require_open()
+        watch = Stopwatch()
+        record = self.journal.get(container)
+        image = self._recipes.image(self.store, record.image_id)
+        with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
+            plan = self._recipes.joining_plan(image, record, options, self.layout.folder(record.id), pidfd)
+            process, report = await self._execute(plan, ends)
+            timing = watch.timing(plan, report)
+            ends.use_terminal(process.terminal)
+        execution = Execution(secrets.token_hex(32), record, options.command, process, ends, timing)
+        self._executions.add(execution)
+        self.nursery.start_soon(self._supervise_execution, execution, time)
+        return execution
+
+    async def _supervise_execution(self, execution: Execution, limit: float | None) -> None:
+        async def record(status: ExitStatus) -> ExitStatus:
+            await self._tell_safely(execution.exited_event(status))
+            return status
+
+        await self._tell_safely(execution.started_event())
+        await execution.attend(limit, record)
+        self._executions.discard(execution)
+
+    async def _tell_safely(self, event: Event) -> None:
+        try:
+            await self.tell(event)
+        except StateError:
+            log.exception("an event could not be recorded")
+
+    @contextmanager
+    def _pidfd(self, record: Record) -> Iterator[int]:
+        """A pidfd of PID 1 of a running container, for the time of the block."""
+        mine = self.live.get(record.id)
+        if mine and mine.status is None and record.state is State.RUNNING:
+            yield mine.pidfd
+            return
+        pidfd = debris.open_pidfd(record.pid, record.id) if record.state is State.RUNNING else None
+        if pidfd is None:
+            raise IllegalTransition(f"container {record.name} is {record.state}: nothing can be executed in it")
+        try:
+            yield pidfd
+        finally:
+            os.close(pidfd)
+
+    # ---- explaining ----
+
+    def explain(self, image: str | Image, options: RunOptions) -> list[_native.Step]:
+        """Every step that would make this container, in order, without making it."""
+        found = self._recipes.image(self.store, image)
+        container = secrets.token_hex(32)
+        upper = self.layout.make_upper(container) if self._recipes.wants_folder(options) else None
+        try:
+            id_base = LEASE_FIRST if options.userns == "auto" else None
+            return self._recipes.plan(found, options, container, id_base, upper).steps()
+        finally:
+            if upper:
+                self.layout.remove_upper(container)
+
+    # ---- the engine's own life ----
+
+    async def begin(self) -> None:
+        """Starts the background work; takes over what dead engines left."""
+        self.nursery.start_soon(self.janitor.run)
+        left = await take_over(self)
+        self.nursery.start_soon(sweep_for_ever, self, left, SWEEP_EVERY)
+
+    async def close(self) -> None:
+        """Kills what runs, waits until nothing of it is left, and closes everything. Is not cancelled."""
+        self.closing = True
+        with trio.CancelScope(shield=True):
+            for _ in range(AT_ONCE):
+                await self._turns.acquire()  # Whoever is starting a container just now is done.
+            async with trio.open_nursery() as nursery:
+                for each in [*self._executions, *self.live.values()]:
+                    nursery.start_soon(each.destroy, "engine closed")
+            for container in self.live.values():
+                container.abandon()  # It hangs in the kernel; its keeper waits for it.
+            await self.janitor.settled()
+            self.nursery.cancel_scope.cancel()
+            await self.close_parts()
+
+
+@asynccontextmanager
+async def open_engine(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    run_dir: str | os.PathLike[str] | None = None,
+    kept_events: int = DEFAULT_KEPT,
+) -> AsyncIterator[Engine]:
+    """An engine on the state folder ``root`` ($PYRT_ROOT, /var/lib/pyrt), for the time of the block.
+
+    At its end every container that it still runs is killed. ``kept_events``: about how many events are kept.
+    Raises StateError, HostError.
+    """
+    layout = Layout(root, run_dir)
+    error: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        engine = Engine(layout, nursery, kept_events=kept_events)
+        try:
+            await engine.begin()
+            yield engine
+        except BaseException as raised:
+            # Raised below: out of a nursery it would come as an ExceptionGroup.
+            error = raised
+        finally:
+            await engine.close()
+    if error is not None:
+        raise error

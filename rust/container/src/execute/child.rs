@@ -1,0 +1,230 @@
+//! The child's list, inside. Nothing here allocates: between clone and exec only system calls.
+
+use crate::plan::{Op, Part, Plan, Slot, Texts};
+use crate::sys::{self, Errno, Fd};
+
+use super::channel::ToKeeper;
+use super::exec::{Evidence, Vectors};
+use super::{MISPLACED, Slots, Timings, mounts, set_limit, shared_step};
+
+/// Exit status of a child that never became the container's process. The keeper has its reason by then.
+const NOT_STARTED: i32 = 125;
+
+struct Child<'a> {
+    slots: &'a mut Slots,
+    keeper: ToKeeper,
+    vectors: &'a Vectors,
+    evidence: Evidence,
+}
+
+/// Walks the list and ends in execve(2) or in exit.
+pub(super) fn run(plan: &Plan<'_>, slots: &mut Slots, timings: &Timings, vectors: &Vectors, keeper: ToKeeper) -> ! {
+    let mut child = Child { slots, keeper, vectors, evidence: Evidence::new() };
+    let first = plan.len(Part::Keeper);
+    for (index, op) in plan.ops(Part::Child).enumerate() {
+        if matches!(op, Op::Exec { .. }) {
+            timings.stamp(first + index);
+        }
+        if let Err(errno) = child.step(&op) {
+            keeper.send_failure(index as u32, errno, child.evidence.as_bytes());
+            sys::exit(NOT_STARTED);
+        }
+        timings.stamp(first + index);
+    }
+    keeper.send_failure(plan.len(Part::Child) as u32, MISPLACED, b"");
+    sys::exit(NOT_STARTED)
+}
+
+impl Child<'_> {
+    fn step(&mut self, op: &Op<'_>) -> sys::Result<()> {
+        match *op {
+            Op::AwaitKeeper {} => self.keeper.await_release(self.slots),
+            Op::DieWithKeeper {} => self.die_with_keeper(),
+            Op::NewSession {} => sys::setsid(),
+            Op::JoinCgroup { tasks } => sys::write(self.slots.get(tasks)?, b"0"),
+            Op::Unshare { flags } => sys::unshare(flags),
+            Op::JoinNamespaces { fd, flags } => sys::setns(self.slots.get(fd)?, flags),
+            Op::LoopbackUp {} => sys::loopback_up(),
+            Op::SetHostname { name } => sys::sethostname(name),
+            Op::SetDomainname { name } => sys::setdomainname(name),
+            Op::SetKernelParameter { proc, name, value } => sys::write_at(self.slots.get(proc)?, name, value),
+            Op::JoinKeyring { name } => match sys::join_keyring(name) {
+                Err(Errno(libc::ENOSYS)) => Ok(()),
+                other => other,
+            },
+            Op::OpenTerminal { rows, columns, console, out } => self.open_terminal(rows, columns, console, out),
+            Op::SetStdio { input, output, error, terminal } => self.set_stdio([input, output, error], terminal),
+            Op::BecomeInit {} => self.become_init(),
+            Op::CleanProcess {} => {
+                sys::reset_signals();
+                sys::close_on_exec_from(3)
+            }
+            Op::Exec { candidates, .. } => self.execute(candidates),
+            Op::NewMount { .. } | Op::SetMountAttributes { .. } => shared_step(op, self.slots),
+            // A terminal that this child has opened itself.
+            Op::GiveAway { slot, uid, gid } => sys::chown_at(self.slots.get(slot)?, c"", uid, gid),
+            _ => self.place(op).unwrap_or_else(|| identity(op)),
+        }
+    }
+
+    /// Steps that arrange the file system; `None` if `op` is none.
+    fn place(&mut self, op: &Op<'_>) -> Option<sys::Result<()>> {
+        Some(match *op {
+            Op::SetPropagation { flags } => sys::set_propagation(flags),
+            Op::PivotRoot { root } => self.slots.get(root).and_then(mounts::pivot_root),
+            Op::Attach { mount, path, file, strict } => {
+                self.slots.get(mount).and_then(|mount| mounts::attach(mount, path, file, strict))
+            }
+            Op::Mask { path, empty, null } => {
+                let covers = self.slots.get(empty).and_then(|empty| Ok((empty, self.slots.get(null)?)));
+                covers.and_then(|(empty, null)| mounts::mask(path, empty, null))
+            }
+            Op::MakeReadonly { path } => mounts::make_readonly(path),
+            Op::CopyUp { mount, path } => self.slots.get(mount).and_then(|mount| mounts::copy_up(mount, path)),
+            Op::CloneInside { path, recursive, out } => {
+                mounts::clone_inside(path, recursive).map(|mount| self.slots.set(out, mount))
+            }
+            Op::ChangeDirectory { path, create } => change_directory(path, create),
+            _ => return None,
+        })
+    }
+
+    /// Also looks whether the keeper is there still: a signal for a death that lies behind does not come.
+    fn die_with_keeper(&self) -> sys::Result<()> {
+        sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0)?;
+        if sys::hung_up(self.keeper.0) { Err(Errno(libc::EPIPE)) } else { Ok(()) }
+    }
+
+    fn open_terminal(&mut self, rows: u32, columns: u32, console: bool, out: Slot) -> sys::Result<()> {
+        let multiplexer = mounts::open_inside(c"/dev/pts", true)?;
+        let flags = libc::O_RDWR | libc::O_NOCTTY;
+        let master = sys::openat(multiplexer, c"ptmx", flags | libc::O_NOFOLLOW, 0)?;
+        sys::close(multiplexer);
+        let locked: i32 = 0;
+        sys::ioctl(master, libc::TIOCSPTLCK, (&raw const locked) as u64)?;
+        // The slave by its master, never by the name /dev/pts/N, which can be a fake (CVE-2025-52565).
+        let slave = sys::ioctl(master, libc::TIOCGPTPEER, (flags | libc::O_CLOEXEC) as u64)?;
+        let size = libc::winsize { ws_row: rows as u16, ws_col: columns as u16, ws_xpixel: 0, ws_ypixel: 0 };
+        sys::ioctl(master, libc::TIOCSWINSZ, (&raw const size) as u64)?;
+        if console {
+            let mount = sys::clone_tree(slave, c"", false)?;
+            let attached = mounts::attach(mount, c"/dev/console", true, true);
+            sys::close(mount);
+            attached?;
+        }
+        self.keeper.send_terminal(master)?;
+        sys::close(master);
+        self.slots.set(out, slave);
+        Ok(())
+    }
+
+    fn set_stdio(&mut self, slots: [Slot; 3], terminal: bool) -> sys::Result<()> {
+        // First out of the way: a slot's descriptor may be one of the three numbers.
+        let mut copies: [Fd; 3] = [-1; 3];
+        for (copy, slot) in copies.iter_mut().zip(slots) {
+            *copy = sys::dup_above(self.slots.get(slot)?, 3)?;
+        }
+        for (number, copy) in copies.into_iter().enumerate() {
+            sys::dup_to(copy, number as Fd)?;
+        }
+        if terminal {
+            sys::ioctl(0, libc::TIOCSCTTY, 0)?;
+        }
+        Ok(())
+    }
+
+    /// The rest of the list goes on in a fork; this process never returns.
+    fn become_init(&mut self) -> sys::Result<()> {
+        // Blocked before the fork, so that none is lost; `CleanProcess` unblocks them in the fork.
+        sys::set_signal_mask(u64::MAX);
+        match sys::clone(0, None)? {
+            sys::Side::Child => Ok(()),
+            sys::Side::Parent { pid, .. } => {
+                let _ = sys::close_range(0, u32::MAX);
+                init(pid)
+            }
+        }
+    }
+
+    fn execute(&mut self, candidates: Texts<'_>) -> sys::Result<()> {
+        Err(self.vectors.execute(candidates, &mut self.evidence))
+    }
+}
+
+/// PID 1 of a container started with `--init`: reaps whatever is orphaned, forwards what it is sent, ends as its child.
+fn init(child: i32) -> ! {
+    loop {
+        let Ok(signal) = sys::wait_signal(u64::MAX) else { continue };
+        if signal != libc::SIGCHLD {
+            let _ = sys::kill(child, signal);
+            continue;
+        }
+        while let Ok(Some(ended)) = sys::wait(-1, false) {
+            if ended.pid == child {
+                sys::exit(ended.code.unwrap_or_else(|| 128 + ended.signal.unwrap_or(0)));
+            }
+        }
+    }
+}
+
+fn change_directory(path: &std::ffi::CStr, create: bool) -> sys::Result<()> {
+    match sys::chdir(path) {
+        Err(Errno(libc::ENOENT)) if create => {
+            mounts::make_directory(path)?;
+            sys::chdir(path)?;
+        }
+        other => other?,
+    }
+    // A directory outside the root shows as "(unreachable)/..." here (CVE-2024-21626).
+    let mut buffer = [0; libc::PATH_MAX as usize];
+    sys::getcwd(&mut buffer)?;
+    if buffer[0] == b'/' { Ok(()) } else { Err(Errno(libc::EPERM)) }
+}
+
+/// Steps that make the process what it is to be.
+fn identity(op: &Op<'_>) -> sys::Result<()> {
+    match *op {
+        Op::SetGroups { gids } => sys::setgroups(gids),
+        Op::SetGid { gid } => sys::setgid(gid),
+        Op::SetUid { uid } => sys::setuid(uid),
+        // The keeper has said already what the host refuses.
+        Op::SetLimit { resource, soft, hard } => set_limit(0, resource, soft, hard).map(|_| ()),
+        Op::SetUmask { mask } => {
+            sys::umask(mask);
+            Ok(())
+        }
+        Op::SetNice { nice } => sys::set_nice(nice),
+        Op::SetScheduler { attributes } => sys::set_scheduler(attributes),
+        Op::SetIoPriority { priority } => sys::set_io_priority(priority),
+        Op::SetPersonality { persona } => sys::set_personality(persona),
+        Op::SetAffinity { mask } => sys::set_affinity(mask),
+        Op::LimitBoundingSet { keep } => limit_bounding_set(keep),
+        Op::KeepCapabilities { keep } => sys::prctl(libc::PR_SET_KEEPCAPS, u64::from(keep), 0),
+        Op::SetCapabilities { effective, permitted, inheritable } => {
+            sys::set_capabilities(effective, permitted, inheritable)
+        }
+        Op::SetAmbient { ambient } => set_ambient(ambient),
+        Op::NoNewPrivileges {} => sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0),
+        Op::LoadSeccomp { flags, program } => sys::load_seccomp(flags, program),
+        _ => Err(MISPLACED),
+    }
+}
+
+fn limit_bounding_set(keep: u64) -> sys::Result<()> {
+    for capability in (0..u64::BITS).filter(|capability| keep & 1 << capability == 0) {
+        match sys::prctl(libc::PR_CAPBSET_DROP, u64::from(capability), 0) {
+            // The first number that this kernel does not know ends the list.
+            Err(Errno(libc::EINVAL)) => break,
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn set_ambient(ambient: u64) -> sys::Result<()> {
+    sys::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0)?;
+    for capability in (0..u64::BITS).filter(|capability| ambient & 1 << capability != 0) {
+        sys::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, u64::from(capability))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! The keeper's list, with the host's rights. Allocation is allowed here.
+
+use std::ffi::{CStr, CString};
+
+use crate::plan::{Op, Part, Plan, Slot};
+use crate::protocol::warning;
+use crate::sys::{self, Errno, Fd, Side};
+
+use super::cgroup::Created;
+use super::channel::{ToChild, ToKeeper, Word};
+use super::exec::Vectors;
+use super::{Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
+
+struct Child {
+    pid: i32,
+    pidfd: Fd,
+    channel: ToChild,
+}
+
+/// One execution, seen from the keeper.
+pub(super) struct Keeper<'a> {
+    plan: &'a Plan<'a>,
+    slots: Slots,
+    timings: Timings,
+    vectors: Vectors,
+    child: Option<Child>,
+    opened: Vec<Slot>,
+    cgroups: Vec<Created>,
+    terminal: Option<Fd>,
+    warnings: u32,
+}
+
+fn failed_at(index: usize, errno: Errno) -> Failed {
+    Failed { part: Part::Keeper, index: index as u32, errno, evidence: Vec::new() }
+}
+
+impl<'a> Keeper<'a> {
+    pub fn new(plan: &'a Plan<'a>, descriptors: &[Fd]) -> Result<Self, Failed> {
+        let prepared = Slots::new(descriptors).and_then(|slots| Ok((slots, Timings::new()?)));
+        let (slots, timings) = prepared.map_err(|errno| failed_at(0, errno))?;
+        let (child, terminal) = (None, None);
+        let (opened, cgroups) = (Vec::new(), Vec::new());
+        Ok(Self { plan, slots, timings, vectors: Vectors::of(plan), child, opened, cgroups, terminal, warnings: 0 })
+    }
+
+    /// Walks the list, then waits for the child to call execve(2) or to say why it can't.
+    pub fn run(&mut self) -> Result<(), Failed> {
+        for (index, op) in self.plan.ops(Part::Keeper).enumerate() {
+            self.step(&op).map_err(|errno| self.blame(index, errno))?;
+            self.timings.stamp(index);
+        }
+        self.hear_child()
+    }
+
+    /// A child that died before its release made our step fail: then its reason is the reason.
+    fn blame(&self, index: usize, errno: Errno) -> Failed {
+        let word = self.child.as_ref().and_then(|child| child.channel.already_said());
+        match word {
+            Some(Word::Failed { index, errno, evidence }) => Failed { part: Part::Child, index, errno, evidence },
+            _ => failed_at(index, errno),
+        }
+    }
+
+    fn hear_child(&mut self) -> Result<(), Failed> {
+        let after = self.plan.len(Part::Keeper);
+        loop {
+            let child = self.child.as_ref().ok_or_else(|| failed_at(after, MISPLACED))?;
+            match child.channel.listen().map_err(|errno| failed_at(after, errno))? {
+                Word::Terminal(master) => self.terminal = Some(master),
+                Word::Failed { index, errno, evidence } => {
+                    return Err(Failed { part: Part::Child, index, errno, evidence });
+                }
+                Word::Closed => return Ok(()),
+            }
+        }
+    }
+
+    pub fn into_running(self) -> Running {
+        let timings = self.timings.collect(self.plan.len(Part::Keeper) + self.plan.len(Part::Child));
+        let (pid, pidfd) = self.child.map_or((0, -1), |child| {
+            sys::close(child.channel.0);
+            (child.pid, child.pidfd)
+        });
+        let kept = |fd: Fd| self.cgroups.iter().any(|cgroup| fd == cgroup.parent || fd == cgroup.directory);
+        let (stdio, mut leftover) = self.slots.open();
+        leftover.retain(|&fd| !kept(fd));
+        let (terminal, warnings) = (self.terminal, self.warnings);
+        Running { pid, pidfd, terminal, warnings, timings, cgroups: self.cgroups, stdio, leftover }
+    }
+
+    /// Ends the child, if there is one, and removes what was made.
+    pub fn abandon(&mut self) {
+        if let Some(child) = self.child.take() {
+            let _ = sys::signal_pidfd(child.pidfd, libc::SIGKILL);
+            let _ = sys::wait(child.pid, true);
+        }
+        super::cgroup::remove(&self.cgroups);
+    }
+
+    fn open(&mut self, slot: Slot, fd: Fd) {
+        self.slots.set(slot, fd);
+        if self.child.is_some() {
+            self.opened.push(slot);
+        }
+    }
+
+    fn child(&self) -> sys::Result<&Child> {
+        self.child.as_ref().ok_or(MISPLACED)
+    }
+
+    /// Opens a file of the child's folder in /proc.
+    fn open_of_child(&self, name: &str, flags: i32) -> sys::Result<Fd> {
+        let path = format!("/proc/{}/{name}", self.child()?.pid);
+        let path = CString::new(path).map_err(|_| Errno(libc::EINVAL))?;
+        sys::openat(libc::AT_FDCWD, &path, flags, 0)
+    }
+
+    fn write_of_child(&self, name: &str, data: &[u8]) -> sys::Result<()> {
+        let fd = self.open_of_child(name, libc::O_WRONLY)?;
+        let result = sys::write(fd, data);
+        sys::close(fd);
+        result
+    }
+
+    fn step(&mut self, op: &Op<'_>) -> sys::Result<()> {
+        match *op {
+            Op::CgroupCreate { parent, name, out } => self.create_cgroup(parent, name, out),
+            Op::WriteAt { dir, name, data, optional } => match sys::write_at(self.slots.get(dir)?, name, data) {
+                Err(Errno(libc::ENOENT | libc::EACCES | libc::EPERM | libc::EINVAL)) if optional => Ok(()),
+                other => other,
+            },
+            Op::OpenAt { dir, name, flags, out } => {
+                let fd = sys::openat(self.slots.get(dir)?, name, flags | libc::O_NOFOLLOW, 0)?;
+                self.open(out, fd);
+                Ok(())
+            }
+            Op::OpenNamespace { path, out } => {
+                let fd = sys::openat(libc::AT_FDCWD, path, libc::O_RDONLY, 0)?;
+                self.open(out, fd);
+                Ok(())
+            }
+            Op::JoinPidNamespace { pidfd } => sys::setns(self.slots.get(pidfd)?, libc::CLONE_NEWPID as u64),
+            Op::JoinNamespaces { fd, flags } => sys::setns(self.slots.get(fd)?, flags),
+            Op::Clone { flags, cgroup } => self.clone_child(flags, cgroup),
+            Op::WriteIdMaps { uid_map, gid_map, deny_setgroups } => {
+                if deny_setgroups {
+                    self.write_of_child("setgroups", b"deny")?;
+                }
+                self.write_of_child("uid_map", uid_map)?;
+                self.write_of_child("gid_map", gid_map)
+            }
+            Op::OpenUserNamespace { out } => {
+                // For idmaps only: the child needs no descriptor of its own namespace.
+                let fd = self.open_of_child("ns/user", libc::O_RDONLY)?;
+                self.slots.set(out, fd);
+                Ok(())
+            }
+            Op::IdmapMount { mount, userns, recursive } => {
+                sys::idmap_mount(self.slots.get(mount)?, self.slots.get(userns)?, recursive)
+            }
+            Op::NewMount { out, .. } => {
+                shared_step(op, &mut self.slots)?;
+                self.note(out);
+                Ok(())
+            }
+            Op::NewOverlay { lowers, upper, volatile, attributes, uid, gid, out } => {
+                let upper = upper.map(|slot| self.slots.get(slot)).transpose()?;
+                let mount = sys::with_file_ids(uid, gid, || {
+                    mounts::new_overlay(&self.slots, lowers, upper, volatile, attributes)
+                })?;
+                self.open(out, mount);
+                Ok(())
+            }
+            Op::CloneTree { dir, path, recursive, out } => {
+                let mount = sys::clone_tree(self.slots.get(dir)?, path, recursive)?;
+                self.open(out, mount);
+                Ok(())
+            }
+            Op::MakeDirectory { .. } | Op::MakeNode { .. } | Op::MakeSymlink { .. } | Op::MakeFile { .. } => {
+                make_entry(op, &self.slots)
+            }
+            Op::AdjustOomScore { score } => self.adjust_oom_score(score),
+            Op::SetLimit { resource, soft, hard } => self.set_limit(resource, soft, hard),
+            Op::Release {} => self.child()?.channel.release(&self.slots, &self.opened),
+            Op::SetMountAttributes { .. } => shared_step(op, &mut self.slots),
+            Op::GiveAway { slot, uid, gid } => give_away(self.slots.get(slot)?, uid, gid),
+            _ => Err(MISPLACED),
+        }
+    }
+
+    fn note(&mut self, slot: Slot) {
+        if self.child.is_some() {
+            self.opened.push(slot);
+        }
+    }
+
+    fn create_cgroup(&mut self, parent: Slot, name: &CStr, out: Slot) -> sys::Result<()> {
+        let parent = self.slots.get(parent)?;
+        let made = match sys::mkdirat(parent, name, 0o755) {
+            Ok(()) => true,
+            Err(Errno(libc::EEXIST)) => false,
+            Err(errno) => return Err(errno),
+        };
+        let directory = sys::openat(parent, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0);
+        if made {
+            let directory = *directory.as_ref().unwrap_or(&-1);
+            self.cgroups.push(Created { parent, name: name.to_owned(), directory });
+        }
+        self.open(out, directory?);
+        Ok(())
+    }
+
+    fn clone_child(&mut self, flags: u64, cgroup: Option<Slot>) -> sys::Result<()> {
+        let cgroup = cgroup.map(|slot| self.slots.get(slot)).transpose()?;
+        let [ours, theirs] = sys::packet_pair()?;
+        match sys::clone(flags, cgroup)? {
+            Side::Child => {
+                // Not ours to hold: while it is open here, the keeper's death would go unnoticed.
+                sys::close(ours);
+                child::run(self.plan, &mut self.slots, &self.timings, &self.vectors, ToKeeper(theirs))
+            }
+            Side::Parent { pid, pidfd } => {
+                sys::close(theirs);
+                self.child = Some(Child { pid, pidfd, channel: ToChild(ours) });
+                Ok(())
+            }
+        }
+    }
+
+    fn adjust_oom_score(&mut self, score: i32) -> sys::Result<()> {
+        match self.write_of_child("oom_score_adj", score.to_string().as_bytes()) {
+            // Lowering it needs CAP_SYS_RESOURCE (proc_pid_oom_score_adj(5)).
+            Err(Errno(libc::EACCES | libc::EPERM)) => {
+                self.warnings |= warning::OOM_SCORE;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn set_limit(&mut self, resource: u32, soft: u64, hard: u64) -> sys::Result<()> {
+        if set_limit(self.child()?.pid, resource, soft, hard)? {
+            self.warnings |= warning::RESOURCE_LIMIT;
+        }
+        Ok(())
+    }
+}
+
+/// Pipes only: they are the engine's. What else can be standard input or output (a terminal, a file, /dev/null) is
+/// somebody's on the host, and stays theirs.
+fn give_away(fd: Fd, uid: u32, gid: u32) -> sys::Result<()> {
+    if sys::stat_at(fd, c"")?.st_mode & libc::S_IFMT == libc::S_IFIFO {
+        sys::chown_at(fd, c"", uid, gid)
+    } else {
+        Ok(())
+    }
+}
+
+/// Files of a directory that only we have ever seen: a detached tmpfs or a fresh upper folder.
+fn make_entry(op: &Op<'_>, slots: &Slots) -> sys::Result<()> {
+    match *op {
+        Op::MakeDirectory { dir, name, mode, uid, gid } => {
+            let dir = slots.get(dir)?;
+            match sys::mkdirat(dir, name, mode) {
+                Err(Errno(libc::EEXIST)) => return Ok(()),
+                other => other?,
+            }
+            finish_entry(dir, name, mode, uid, gid)
+        }
+        Op::MakeNode { dir, name, mode, major, minor, uid, gid } => {
+            let dir = slots.get(dir)?;
+            sys::mknodat(dir, name, mode, libc::makedev(major, minor))?;
+            finish_entry(dir, name, mode & 0o7777, uid, gid)
+        }
+        Op::MakeSymlink { dir, name, target, uid, gid } => {
+            let dir = slots.get(dir)?;
+            sys::symlinkat(target, dir, name)?;
+            sys::chown_at(dir, name, uid, gid)
+        }
+        Op::MakeFile { dir, name, content, mode, uid, gid } => {
+            let dir = slots.get(dir)?;
+            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+            let fd = sys::openat(dir, name, flags, 0o600)?;
+            let result = if content.is_empty() { Ok(()) } else { sys::write(fd, content) };
+            sys::close(fd);
+            result?;
+            finish_entry(dir, name, mode, uid, gid)
+        }
+        _ => Err(MISPLACED),
+    }
+}
+
+/// Owner first: chown(2) clears set-id bits.
+fn finish_entry(dir: Fd, name: &CStr, mode: u32, uid: u32, gid: u32) -> sys::Result<()> {
+    sys::chown_at(dir, name, uid, gid)?;
+    sys::chmod_at(dir, name, mode)
+}

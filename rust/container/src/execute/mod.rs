@@ -1,0 +1,188 @@
+//! The one executor: walks a plan with raw system calls and knows no policy.
+//!
+//! ```text
+//! keeper                                   child
+//!   | its list up to Clone                   .
+//!   | ------------ clone3 -----------------> | its list up to AwaitKeeper
+//!   | the rest of its list (maps, mounts)    |
+//!   | Release: slots made meanwhile -------> | the rest of its list
+//!   | <-------- terminal's master, if any -- |
+//!   | <------------------- step and errno -- | a step failed; both are done
+//!   | <---------------------- end of file -- | execve closed the channel: it runs
+//! ```
+//!
+//! The keeper may allocate; the child never does. Each step's time goes to a page that both share.
+
+mod cgroup;
+mod channel;
+mod child;
+mod exec;
+mod keeper;
+mod mounts;
+
+use crate::plan::{FIRST_OPENED, MAX_OPS, Op, Part, Plan, SLOTS, Slot};
+use crate::sys::{self, Errno, Fd};
+
+pub use cgroup::Accounts;
+
+/// What stands in an empty slot.
+const EMPTY: Fd = -1;
+
+/// The step that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// In which list.
+    pub part: Part,
+    /// Index in that list.
+    pub index: u32,
+    /// The kernel's error number.
+    pub errno: Errno,
+    /// See [`crate::protocol::Report::Failed`].
+    pub evidence: Vec<u8>,
+}
+
+/// A container's process that has called execve(2), and what has to be undone after it.
+#[derive(Debug)]
+pub struct Running {
+    /// The process, as this pid namespace numbers it.
+    pub pid: i32,
+    /// A pidfd of it.
+    pub pidfd: Fd,
+    /// The master of its terminal, if it has one.
+    pub terminal: Option<Fd>,
+    /// Bits of [`crate::protocol::warning`].
+    pub warnings: u32,
+    /// See [`crate::protocol::Report::Started`].
+    pub timings: Vec<u64>,
+    cgroups: Vec<cgroup::Created>,
+    stdio: Vec<Fd>,
+    leftover: Vec<Fd>,
+}
+
+impl Running {
+    /// Closes the container's stdio, so that its own end of it is the only one.
+    pub fn close_stdio(&mut self) {
+        self.stdio.drain(..).for_each(sys::close);
+    }
+
+    /// Closes what only the start needed: layers and mounts. Best while the container is busy with itself:
+    /// the last close of a detached mount waits for an RCU grace period.
+    pub fn let_go(&mut self) {
+        self.leftover.drain(..).for_each(sys::close);
+    }
+
+    /// Waits until the process has ended and reaps it.
+    pub fn reap(&self) -> sys::Result<sys::Ended> {
+        sys::wait(self.pid, true)?.ok_or(Errno(libc::ECHILD))
+    }
+
+    /// What the container's cgroups have counted.
+    pub fn accounts(&self) -> Accounts {
+        cgroup::read_accounts(&self.cgroups)
+    }
+
+    /// Kills what is left in the container's cgroups and removes those that the plan made.
+    pub fn clean_up(&self) {
+        cgroup::remove(&self.cgroups);
+    }
+}
+
+/// Makes the container of `plan`. `descriptors` go into slots 0, 1, 2, and on. On failure nothing is left.
+pub fn start(plan: &Plan<'_>, descriptors: &[Fd]) -> Result<Running, Failed> {
+    let mut keeper = keeper::Keeper::new(plan, descriptors)?;
+    match keeper.run() {
+        Ok(()) => Ok(keeper.into_running()),
+        Err(failed) => {
+            keeper.abandon();
+            Err(failed)
+        }
+    }
+}
+
+/// The descriptor table of one execution.
+struct Slots([Fd; SLOTS]);
+
+impl Slots {
+    fn new(descriptors: &[Fd]) -> sys::Result<Self> {
+        let mut table = [EMPTY; SLOTS];
+        table.get_mut(..descriptors.len()).ok_or(Errno(libc::EMFILE))?.copy_from_slice(descriptors);
+        Ok(Self(table))
+    }
+
+    fn get(&self, slot: Slot) -> sys::Result<Fd> {
+        match self.0[usize::from(slot.0)] {
+            EMPTY => Err(Errno(libc::EBADF)),
+            fd => Ok(fd),
+        }
+    }
+
+    fn set(&mut self, slot: Slot, fd: Fd) {
+        self.0[usize::from(slot.0)] = fd;
+    }
+
+    /// What is open, standard input, output and error apart from the rest.
+    fn open(&self) -> (Vec<Fd>, Vec<Fd>) {
+        let (stdio, others) = self.0.split_at(usize::from(FIRST_OPENED.0));
+        let open = |fds: &[Fd]| fds.iter().copied().filter(|&fd| fd != EMPTY).collect();
+        (open(stdio), open(others))
+    }
+}
+
+/// When each step was done, on memory that keeper and child share.
+struct Timings {
+    page: *mut u64,
+}
+
+impl Timings {
+    const BYTES: usize = MAX_OPS * size_of::<u64>();
+
+    fn new() -> sys::Result<Self> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a new anonymous mapping disturbs nothing.
+        let page = unsafe { libc::mmap(std::ptr::null_mut(), Self::BYTES, protection, flags, -1, 0) };
+        if page == libc::MAP_FAILED { Err(Errno(libc::ENOMEM)) } else { Ok(Self { page: page.cast() }) }
+    }
+
+    fn stamp(&self, index: usize) {
+        if index < MAX_OPS {
+            // SAFETY: in bounds of the mapping, which lives as long as the process; two sides never share an index.
+            unsafe { self.page.add(index).write_volatile(sys::monotonic()) };
+        }
+    }
+
+    fn collect(&self, count: usize) -> Vec<u64> {
+        // SAFETY: in bounds, and the child has written its last stamp before the end of file that we have seen.
+        (0..count.min(MAX_OPS)).map(|index| unsafe { self.page.add(index).read_volatile() }).collect()
+    }
+}
+
+/// An operation in the wrong list: the plan was not written by our compiler.
+const MISPLACED: Errno = Errno(libc::ENOSYS);
+
+/// Limits the process `pid`, 0 for this one. True if the host allows less, which then is what it gets: raising a hard
+/// limit needs CAP_SYS_RESOURCE.
+fn set_limit(pid: i32, resource: u32, soft: u64, hard: u64) -> sys::Result<bool> {
+    match sys::prlimit(pid, resource, Some([soft, hard])) {
+        Err(Errno(libc::EPERM)) => {
+            let [_, ceiling] = sys::prlimit(pid, resource, None)?;
+            sys::prlimit(pid, resource, Some([soft.min(ceiling), hard.min(ceiling)]))?;
+            Ok(true)
+        }
+        other => other.map(|_| false),
+    }
+}
+
+/// Steps that both sides can do.
+fn shared_step(op: &Op<'_>, slots: &mut Slots) -> sys::Result<()> {
+    match *op {
+        Op::NewMount { fstype, options, attributes, out } => {
+            let mount = mounts::new_mount(fstype, options, attributes)?;
+            slots.set(out, mount);
+        }
+        Op::SetMountAttributes { mount, set, clear, propagation, recursive } => {
+            sys::set_mount_attributes(slots.get(mount)?, set, clear, propagation, recursive)?;
+        }
+        _ => return Err(MISPLACED),
+    }
+    Ok(())
+}

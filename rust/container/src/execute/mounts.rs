@@ -1,0 +1,347 @@
+//! Making mounts and putting them where they belong.
+//!
+//! Until a mount is attached it is a descriptor that no path leads to. Places inside the container are
+//! opened by openat2(2) with the container's root for /, and mounts go over descriptors, not names.
+
+use std::ffi::CStr;
+
+use crate::plan::{Slots as SlotList, Texts};
+use crate::sys::{self, Errno, Fd, resolve};
+
+use super::Slots;
+
+/// Longest path inside the container, with its NUL.
+const PATH: usize = libc::PATH_MAX as usize;
+
+fn in_context(fstype: &CStr, attributes: u64, configure: impl FnOnce(Fd) -> sys::Result<()>) -> sys::Result<Fd> {
+    let context = sys::fsopen(fstype)?;
+    let mount = configure(context).and_then(|()| sys::fsconfig_create(context)).and_then(|()| {
+        // The kernel refuses propagation and idmaps here, and takes just the MOUNT_ATTR_ bits.
+        sys::fsmount(context, attributes)
+    });
+    sys::close(context);
+    mount
+}
+
+/// A detached mount of `fstype`; an option is `key=value` or a bare flag.
+pub(super) fn new_mount(fstype: &CStr, options: Texts<'_>, attributes: u64) -> sys::Result<Fd> {
+    in_context(fstype, attributes, |context| options.iter().try_for_each(|option| set_option(context, option)))
+}
+
+fn set_option(context: Fd, option: &CStr) -> sys::Result<()> {
+    const KEY: usize = 64;
+    let bytes = option.to_bytes_with_nul();
+    let Some(equals) = bytes.iter().position(|&byte| byte == b'=') else {
+        return sys::fsconfig_flag(context, option);
+    };
+    let mut key = [0; KEY];
+    key.get_mut(..equals).filter(|_| equals < KEY).ok_or(Errno(libc::EINVAL))?.copy_from_slice(&bytes[..equals]);
+    let key = CStr::from_bytes_until_nul(&key).map_err(|_| Errno(libc::EINVAL))?;
+    let value = CStr::from_bytes_until_nul(&bytes[equals + 1..]).map_err(|_| Errno(libc::EINVAL))?;
+    sys::fsconfig_string(context, key, value)
+}
+
+/// `/proc/self/fd/N`, written without allocation.
+struct DescriptorPath([u8; 32]);
+
+impl DescriptorPath {
+    fn of(fd: Fd) -> Self {
+        const PREFIX: &[u8] = b"/proc/self/fd/";
+        let mut path = [0; 32];
+        path[..PREFIX.len()].copy_from_slice(PREFIX);
+        let digits = fd.checked_ilog10().unwrap_or(0) as usize + 1;
+        let mut rest = fd;
+        for place in path[PREFIX.len()..PREFIX.len() + digits].iter_mut().rev() {
+            *place = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        Self(path)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
+}
+
+/// A detached overlay of layers, topmost first, and perhaps a directory that holds `upper` and `work`
+/// (Documentation/filesystems/overlayfs.rst; `lowerdir+` since Linux 6.7).
+pub(super) fn new_overlay(
+    slots: &Slots,
+    lowers: SlotList<'_>,
+    upper: Option<Fd>,
+    volatile: bool,
+    attributes: u64,
+) -> sys::Result<Fd> {
+    in_context(c"overlay", attributes, |context| {
+        for lower in lowers.iter() {
+            sys::fsconfig_string(context, c"lowerdir+", DescriptorPath::of(slots.get(lower)?).as_c_str())?;
+        }
+        if let Some(upper) = upper {
+            set_writable_part(context, upper, c"upperdir", c"upper")?;
+            set_writable_part(context, upper, c"workdir", c"work")?;
+        }
+        if volatile && upper.is_some() {
+            sys::fsconfig_flag(context, c"volatile")?;
+        }
+        Ok(())
+    })
+}
+
+fn set_writable_part(context: Fd, container: Fd, key: &CStr, name: &CStr) -> sys::Result<()> {
+    let directory = sys::openat(container, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)?;
+    let result = sys::fsconfig_string(context, key, DescriptorPath::of(directory).as_c_str());
+    sys::close(directory);
+    result
+}
+
+/// Attaches the root file system over /, makes it the root, and lets the old root go.
+pub(super) fn pivot_root(root: Fd) -> sys::Result<()> {
+    let slash = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    sys::move_mount(root, slash)?;
+    sys::close(slash);
+    sys::fchdir(root)?;
+    // pivot_root(2), "pivot_root(".", ".")": the old root is then stacked at ".", where umount2 finds it.
+    sys::pivot_root_here()?;
+    sys::detach_here()?;
+    sys::chdir(c"/")
+}
+
+/// Opens `path` with the container's root for /. `strict` refuses every symlink on the way.
+pub(super) fn open_inside(path: &CStr, strict: bool) -> sys::Result<Fd> {
+    let links = if strict { resolve::NO_SYMLINKS } else { 0 };
+    let root = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    let place = sys::openat2(root, path, libc::O_PATH, 0, resolve::IN_ROOT | resolve::NO_MAGICLINKS | links);
+    sys::close(root);
+    place
+}
+
+/// Attaches `mount` at `path`, which is made if it is missing.
+pub(super) fn attach(mount: Fd, path: &CStr, file: bool, strict: bool) -> sys::Result<()> {
+    let place = match open_inside(path, strict) {
+        Err(Errno(libc::ENOENT)) => {
+            make_place(path, file, strict)?;
+            open_inside(path, strict)?
+        }
+        other => other?,
+    };
+    let result = sys::move_mount(mount, place);
+    sys::close(place);
+    result
+}
+
+/// Makes each missing directory of `path`, and at its end a directory or an empty file.
+fn make_place(path: &CStr, file: bool, strict: bool) -> sys::Result<()> {
+    let bytes = path.to_bytes();
+    let mut prefix = [0u8; PATH];
+    if bytes.len() >= PATH {
+        return Err(Errno(libc::ENAMETOOLONG));
+    }
+    let mut parent = open_inside(c"/", strict)?;
+    let mut from = 0;
+    while from < bytes.len() {
+        let length = bytes[from..].iter().position(|&byte| byte == b'/').unwrap_or(bytes.len() - from);
+        let end = from + length;
+        if length > 0 {
+            prefix[..end].copy_from_slice(&bytes[..end]);
+            let is_last = bytes[end..].iter().all(|&byte| byte == b'/');
+            let next = make_one(parent, &bytes[from..end], &prefix, is_last && file, strict);
+            sys::close(parent);
+            parent = next?;
+        }
+        from = end + 1;
+    }
+    sys::close(parent);
+    Ok(())
+}
+
+/// Makes a directory of the container, and those on the way to it.
+pub(super) fn make_directory(path: &CStr) -> sys::Result<()> {
+    make_place(path, false, false)
+}
+
+/// Opens `prefix`, making its last `component` below `parent` if it is missing.
+fn make_one(parent: Fd, component: &[u8], prefix: &[u8; PATH], file: bool, strict: bool) -> sys::Result<Fd> {
+    let prefix = CStr::from_bytes_until_nul(prefix).map_err(|_| Errno(libc::ENAMETOOLONG))?;
+    match open_inside(prefix, strict) {
+        Err(Errno(libc::ENOENT)) => {}
+        other => return other,
+    }
+    let mut name = [0u8; 256];
+    name.get_mut(..component.len()).ok_or(Errno(libc::ENAMETOOLONG))?.copy_from_slice(component);
+    let name = CStr::from_bytes_until_nul(&name).map_err(|_| Errno(libc::ENAMETOOLONG))?;
+    if file {
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
+        sys::close(sys::openat(parent, name, flags, 0o644)?);
+    } else {
+        sys::mkdirat(parent, name, 0o755)?;
+    }
+    open_inside(prefix, strict)
+}
+
+/// Whether a place of the container is absent, which hides it well enough.
+fn is_absent(errno: Errno) -> bool {
+    matches!(errno.0, libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+}
+
+/// Hides `path` under `empty` if it is a directory, under `null` otherwise.
+pub(super) fn mask(path: &CStr, empty: Fd, null: Fd) -> sys::Result<()> {
+    let place = match open_inside(path, false) {
+        Err(errno) if is_absent(errno) => return Ok(()),
+        other => other?,
+    };
+    let result = cover(place, empty, null);
+    sys::close(place);
+    result
+}
+
+fn cover(place: Fd, empty: Fd, null: Fd) -> sys::Result<()> {
+    let is_directory = sys::stat_at(place, c"")?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    let cover = if is_directory { clone_empty(empty) } else { clone_null(null) }?;
+    let result = sys::move_mount(cover, place);
+    sys::close(cover);
+    result
+}
+
+/// A clone of a detached mount: before Linux 6.15 the kernel wants it attached, and a fresh one serves as well.
+fn clone_empty(empty: Fd) -> sys::Result<Fd> {
+    match sys::clone_tree(empty, c"", false) {
+        Err(Errno(libc::EINVAL)) => in_context(c"tmpfs", sys::MOUNT_ATTR_RDONLY, |context| {
+            sys::fsconfig_string(context, c"size", c"0")
+                .and_then(|()| sys::fsconfig_string(context, c"nr_inodes", c"1"))
+        }),
+        other => other,
+    }
+}
+
+/// The same for /dev/null, which by then is attached; a fake one is refused (CVE-2025-31133).
+fn clone_null(null: Fd) -> sys::Result<Fd> {
+    match sys::clone_tree(null, c"", false) {
+        Err(Errno(libc::EINVAL)) => {
+            let device = open_inside(c"/dev/null", true)?;
+            let genuine = sys::stat_at(device, c"")
+                .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3));
+            let clone = if genuine { sys::clone_tree(device, c"", false) } else { Err(Errno(libc::ENODEV)) };
+            sys::close(device);
+            clone
+        }
+        other => other,
+    }
+}
+
+/// Makes `path` and what is mounted below it read-only, by a clone of itself.
+pub(super) fn make_readonly(path: &CStr) -> sys::Result<()> {
+    let place = match open_inside(path, false) {
+        Err(errno) if is_absent(errno) => return Ok(()),
+        other => other?,
+    };
+    let clone = sys::clone_tree(place, c"", true)?;
+    let result = sys::set_mount_attributes(clone, sys::MOUNT_ATTR_RDONLY, 0, 0, true)
+        .and_then(|()| sys::move_mount(clone, place));
+    sys::close(clone);
+    sys::close(place);
+    result
+}
+
+/// A detached clone of a place inside the container.
+pub(super) fn clone_inside(path: &CStr, recursive: bool) -> sys::Result<Fd> {
+    let place = open_inside(path, false)?;
+    let clone = sys::clone_tree(place, c"", recursive);
+    sys::close(place);
+    clone
+}
+
+/// Copies the directory `path` of the container into the root of the detached tmpfs `mount`.
+pub(super) fn copy_up(mount: Fd, path: &CStr) -> sys::Result<()> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+    let root = open_inside(c"/", false)?;
+    let source = sys::openat2(root, path, flags, 0, resolve::IN_ROOT | resolve::NO_MAGICLINKS);
+    sys::close(root);
+    let source = match source {
+        Err(errno) if is_absent(errno) => return Ok(()),
+        other => other?,
+    };
+    let target = sys::openat(mount, c".", flags, 0)?;
+    let result = copy_directory(source, target, COPY_DEPTH);
+    sys::close(source);
+    sys::close(target);
+    result
+}
+
+/// Deepest directory that is copied: each level takes a frame of the child's stack.
+const COPY_DEPTH: u32 = 64;
+
+fn copy_directory(source: Fd, target: Fd, depth: u32) -> sys::Result<()> {
+    // A record: inode u64, offset i64, length u16, type u8, name (getdents64(2)).
+    const NAME: usize = 19;
+    if depth == 0 {
+        return Err(Errno(libc::ELOOP));
+    }
+    let stat = sys::stat_at(source, c"")?;
+    sys::chown_at(target, c"", stat.st_uid, stat.st_gid)?;
+    sys::fchmod(target, stat.st_mode & 0o7777)?;
+    let mut records = [0u8; 4096];
+    loop {
+        let filled = sys::getdents(source, &mut records)?;
+        if filled == 0 {
+            return Ok(());
+        }
+        let mut at = 0;
+        while at < filled {
+            let length = usize::from(u16::from_ne_bytes([records[at + 16], records[at + 17]]));
+            let name = CStr::from_bytes_until_nul(&records[at + NAME..at + length]).map_err(|_| Errno(libc::EIO))?;
+            if name != c"." && name != c".." {
+                copy_entry(source, target, name, depth)?;
+            }
+            at += length;
+        }
+    }
+}
+
+fn copy_entry(source: Fd, target: Fd, name: &CStr, depth: u32) -> sys::Result<()> {
+    let stat = sys::stat_at(source, name)?;
+    let mode = stat.st_mode & 0o7777;
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFDIR => {
+            sys::mkdirat(target, name, 0o700)?;
+            let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+            let (from, to) = (sys::openat(source, name, flags, 0)?, sys::openat(target, name, flags, 0)?);
+            let result = copy_directory(from, to, depth - 1);
+            sys::close(from);
+            sys::close(to);
+            return result;
+        }
+        libc::S_IFREG => copy_file(source, target, name)?,
+        libc::S_IFLNK => {
+            let mut text = [0u8; PATH];
+            let length = sys::readlinkat(source, name, &mut text[..PATH - 1])?;
+            text[length] = 0;
+            let text = CStr::from_bytes_until_nul(&text).map_err(|_| Errno(libc::EIO))?;
+            sys::symlinkat(text, target, name)?;
+            return sys::chown_at(target, name, stat.st_uid, stat.st_gid);
+        }
+        // Fifos and sockets are made anew; devices can't be made inside and would be nodev.
+        kind @ (libc::S_IFIFO | libc::S_IFSOCK) => sys::mknodat(target, name, kind | mode, 0)?,
+        _ => return Ok(()),
+    }
+    sys::chown_at(target, name, stat.st_uid, stat.st_gid)?;
+    sys::chmod_at(target, name, mode)
+}
+
+fn copy_file(source: Fd, target: Fd, name: &CStr) -> sys::Result<()> {
+    const PIECE: usize = 1 << 30;
+    let from = sys::openat(source, name, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
+    let to = sys::openat(target, name, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, 0o600);
+    let result = to.and_then(|to| {
+        let copied = loop {
+            match sys::sendfile(to, from, PIECE) {
+                Ok(0) => break Ok(()),
+                Ok(_) => {}
+                Err(errno) => break Err(errno),
+            }
+        };
+        sys::close(to);
+        copied
+    });
+    sys::close(from);
+    result
+}

@@ -1,0 +1,293 @@
+//! Containers made from hand-written plans, through a real spawner. Needs root.
+
+use std::ffi::CStr;
+use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
+use pyrt_container::plan::{Builder, Op, STDERR, STDIN, STDOUT, Slot, TextsBuf, as_slots, pack_slots};
+use pyrt_container::protocol::{MAX_MESSAGE, Report, Start};
+use pyrt_container::sys;
+
+const BASE: u32 = 0x7000_0000;
+
+struct Spawner {
+    process: Child,
+    socket: OwnedFd,
+}
+
+fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the callers pass descriptors that they have just opened.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+impl Spawner {
+    fn launch() -> Self {
+        let [ours, theirs] = sys::packet_pair().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pyrt-init"));
+        command.arg0("pyrt-spawner");
+        // SAFETY: one system call, no allocation, between fork and exec.
+        unsafe { command.pre_exec(move || sys::dup_to(theirs, 3).map_err(Into::into)) };
+        let process = command.spawn().unwrap();
+        sys::close(theirs);
+        Self { process, socket: own(ours) }
+    }
+
+    fn start(&self, plan: &[u8], stdio: [RawFd; 3], opened: &[OwnedFd]) -> Control {
+        let memfd = memfd(plan);
+        let [ours, theirs] = sys::packet_pair().unwrap();
+        let mut descriptors = vec![memfd.as_raw_fd(), theirs];
+        descriptors.extend(stdio);
+        descriptors.extend(opened.iter().map(AsRawFd::as_raw_fd));
+        sys::send_packet(self.socket.as_raw_fd(), &Start { attached: true }.encode(), &descriptors).unwrap();
+        sys::close(theirs);
+        Control(own(ours))
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        self.socket = own(sys::openat(libc::AT_FDCWD, c"/dev/null", libc::O_RDONLY, 0).unwrap());
+        assert!(self.process.wait().unwrap().success());
+    }
+}
+
+fn memfd(bytes: &[u8]) -> OwnedFd {
+    // SAFETY: a new descriptor.
+    let memfd = own(unsafe { libc::memfd_create(c"plan".as_ptr(), libc::MFD_CLOEXEC) });
+    sys::write(memfd.as_raw_fd(), bytes).unwrap();
+    memfd
+}
+
+struct Control(OwnedFd);
+
+impl Control {
+    fn report(&self) -> Option<Report> {
+        self.report_with_descriptors().map(|(report, _)| report)
+    }
+
+    fn report_with_descriptors(&self) -> Option<(Report, Vec<OwnedFd>)> {
+        let mut data = vec![0; MAX_MESSAGE];
+        let mut descriptors = [-1; 2];
+        let (length, passed) = sys::receive_packet(self.0.as_raw_fd(), &mut data, &mut descriptors).unwrap();
+        let descriptors = descriptors[..passed].iter().map(|&fd| own(fd)).collect();
+        (length > 0).then(|| (Report::decode(&data[..length]).unwrap(), descriptors))
+    }
+}
+
+fn texts(words: &[&CStr]) -> TextsBuf {
+    words.iter().copied().collect()
+}
+
+/// A plan for `command` on this machine's own files, in a user namespace of its own, with what it needs opened.
+fn host_plan(command: &[&CStr]) -> (Vec<u8>, Vec<OwnedFd>) {
+    let mut plan = Builder::default();
+    let (lower, bottom) = (plan.slot(), plan.slot());
+    let opened = vec![
+        own(sys::clone_tree(libc::AT_FDCWD, c"/", false).unwrap()),
+        // Another file system: overlay refuses a layer that lies within another.
+        own(sys::clone_tree(libc::AT_FDCWD, c"/dev/shm", false).unwrap()),
+    ];
+    let (userns, root, dev, upper) = (plan.slot(), plan.slot(), plan.slot(), plan.slot());
+    let namespaces = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS;
+    plan.keeper(Op::Clone { flags: namespaces as u64, cgroup: None });
+    let map = format!("0 {BASE} 65536");
+    plan.keeper(Op::WriteIdMaps { uid_map: map.as_bytes(), gid_map: map.as_bytes(), deny_setgroups: false });
+    plan.keeper(Op::OpenUserNamespace { out: userns });
+    plan.keeper(Op::IdmapMount { mount: lower, userns, recursive: false });
+    plan.keeper(Op::IdmapMount { mount: bottom, userns, recursive: false });
+    plan.keeper(Op::NewMount {
+        fstype: c"tmpfs",
+        options: texts(&[c"mode=755"]).as_texts(),
+        attributes: 0,
+        out: upper,
+    });
+    plan.keeper(Op::MakeDirectory { dir: upper, name: c"upper", mode: 0o755, uid: 0, gid: 0 });
+    plan.keeper(Op::MakeDirectory { dir: upper, name: c"work", mode: 0o755, uid: 0, gid: 0 });
+    plan.keeper(Op::IdmapMount { mount: upper, userns, recursive: false });
+    let lowers = pack_slots(&[lower, bottom]);
+    plan.keeper(Op::NewOverlay {
+        lowers: as_slots(&lowers),
+        upper: Some(upper),
+        volatile: true,
+        attributes: sys::MOUNT_ATTR_NODEV,
+        uid: BASE,
+        gid: BASE,
+        out: root,
+    });
+    plan.keeper(Op::NewMount { fstype: c"tmpfs", options: texts(&[c"mode=755"]).as_texts(), attributes: 0, out: dev });
+    plan.keeper(Op::MakeNode {
+        dir: dev,
+        name: c"null",
+        mode: libc::S_IFCHR | 0o666,
+        major: 1,
+        minor: 3,
+        uid: BASE,
+        gid: BASE,
+    });
+    plan.keeper(Op::MakeDirectory { dir: dev, name: c"pts", mode: 0o755, uid: BASE, gid: BASE });
+    plan.keeper(Op::Release {});
+    let (proc, pts) = (plan.slot(), plan.slot());
+    plan.child(Op::DieWithKeeper {});
+    plan.child(Op::AwaitKeeper {});
+    plan.child(Op::SetGid { gid: 0 });
+    plan.child(Op::SetUid { uid: 0 });
+    plan.child(Op::DieWithKeeper {});
+    plan.child(Op::NewSession {});
+    plan.child(Op::LoopbackUp {});
+    plan.child(Op::SetHostname { name: b"box" });
+    plan.child(Op::NewMount { fstype: c"proc", options: texts(&[]).as_texts(), attributes: 0, out: proc });
+    plan.child(Op::PivotRoot { root });
+    plan.child(Op::Attach { mount: proc, path: c"/proc", file: false, strict: true });
+    plan.child(Op::Attach { mount: dev, path: c"/dev", file: false, strict: true });
+    plan.child(Op::NewMount {
+        fstype: c"devpts",
+        options: texts(&[c"mode=620", c"ptmxmode=666"]).as_texts(),
+        attributes: 0,
+        out: pts,
+    });
+    plan.child(Op::Attach { mount: pts, path: c"/dev/pts", file: false, strict: true });
+    plan.child(Op::MakeReadonly { path: c"/proc/sys" });
+    plan.child(Op::SetStdio { input: STDIN, output: STDOUT, error: STDERR, terminal: false });
+    plan.child(Op::ChangeDirectory { path: c"/srv/made/here", create: true });
+    plan.child(Op::NoNewPrivileges {});
+    plan.child(Op::CleanProcess {});
+    let (words, environment) = (texts(command), texts(&[c"PATH=/usr/bin:/bin"]));
+    plan.child(Op::Exec {
+        candidates: texts(&command[..1]).as_texts(),
+        arguments: words.as_texts(),
+        environment: environment.as_texts(),
+    });
+    let _: Slot = pts;
+    (plan.finish(), opened)
+}
+
+/// What the container printed, and the reports on it.
+fn run(spawner: &Spawner, command: &[&CStr]) -> (String, Vec<Report>) {
+    let (plan, opened) = host_plan(command);
+    let [read, write] = sys::pipe().unwrap();
+    let null = own(sys::openat(libc::AT_FDCWD, c"/dev/null", libc::O_RDWR, 0).unwrap());
+    let control = spawner.start(&plan, [null.as_raw_fd(), write, write], &opened);
+    sys::close(write);
+    let mut output = String::new();
+    std::fs::File::from(own(read)).read_to_string(&mut output).unwrap();
+    (output, std::iter::from_fn(|| control.report()).collect())
+}
+
+#[test]
+fn a_container_runs_and_its_end_is_reported() {
+    let spawner = Spawner::launch();
+    let script =
+        c"pwd; hostname; id -u; echo $$; echo kept > /srv/file && cat /srv/file; cat /proc/self/uid_map; exit 7";
+    let (output, reports) = run(&spawner, &[c"/bin/sh", c"-c", script]);
+    let lines: Vec<_> = output.lines().map(str::trim).collect();
+    assert_eq!(&lines[..5], ["/srv/made/here", "box", "0", "1", "kept"], "{reports:?}");
+    let map: Vec<_> = lines[5].split_whitespace().collect();
+    assert_eq!(map, ["0", &BASE.to_string(), "65536"]);
+    let [Report::Started { timings, begun, .. }, Report::Exited { code: Some(7), signal: None, .. }] = &reports[..]
+    else {
+        panic!("{reports:?}")
+    };
+    assert!(timings.iter().all(|time| time > begun));
+    assert!(!std::path::Path::new("/srv/file").exists());
+}
+
+#[test]
+fn a_missing_command_is_evidence_not_a_crash() {
+    let spawner = Spawner::launch();
+    let (_, reports) = run(&spawner, &[c"/no/such/command"]);
+    let [Report::Failed { errno: libc::ENOENT, evidence, .. }] = &reports[..] else { panic!("{reports:?}") };
+    assert_eq!(evidence, b"/no/such/command\0");
+}
+
+#[test]
+fn a_directory_is_no_command() {
+    let spawner = Spawner::launch();
+    let (_, reports) = run(&spawner, &[c"/usr"]);
+    assert!(matches!(&reports[..], [Report::Failed { errno: libc::EISDIR, .. }]), "{reports:?}");
+}
+
+#[test]
+fn an_attached_container_dies_with_its_engine() {
+    let spawner = Spawner::launch();
+    let (plan, opened) = host_plan(&[c"/bin/sleep", c"1000"]);
+    let [read, write] = sys::pipe().unwrap();
+    let null = own(sys::openat(libc::AT_FDCWD, c"/dev/null", libc::O_RDWR, 0).unwrap());
+    let control = spawner.start(&plan, [null.as_raw_fd(), write, write], &opened);
+    sys::close(write);
+    let Some(Report::Started { pid, .. }) = control.report() else { panic!("not started") };
+    drop(control);
+    let mut output = String::new();
+    std::fs::File::from(own(read)).read_to_string(&mut output).unwrap();
+    // The pipe's end of file says that the process is gone; its keeper reaps it at once.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while std::path::Path::new(&format!("/proc/{pid}")).exists() {
+        assert!(std::time::Instant::now() < deadline, "process {pid} outlived its engine");
+        std::thread::yield_now();
+    }
+}
+
+/// A plan that joins the container of a pidfd, which goes into the first slot.
+fn exec_plan(command: &[&CStr]) -> Vec<u8> {
+    let mut plan = Builder::default();
+    let pidfd = plan.slot();
+    let namespaces = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS;
+    plan.keeper(Op::JoinPidNamespace { pidfd });
+    plan.keeper(Op::Clone { flags: 0, cgroup: None });
+    plan.keeper(Op::Release {});
+    plan.child(Op::DieWithKeeper {});
+    plan.child(Op::AwaitKeeper {});
+    plan.child(Op::JoinNamespaces { fd: pidfd, flags: namespaces as u64 });
+    plan.child(Op::SetGid { gid: 0 });
+    plan.child(Op::SetUid { uid: 0 });
+    plan.child(Op::DieWithKeeper {});
+    plan.child(Op::SetStdio { input: STDIN, output: STDOUT, error: STDERR, terminal: false });
+    plan.child(Op::ChangeDirectory { path: c"/", create: false });
+    plan.child(Op::CleanProcess {});
+    let (words, environment) = (texts(command), texts(&[]));
+    plan.child(Op::Exec {
+        candidates: texts(&command[..1]).as_texts(),
+        arguments: words.as_texts(),
+        environment: environment.as_texts(),
+    });
+    plan.finish()
+}
+
+#[test]
+fn a_process_joins_a_running_container() {
+    let spawner = Spawner::launch();
+    let (plan, opened) = host_plan(&[c"/bin/sleep", c"1000"]);
+    let null = own(sys::openat(libc::AT_FDCWD, c"/dev/null", libc::O_RDWR, 0).unwrap());
+    let container = spawner.start(&plan, [null.as_raw_fd(); 3], &opened);
+    let Some((Report::Started { .. }, pidfd)) = container.report_with_descriptors() else { panic!("not started") };
+    let [read, write] = sys::pipe().unwrap();
+    let script = c"hostname; cat /proc/1/comm; id -u; exit 3";
+    let control = spawner.start(&exec_plan(&[c"/bin/sh", c"-c", script]), [null.as_raw_fd(), write, write], &pidfd);
+    sys::close(write);
+    let mut output = String::new();
+    std::fs::File::from(own(read)).read_to_string(&mut output).unwrap();
+    let reports: Vec<_> = std::iter::from_fn(|| control.report()).collect();
+    assert_eq!(output, "box\nsleep\n0\n", "{reports:?}");
+    assert!(matches!(&reports[..], [Report::Started { .. }, Report::Exited { code: Some(3), .. }]), "{reports:?}");
+}
+
+#[test]
+fn bytes_that_are_no_plan_are_refused() {
+    let spawner = Spawner::launch();
+    let null = own(sys::openat(libc::AT_FDCWD, c"/dev/null", libc::O_RDWR, 0).unwrap());
+    let control = spawner.start(b"no plan at all, by no means", [null.as_raw_fd(); 3], &[]);
+    let Some(Report::Failed { errno: 0, evidence, .. }) = control.report() else { panic!("not refused") };
+    assert_eq!(evidence, b"not a plan");
+    assert_eq!(control.report(), None);
+}
