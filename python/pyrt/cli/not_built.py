@@ -18,6 +18,7 @@ _NOT_BUILT_FLAGS: Final = (
 _NOT_BUILT: Final = (
     (["-p", "--publish", "--expose"], "published ports", NETWORK),
     (["--ip", "--ip6", "--mac-address", "--network-alias", "--net-alias", "--link"], "networks", NETWORK),
+    (["--stop-timeout"], "a time of its own until it is killed", "pyrt stop -t SECONDS"),
     (["--restart"], "restarting", "run it in a loop of the shell"),
     (["--volumes-from", "--volume-driver"], "volumes", "-v HOST:DIR shares a folder"),
     (["--gpus"], "GPUs", "--device gives a device"),

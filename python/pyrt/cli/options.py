@@ -41,7 +41,6 @@ def _add_process(parser: Parser) -> None:
     group.add_argument("--entrypoint", metavar="COMMAND", help="instead of the image's; '' for none")
     group.add_argument("--init", action="store_true", help="a first process that reaps and passes signals on")
     group.add_argument("--stop-signal", metavar="SIGNAL", help="what `pyrt stop` sends")
-    group.add_argument("--stop-timeout", type=int, metavar="SECONDS", help="until `pyrt stop` kills it")
     group.add_argument("--timeout", metavar="TIME", help="kill it after so long: 5, 300ms, 2m")
 
 
@@ -130,7 +129,7 @@ async def run_options_of(options: Any, console: Console) -> RunOptions:
 
 _PLAIN: Final = (
     *("user", "workdir", "name", "hostname", "domainname", "tty", "init", "stop_signal", "oom_score_adj", "read_only"),
-    *("shm_size", "pid", "ipc", "uts", "cgroupns", "userns", "privileged", "stop_timeout"),
+    *("shm_size", "pid", "ipc", "uts", "cgroupns", "userns", "privileged"),
 )
 _LISTS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "group_add": ("group_add", str),
