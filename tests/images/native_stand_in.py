@@ -24,7 +24,7 @@ class LayerReport(msgspec.Struct):
     diff_id: str
     compressed_size: int
     size: int
-    entries: int
+    opaque_root: bool
 
 
 class CancelFlag:
@@ -75,12 +75,12 @@ def extract_layer(
     source: int, directory: int, *, blob: int | None = None, cancel: CancelFlag | None = None
 ) -> LayerReport:
     tee = _Tee(source, blob, cancel)
-    entries = 0
+    names: set[str] = set()
     try:
         counted = _Counted(plain(tee, "the layer"))
         with tarfile.open(fileobj=counted, mode="r|") as tar:  # type: ignore[call-overload]
             for member in tar:
-                entries += 1
+                names.add(member.name.removeprefix("./"))
                 tar.extract(member, f"/proc/self/fd/{directory}", numeric_owner=True, filter="fully_trusted")
         while counted.read(65536):
             pass
@@ -90,8 +90,9 @@ def extract_layer(
         raise InvalidImage(f"the layer is damaged: {error}") from error
     except OSError as error:
         raise StateError(f"can't extract the layer: {error.strerror}", hint="free some space") from error
+    opaque = ".wh..wh..opq" in names
     return LayerReport(
-        f"sha256:{tee.hash.hexdigest()}", f"sha256:{counted.hash.hexdigest()}", tee.size, counted.size, entries
+        f"sha256:{tee.hash.hexdigest()}", f"sha256:{counted.hash.hexdigest()}", tee.size, counted.size, opaque
     )
 
 
