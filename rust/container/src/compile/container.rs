@@ -66,7 +66,7 @@ impl<'a> Parts<'a> {
         let identity = Identity::of(process, "process", ids, host)?;
         let identity = identity.in_container(linux.personality.as_ref(), filter(linux)?, start.init)?;
         let cgroups = Cgroups::open(linux, &start.id, host, opened)?;
-        let rootfs = Rootfs::open(spec, start, ids, host, opened)?;
+        let rootfs = Rootfs::open(spec, start, host, opened)?;
         let idmap_binds = rootfs.is_layered();
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
         let around = Surroundings { host, namespaces, ids, idmap_binds, views, cgroup_v2 };

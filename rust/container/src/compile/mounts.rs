@@ -70,6 +70,7 @@ impl Mounts {
             propagation: propagation_of_binds(spec)?,
             views: around.views.iter().map(view).collect(),
             cgroup_maker: cgroup_maker(around.namespaces),
+            // A bind over /dev brings its own; runc makes none there either.
             nodes: dev::nodes(&spec.linux.devices, around.ids)?,
             terminal: spec.process.as_ref().is_some_and(|process| process.terminal),
         };
@@ -78,9 +79,6 @@ impl Mounts {
     }
 
     fn check(&self) -> Result<()> {
-        if !self.has_own_dev() && !self.nodes.is_empty() {
-            return Err(Error::spec("linux.devices", "/dev is a bind mount, in which no nodes are made"));
-        }
         let has_terminals = self.planned.iter().any(|mount| mount.destination == "/dev/pts");
         if self.terminal && self.has_own_dev() && !has_terminals {
             return Err(Error::spec("process.terminal", "needs a devpts at /dev/pts"));
