@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -278,49 +279,54 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         Journal(tmp_path / "missing" / "journal.db")
 
 
-def _write_many(path: Path, name: str, count: int) -> None:
-    journal = Journal(path)
-    written = 0
-    while written < count:
-        try:
-            tell(journal, 1, name)
-            written += 1
-        except Busy:
-            os.sched_yield()
-    journal.close()
+IMPORTS = """
+import os, sys
+from pyrt.engine.journal import Busy, Journal
+from tests.engine.journals import insert, tell
+"""
+
+
+def in_process(code: str, *arguments: object) -> subprocess.Popen[bytes]:
+    """Another Python that runs ``code`` with what a writer needs."""
+    return subprocess.Popen([sys.executable, "-c", IMPORTS + code, *map(str, arguments)])
+
+
+WRITE_MANY = """
+journal, left = Journal(sys.argv[1]), int(sys.argv[2])
+while left:
+    try:
+        tell(journal, 1)
+        left -= 1
+    except Busy:
+        os.sched_yield()
+"""
+
+WRITE_FOR_EVER = """
+journal = Journal(sys.argv[1])
+while True:
+    try:
+        insert(journal, os.urandom(8).hex())
+    except Busy:
+        os.sched_yield()
+"""
 
 
 def test_many_processes_write_without_a_hole(path: Path) -> None:
     Journal(path).close()
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_many, args=(path, f"w{number}", 50)) for number in range(3)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-        assert writer.exitcode == 0
+    writers = [in_process(WRITE_MANY, path, 50) for _ in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
     journal = Journal(path)
-    events = journal.events_after(0, 999)
-    assert [event.seq for event in events] == list(range(1, 151))
+    assert [event.seq for event in journal.events_after(0, 999)] == list(range(1, 151))
     journal.close()
 
 
-def _write_for_ever(path: Path) -> None:
-    journal = Journal(path)
-    print(flush=True)
-    while True:
-        insert(journal, os.urandom(8).hex())
-
-
 def test_a_killed_writer_leaves_whole_transitions(path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    writer = context.Process(target=_write_for_ever, args=(path,))
-    writer.start()
     journal = Journal(path)
-    while journal.span()[1] < 20:
-        os.sched_yield()
-    writer.kill()
-    writer.join()
+    with in_process(WRITE_FOR_EVER, path) as writer:
+        while journal.span()[1] < 20:
+            assert writer.poll() is None
+            os.sched_yield()
+        writer.kill()
     assert len(journal.records()) == len(journal.events_after(0, 10_000_000)) >= 20
     tell(journal, 1)
     journal.close()

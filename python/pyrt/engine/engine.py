@@ -72,7 +72,6 @@ class Engine(ContainerVerbs):
         super().__init__(layout, nursery, kept_events=kept_events)
         self._recipes = Recipes(layout)
         self._turns = trio.Semaphore(AT_ONCE)
-        self._executions: set[Execution] = set()
 
     # ---- running to the end ----
 
@@ -348,7 +347,7 @@ class Engine(ContainerVerbs):
             timing = watch.timing(plan, report)
             ends.use_terminal(process.terminal)
         execution = Execution(secrets.token_hex(32), record, asked.command, process, ends, timing)
-        self._executions.add(execution)
+        self.executions.add(execution)
         self.nursery.start_soon(self._supervise_execution, execution, time)
         return execution
 
@@ -359,7 +358,7 @@ class Engine(ContainerVerbs):
 
         await self._tell_safely(execution.started_event())
         await execution.attend(limit, record)
-        self._executions.discard(execution)
+        self.executions.discard(execution)
 
     async def _tell_safely(self, event: Event) -> None:
         try:
@@ -406,6 +405,16 @@ class Engine(ContainerVerbs):
         left = await take_over(self)
         self.nursery.start_soon(sweep_for_ever, self, left, SWEEP_EVERY)
 
+    async def settled(self) -> None:
+        """Returns when nothing is left of the containers that have ended and were not to be kept.
+
+        A verb does not wait for that: `run` returns as soon as the outcome is known.
+        """
+        for container in [*self.live.values()]:
+            if container.status is not None:
+                await container.wait_gone()
+        await self.janitor.settled()
+
     async def close(self) -> None:
         """Kills what runs, waits until nothing of it is left, and closes everything. Is not cancelled."""
         self.closing = True
@@ -413,7 +422,7 @@ class Engine(ContainerVerbs):
             for _ in range(AT_ONCE):
                 await self._turns.acquire()  # Whoever is starting a container just now is done.
             async with trio.open_nursery() as nursery:
-                for each in [*self._executions, *self.live.values()]:
+                for each in [*self.executions, *self.live.values()]:
                     nursery.start_soon(each.destroy, "engine closed")
             for container in self.live.values():
                 container.abandon()  # It hangs in the kernel; its keeper waits for it.
