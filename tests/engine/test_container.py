@@ -13,7 +13,7 @@ from pyrt.engine.events import ContainerExited, ContainerSignaled, ExecExited, E
 from pyrt.engine.results import Verdict
 from pyrt.engine.states import State
 from pyrt.errors import CommandNotFound, ContainerNotFound, IllegalTransition, NameInUse, UsageError
-from pyrt.runtime.options import ExecOptions, make_options
+from pyrt.runtime.options import make_options
 
 if TYPE_CHECKING:
     from pyrt.engine.engine import Engine
@@ -91,7 +91,7 @@ async def test_exec_joins_it(engine: Engine) -> None:
 
 async def test_an_exec_ends_with_its_container(engine: Engine) -> None:
     async with engine.open_container("host", ["cat"]) as container:
-        execution = await engine.exec(container.id, ExecOptions(command=("sleep", "1000")))
+        execution = await engine.exec(container.id, ["sleep", "1000"])
         await container.stdin.aclose()
         status = await execution.wait()
         assert status.signal == signal.SIGKILL
@@ -225,7 +225,7 @@ async def test_what_has_no_terminal_can_t_be_resized(engine: Engine) -> None:
 async def test_two_engines_see_the_same_containers(opened: OpenEngine) -> None:
     async with opened() as one, opened() as two, one.open_container("host", ["sleep", "1000"], name="box") as container:
         assert two.inspect("box") == one.inspect("box")
-        done = await two.complete(await two.exec("box", ExecOptions(command=("echo", "there"))), b"", 99)
+        done = await two.complete(await two.exec("box", ["echo", "there"]), b"", 99)
         assert done.stdout == b"there\n"
         with pytest.raises(NameInUse):
             await two.run("host", ["true"], name="box")

@@ -115,8 +115,19 @@ def test_a_container_that_runs_is_not_forgotten(journal: Journal) -> None:
     assert journal.get("box") == record
 
 
+def lease_all(journal: Journal, count: int) -> list[int]:
+    def change(transaction: Transaction) -> list[int]:
+        bases = []
+        for number in range(count):
+            bases.append(journal.next_range())
+            assert transaction.lease(f"c{number}", bases[-1])
+        return bases
+
+    return journal.apply(change)
+
+
 def test_leases_are_whole_ranges_that_nobody_shares(journal: Journal) -> None:
-    bases = journal.apply(lambda transaction: [transaction.lease(f"c{number}") for number in range(500)])
+    bases = lease_all(journal, 500)
     assert len(set(bases)) == 500
     assert all((base - LEASE_FIRST) % LEASE_SIZE == 0 for base in bases)
     assert LEASE_FIRST == 0x7000_0000
@@ -125,15 +136,25 @@ def test_leases_are_whole_ranges_that_nobody_shares(journal: Journal) -> None:
 
 
 def test_when_all_ranges_are_leased_the_error_says_so_and_one_that_is_given_back_is_used(journal: Journal) -> None:
-    bases = journal.apply(lambda transaction: [transaction.lease("c") for _ in range(LEASE_COUNT)])
+    bases = lease_all(journal, LEASE_COUNT)
     with pytest.raises(EngineError, match="ranges of user ids"):
-        journal.apply(lambda transaction: transaction.lease("d"))
-    journal.apply(lambda transaction: transaction.release(new_record("x", id="c", id_base=bases[7])))
-    assert journal.apply(lambda transaction: transaction.lease("d")) == bases[7]
+        journal.next_range()
+    journal.apply(lambda transaction: transaction.release(new_record("x", id="c7", id_base=bases[7])))
+    assert journal.next_range() == bases[7]
+
+
+def test_a_range_that_another_process_was_faster_to_take_is_refused(journal: Journal, path: Path) -> None:
+    base = journal.next_range()
+    other = Journal(path)
+    assert other.apply(lambda transaction: transaction.lease("theirs", base))
+    assert not journal.apply(lambda transaction: transaction.lease("ours", base))
+    assert journal.leases() == {base: "theirs"}
+    other.close()
 
 
 def test_a_lease_is_given_back_by_its_holder_alone(journal: Journal) -> None:
-    base = journal.apply(lambda transaction: transaction.lease("holder"))
+    base = journal.next_range()
+    journal.apply(lambda transaction: transaction.lease("holder", base))
     journal.apply(lambda transaction: transaction.release(new_record("x", id="other", id_base=base)))
     assert journal.leases() == {base: "holder"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -137,7 +137,7 @@ async def test_what_is_not_there_is_named(engine: Engine) -> None:
     ],
 )
 async def test_bad_input_leaves_no_trace(
-    engine: Engine, image: str, command: list[str], options: dict[str, object], error: type[Exception]
+    engine: Engine, image: str, command: list[str], options: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         await engine.run(image, command, **options)
