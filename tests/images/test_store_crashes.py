@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 HALFWAY = """
 import sys
-import tests.images.making
 from pyrt._native import extract_layer
 from pyrt.images.store import Store
 with Store.open(sys.argv[1]) as store, store.ingest_layer(sys.argv[2], sys.argv[2]) as layer:
