@@ -57,8 +57,7 @@ def by_command(*words: str | Path) -> Callable[[Path], object]:
     return lambda target: subprocess.run([*words, "-C", target], check=True, stderr=subprocess.DEVNULL)
 
 
-async def measure(layer: Path, samples: int, place: Path, out: Path) -> None:
-    title = f"extraction of {layer.name}, {os.path.getsize(layer) >> 20} MiB"
+async def measure(title: str, layer: Path, samples: int, place: Path, out: Path) -> None:
     folders = itertools.count()
     cases = [
         Case("pyrt, both digests", timed(lambda target: by_pyrt(layer, target), folders, place)),
@@ -78,7 +77,9 @@ def main() -> None:
     options = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="pyrt-bench-", dir=os.environ.get("PYRT_BENCH_DIR")))
     try:
-        trio.run(measure, options.layer or debian_layer(place), options.samples, place, options.out)
+        layer = options.layer or debian_layer(place)
+        title = f"extraction of {layer.name}, {layer.stat().st_size >> 20} MiB"
+        trio.run(measure, title, layer, options.samples, place, options.out)
     finally:
         shutil.rmtree(place)
 

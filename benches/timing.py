@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def machine() -> dict[str, object]:
     }
 
 
-def write(path: Path, results: dict[str, Sequence[Case]]) -> None:
+def write(path: Path, results: Mapping[str, Sequence[Case]]) -> None:
     """All samples as JSON, with the machine."""
     document = {
         "machine": machine(),
