@@ -1,6 +1,7 @@
 """`make bench`: everything that is measured, one after the other; results in build/benches."""
 
-from benches import extraction, startup
+import subprocess
+import sys
 
-startup.main()
-extraction.main()
+for bench in ("startup", "extraction"):
+    subprocess.run([sys.executable, "-m", f"benches.{bench}"], check=True)

@@ -128,7 +128,6 @@ def peers(folder: Path, rootfs: Path) -> list[Case]:
     return [
         Case("unshare + chroot", command(unshare), "no mounts, limits, seccomp, capabilities"),
         Case("bubblewrap", command(bwrap), "no limits, no seccomp"),
-        # crun 1.8 refuses a host with controllers on both cgroup versions; the row then says so.
         Case("crun", runtime("crun", plain), "no seccomp, no user namespace"),
         Case("crun, same seccomp", runtime("crun", filtered), "no user namespace"),
         Case("runc", runtime("runc", plain), "no seccomp, no user namespace"),
@@ -158,11 +157,25 @@ async def measure(samples: int, out: Path) -> None:
             print(f"all samples: {out}")
 
 
+def hide_cgroup2() -> None:
+    """crun 1.8 refuses a host with controllers on both cgroup versions: shows all cases version 1 alone, if it has any.
+
+    In a mount namespace of our own, which this process enters by starting anew.
+    """
+    unified = Path("/sys/fs/cgroup/unified")
+    if unified.is_mount() and "PYRT_BENCH_INSIDE" not in os.environ:
+        os.environ["PYRT_BENCH_INSIDE"] = "1"
+        script = f'umount {unified} && exec "$@"'
+        words = [sys.executable, "-m", "benches.startup", *sys.argv[1:]]
+        os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *words])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=200, help="of each case, hot; a quarter with gaps")
     parser.add_argument("--out", type=Path, default=HERE.parent / "build/benches/startup.json")
     options = parser.parse_args()
+    hide_cgroup2()
     trio.run(measure, options.samples, options.out)
 
 
