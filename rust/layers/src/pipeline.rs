@@ -228,17 +228,17 @@ impl<'pool> Decode<'_, 'pool> {
     fn decompress(&mut self, mut input: &[u8], mut output: Buffer<'pool>, pool: &'pool Pool) -> Result<Buffer<'pool>> {
         loop {
             let Some(decoder) = &mut self.decoder else { return Ok(output) };
-            let (read, written) = decoder.step(input, output.room()).map_err(|reason| self.refuse(reason))?;
-            input = &input[read..];
-            self.read += read as u64;
-            output.filled(written);
+            let step = decoder.step(input, output.room()).map_err(|reason| self.refuse(reason))?;
+            input = &input[step.read..];
+            self.read += step.read as u64;
+            output.filled(step.written);
             if output.room().is_empty() {
                 self.send(Arc::new(output))?;
                 output = pool.take();
             } else if input.is_empty() {
                 // With room left, nothing waits inside the decoder.
                 return Ok(output);
-            } else if (read, written) == (0, 0) {
+            } else if step.is_none() {
                 let detail = "no progress".to_owned();
                 return Err(self.refuse(Reason::Damaged { compression: "compressed", detail }));
             }
