@@ -118,11 +118,7 @@ def test_a_container_that_runs_is_not_forgotten(journal: Journal) -> None:
 
 def lease_all(journal: Journal, count: int) -> list[int]:
     def change(transaction: Transaction) -> list[int]:
-        bases = []
-        for number in range(count):
-            bases.append(journal.next_range())
-            assert transaction.lease(f"c{number}", bases[-1])
-        return bases
+        return [transaction.lease(f"c{number}") for number in range(count)]
 
     return journal.apply(change)
 
@@ -139,23 +135,13 @@ def test_leases_are_whole_ranges_that_nobody_shares(journal: Journal) -> None:
 def test_when_all_ranges_are_leased_the_error_says_so_and_one_that_is_given_back_is_used(journal: Journal) -> None:
     bases = lease_all(journal, LEASE_COUNT)
     with pytest.raises(EngineError, match="ranges of user ids"):
-        journal.next_range()
+        journal.apply(lambda transaction: transaction.lease("d"))
     journal.apply(lambda transaction: transaction.release(new_record("x", id="c7", id_base=bases[7])))
-    assert journal.next_range() == bases[7]
-
-
-def test_a_range_that_another_process_was_faster_to_take_is_refused(journal: Journal, path: Path) -> None:
-    base = journal.next_range()
-    other = Journal(path)
-    assert other.apply(lambda transaction: transaction.lease("theirs", base))
-    assert not journal.apply(lambda transaction: transaction.lease("ours", base))
-    assert journal.leases() == {base: "theirs"}
-    other.close()
+    assert journal.apply(lambda transaction: transaction.lease("d")) == bases[7]
 
 
 def test_a_lease_is_given_back_by_its_holder_alone(journal: Journal) -> None:
-    base = journal.next_range()
-    journal.apply(lambda transaction: transaction.lease("holder", base))
+    base = journal.apply(lambda transaction: transaction.lease("holder"))
     journal.apply(lambda transaction: transaction.release(new_record("x", id="other", id_base=base)))
     assert journal.leases() == {base: "holder"}
 
@@ -232,13 +218,17 @@ def test_a_writer_that_waits_is_told_that_it_is_busy(journal: Journal, path: Pat
 
 def test_the_timing_of_the_last_start_is_kept_beside_the_record(journal: Journal) -> None:
     record = insert(journal, "box")
-    timing = Timing((Mark("engine", "plan", 5), Mark("child", "Exec", 900)))
+    timing = Timing((Mark("engine", "plan", 5),), (("keeper", "Clone"), ("child", "Exec")), (0, 900))
     assert journal.timing(record.id) == Timing()
     record = journal.apply(lambda transaction: transaction.move(record, Verb.START))
-    record = journal.apply(lambda transaction: transaction.move(record, Verb.STARTED, timing=timing))
-    journal.apply(lambda transaction: transaction.move(record, Verb.EXIT))
+    record = journal.apply(lambda transaction: transaction.move(record, Verb.STARTED))
+    journal.apply(lambda transaction: transaction.keep_timing(record, timing))
+    record = journal.apply(lambda transaction: transaction.move(record, Verb.EXIT))
     assert journal.timing(record.id) == timing
+    assert timing.marks == (Mark("engine", "plan", 5), Mark("child", "Exec", 900))
     assert timing.total == 900
+    journal.apply(lambda transaction: transaction.delete(transaction.move(record, Verb.REMOVE)))
+    assert journal.timing(record.id) == Timing()
 
 
 def test_a_checkpoint_loses_nothing(journal: Journal, path: Path) -> None:

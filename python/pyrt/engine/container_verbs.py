@@ -38,8 +38,13 @@ class ContainerVerbs(ImageVerbs):
         return self.journal.get(container)
 
     def timing(self, container: str) -> Timing:
-        """What the steps of its last start took; empty if it never ran."""
-        return self.journal.timing(self.journal.get(container).id)
+        """What the steps of its last start took; of what is removed at its end only the engine that runs it knows.
+
+        Empty if it never ran.
+        """
+        record = self.journal.get(container)
+        mine = self.live.get(record.id)
+        return mine.timing if mine else self.journal.timing(record.id)
 
     async def kill(self, container: str, signal: int | str = signals.SIGKILL) -> None:
         """Sends PID 1 of a container a signal; does not wait. Raises IllegalTransition if it does not run."""

@@ -14,10 +14,8 @@ import logging
 import os
 import secrets
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
-import msgspec
 import trio
 
 from pyrt import _native
@@ -41,7 +39,7 @@ from pyrt.engine.record import Record
 from pyrt.engine.results import Completed, Verdict
 from pyrt.engine.spawner import control_pair
 from pyrt.engine.states import State, Verb
-from pyrt.engine.stopwatch import Stopwatch
+from pyrt.engine.stopwatch import Stopwatch, steps_of
 from pyrt.engine.sweeping import sweep_for_ever, take_over
 from pyrt.errors import ContainerError, IllegalTransition, PyrtError, StateError
 from pyrt.runtime.options import make_options
@@ -51,10 +49,10 @@ if TYPE_CHECKING:
 
     from pyrt.engine.events import Event
     from pyrt.engine.journal import Transaction
+    from pyrt.engine.recipe import Mould
     from pyrt.engine.results import ExitStatus, Timing
     from pyrt.images.image import Image
     from pyrt.runtime.options import Limits, RunOptions
-    from pyrt.runtime.spec import Built
 
 log = logging.getLogger("pyrt.engine")
 
@@ -108,7 +106,7 @@ class Engine(ContainerVerbs):
             id=attended.id,
             stdout=output.stdout,
             stderr=output.stderr,
-            status=await attended.wait(),
+            status=output.status,
             lost_output=output.lost,
             timing=attended.timing,
         )
@@ -147,12 +145,13 @@ class Engine(ContainerVerbs):
         watch = Stopwatch()
         found = self._recipes.image(self.store, image)
         watch.mark("find the image")
-        async with self._turns:
-            self.require_open()
-            name = image if isinstance(image, str) else (image.names or (image.id,))[0]
-            built, record = await self._create(found, name, options, watch, keep=keep, cause=cause)
+        mould = self._recipes.mould(found, options, keep=keep)
+        watch.mark("make the specification")
+        async with self._turn():
+            record = await self._create(found, image, mould, options, keep=keep, cause=cause)
+            watch.mark("record it")
             try:
-                return await self._launch(record, built, options, stdio, wants_stdin, watch, cause)
+                return await self._launch(record, mould, options, stdio, wants_stdin, watch, cause)
             except BaseException as error:
                 failure = self._explained(error)
                 await self._failed(record, failure)
@@ -160,39 +159,53 @@ class Engine(ContainerVerbs):
                     raise
                 raise failure from error
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Lets AT_ONCE starts in at a time; without a checkpoint if there is room."""
+        try:
+            self._turns.acquire_nowait()
+        except trio.WouldBlock:
+            await self._turns.acquire()
+        try:
+            self.require_open()
+            yield
+        finally:
+            self._turns.release()
+
     async def _create(
-        self, found: Image, image: str, options: RunOptions, watch: Stopwatch, *, keep: bool, cause: str
-    ) -> tuple[Built, Record]:
-        """The specification, and a record that says what may be left if this process is killed from now on."""
+        self, found: Image, image: str | Image, mould: Mould, options: RunOptions, *, keep: bool, cause: str
+    ) -> Record:
+        """A record that says what may be left if this process is killed from now on, and a lease of ids."""
         container = secrets.token_hex(32)
         name = names.check(options.name) if options.name else names.generate(container)
-        while True:
-            id_base = self.journal.next_range() if options.userns == "auto" else None
-            built = self._recipes.build(found, options, container, id_base, keep=keep)
-            watch.mark("make the specification")
+        built = mould.built
+
+        def change(transaction: Transaction) -> Record:
             record = Record(
                 id=container,
                 name=name,
-                image=image,
+                image=image if isinstance(image, str) else (image.names or (image.id,))[0],
                 image_id=found.id,
                 owner=self.owner.id,
                 state=State.STARTING,
                 auto_remove=not keep,
                 command=built.command,
-                id_base=id_base,
+                created=transaction.now,
+                id_base=transaction.lease(container) if options.userns == "auto" else None,
                 labels=built.labels,
                 stop_signal=built.stop_signal,
                 options=options_as_json(options),
             )
-            created = await self.commit(partial(_create, record, cause))
-            watch.mark("record it")
-            if created is not None:
-                return built, created
+            transaction.insert(record)
+            transaction.emit(ContainerCreated(container=container, name=name, image=record.image, cause=cause))
+            return record
+
+        return await self.commit(change)
 
     async def _launch(
         self,
         record: Record,
-        built: Built,
+        mould: Mould,
         options: RunOptions,
         stdio: tuple[int, int, int] | None,
         wants_stdin: bool,
@@ -200,14 +213,20 @@ class Engine(ContainerVerbs):
         cause: str,
     ) -> Container:
         with Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
-            if built.upper == "directory":
+            if mould.built.upper == "directory":
                 self.layout.make_upper(record.id)
             watch.mark("make its folder and pipes")
-            plan = _native.compile(built.spec, built.start)
+            plan = _native.compile(*mould.fill(record.id, record.id_base))
+            mould.steps = mould.steps or steps_of(plan)
             watch.mark("compile the plan")
-            process, report = await self._execute(plan, ends)
             try:
-                timing = watch.timing(plan, report)
+                process, report = await self._execute(plan, ends)
+            finally:
+                # At once: the last to close a detached mount waits for an RCU grace period, and that is to be the
+                # keeper. And for good: an error's traceback would hold what the plan has opened.
+                del plan
+            try:
+                timing = watch.timing(mould.steps, report)
                 record = await self._started(record, process, timing, cause)
                 ends.use_terminal(process.terminal)
             except BaseException:
@@ -233,11 +252,15 @@ class Engine(ContainerVerbs):
         except BaseException:
             process.close()
             raise
+        finally:
+            del plan
         return process, report
 
     async def _started(self, record: Record, process: Process, timing: Timing, cause: str) -> Record:
         def change(transaction: Transaction) -> Record:
-            after = transaction.move(record, Verb.STARTED, timing=timing, pid=process.pid, started=process.started)
+            after = transaction.move(record, Verb.STARTED, pid=process.pid, started=process.started)
+            if not record.auto_remove:
+                transaction.keep_timing(record, timing)
             transaction.emit(
                 ContainerStarted(
                     container=record.id, name=record.name, image=record.image, pid=process.pid, cause=cause
@@ -343,8 +366,12 @@ class Engine(ContainerVerbs):
         image = self._recipes.image(self.store, record.image_id)
         with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not asked.tty) as ends:
             plan = self._recipes.joining_plan(image, record, asked, pidfd)
-            process, report = await self._execute(plan, ends)
-            timing = watch.timing(plan, report)
+            steps = steps_of(plan)
+            try:
+                process, report = await self._execute(plan, ends)
+            finally:
+                del plan
+            timing = watch.timing(steps, report)
             ends.use_terminal(process.terminal)
         execution = Execution(secrets.token_hex(32), record, asked.command, process, ends, timing)
         self.executions.add(execution)
@@ -387,13 +414,13 @@ class Engine(ContainerVerbs):
         """Every step that would make this container, in order, without making it."""
         found = self._recipes.image(self.store, image)
         container = secrets.token_hex(32)
-        id_base = LEASE_FIRST if options.userns == "auto" else None
-        built = self._recipes.build(found, options, container, id_base, keep=False)
-        if built.upper != "directory":
-            return _native.compile(built.spec, built.start).steps()
+        mould = self._recipes.mould(found, options, keep=False)
+        documents = mould.fill(container, LEASE_FIRST if options.userns == "auto" else None)
+        if mould.built.upper != "directory":
+            return _native.compile(*documents).steps()
         self.layout.make_upper(container)
         try:
-            return _native.compile(built.spec, built.start).steps()
+            return _native.compile(*documents).steps()
         finally:
             self.layout.remove_upper(container)
 
@@ -429,16 +456,6 @@ class Engine(ContainerVerbs):
             await self.janitor.settled()
             self.nursery.cancel_scope.cancel()
             await self.close_parts()
-
-
-def _create(record: Record, cause: str, transaction: Transaction) -> Record | None:
-    """Inserts a record and takes its range of ids; None if another process has taken that meanwhile."""
-    if record.id_base is not None and not transaction.lease(record.id, record.id_base):
-        return None
-    record = msgspec.structs.replace(record, created=transaction.now)
-    transaction.insert(record)
-    transaction.emit(ContainerCreated(container=record.id, name=record.name, image=record.image, cause=cause))
-    return record
 
 
 @asynccontextmanager

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pyrt.engine")
 _BATCH: Final = 64
+LINGER: Final = 0.03
+"""Seconds to wait for more: one hop to a thread and one transaction serve all."""
 
 
 @final
@@ -48,6 +50,7 @@ class Janitor:
         self._threads = threads
         self._pending: list[Record] = []
         self._work = trio.Event()
+        self._hurry = trio.Event()
         self._idle = trio.Event()
         self._idle.set()
         self.failed: dict[str, str] = {}
@@ -64,14 +67,17 @@ class Janitor:
         self._work.set()
 
     async def settled(self) -> None:
-        """Returns when all that was discarded so far is gone."""
+        """Returns when all that was discarded so far is gone; makes it hurry."""
+        self._hurry.set()
         await self._idle.wait()
 
     async def run(self) -> None:
         """Works until it is cancelled, which is to happen when it has settled."""
         while True:
             await self._work.wait()
-            self._work = trio.Event()
+            with trio.move_on_after(LINGER):
+                await self._hurry.wait()
+            self._work, self._hurry = trio.Event(), trio.Event()
             with trio.CancelScope(shield=True):
                 await self._tidy()
             if not self._work.is_set():

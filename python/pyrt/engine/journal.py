@@ -49,8 +49,9 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, line BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS containers (
     id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, state TEXT NOT NULL, owner TEXT NOT NULL,
-    record BLOB NOT NULL, timing BLOB, asked INTEGER NOT NULL DEFAULT 0
+    record BLOB NOT NULL, asked INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS timings (container TEXT PRIMARY KEY, timing BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (base INTEGER PRIMARY KEY, container TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS boots (boot TEXT NOT NULL, floor INTEGER NOT NULL);
 """
@@ -162,28 +163,15 @@ class Journal:
             return [row[0] for row in self._db.execute("SELECT DISTINCT owner FROM containers WHERE owner != ''")]
 
     def timing(self, container: str) -> Timing:
-        """What the steps of its last start took; empty if it has not been started."""
+        """What the steps of its last start took; empty if that is not kept."""
         with _translated(self.path):
-            row = self._db.execute("SELECT timing FROM containers WHERE id = ?", (container,)).fetchone()
-        return _timing(row[0]) if row and row[0] else Timing()
+            row = self._db.execute("SELECT timing FROM timings WHERE container = ?", (container,)).fetchone()
+        return _timing(row[0]) if row else Timing()
 
     def leases(self) -> dict[int, str]:
         """The first host id of each leased range, and the container that has it."""
         with _translated(self.path):
             return dict(self._db.execute("SELECT base, container FROM leases"))
-
-    def next_range(self) -> int:
-        """The first of LEASE_SIZE host ids that no container has just now. Raises EngineError if all are taken.
-
-        Ranges are proposed in turn, so that one is not used again soon.
-        """
-        with _translated(self.path):
-            for _ in range(LEASE_COUNT):
-                base = LEASE_FIRST + self._lease_hint * LEASE_SIZE
-                self._lease_hint = (self._lease_hint + 1) % LEASE_COUNT
-                if self._db.execute("SELECT 1 FROM leases WHERE base = ?", (base,)).fetchone() is None:
-                    return base
-        raise EngineError(f"all {LEASE_COUNT} ranges of user ids are taken by containers", hint="stop some of them")
 
     def span(self) -> tuple[int, int]:
         """The sequence numbers of the oldest and the newest event that is kept; (head + 1, head) if there is none."""
@@ -226,27 +214,23 @@ class Transaction:
         except sqlite3.IntegrityError:
             raise self._name_in_use(record.name) from None
 
-    def move(
-        self,
-        record: Record,
-        verb: Verb,
-        *,
-        timing: Timing | None = None,
-        **changes: object,
-    ) -> Record:
+    def move(self, record: Record, verb: Verb, **changes: object) -> Record:
         """Moves a container along the table and returns its new record, with ``changes`` to its fields.
 
         Raises IllegalTransition if it is, by now, in a state that does not allow it; ContainerNotFound if it is gone.
         """
         after = msgspec.structs.replace(record, state=target(verb), **changes)
         cursor = self._db.execute(
-            "UPDATE containers SET state = ?, owner = ?, record = ?, timing = coalesce(?, timing)"
-            f" WHERE id = ? AND state IN ({_FROM[verb]})",
-            (after.state, after.owner, _encode(after), _encode(timing) if timing else None, record.id),
+            f"UPDATE containers SET state = ?, owner = ?, record = ? WHERE id = ? AND state IN ({_FROM[verb]})",
+            (after.state, after.owner, _encode(after), record.id),
         )
         if cursor.rowcount != 1:
             raise self._refused(record, verb)
         return after
+
+    def keep_timing(self, record: Record, timing: Timing) -> None:
+        """Remembers what the steps of its start took: apart from the record, which is written anew at each move."""
+        self._db.execute("INSERT OR REPLACE INTO timings VALUES (?, ?)", (record.id, _encode(timing)))
 
     def rename(self, record: Record, name: str) -> Record:
         """Gives a container another name; raises NameInUse."""
@@ -277,6 +261,8 @@ class Transaction:
         )
         if cursor.rowcount != 1:
             raise self._refused(record, Verb.REMOVED)
+        if not record.auto_remove:
+            self._db.execute("DELETE FROM timings WHERE container = ?", (record.id,))
 
     def note_signal(self, container: str, number: int) -> None:
         """Remembers that pyrt was asked to send a signal to a container which another engine supervises."""
@@ -287,9 +273,17 @@ class Transaction:
         row = self._db.execute("SELECT asked FROM containers WHERE id = ?", (container,)).fetchone()
         return bool(row and row[0] >> (number - 1) & 1)
 
-    def lease(self, container: str, base: int) -> bool:
-        """Takes a range of host ids that ``Journal.next_range`` has proposed; False if it was taken meanwhile."""
-        return self._db.execute("INSERT OR IGNORE INTO leases VALUES (?, ?)", (base, container)).rowcount == 1
+    def lease(self, container: str) -> int:
+        """A range of LEASE_SIZE host ids that no other container has; returns its first.
+
+        Ranges are taken in turn, so that one is not used again soon. Raises EngineError if all are taken.
+        """
+        for _ in range(LEASE_COUNT):
+            base = LEASE_FIRST + self._journal._lease_hint * LEASE_SIZE
+            self._journal._lease_hint = (self._journal._lease_hint + 1) % LEASE_COUNT
+            if self._db.execute("INSERT OR IGNORE INTO leases VALUES (?, ?)", (base, container)).rowcount == 1:
+                return base
+        raise EngineError(f"all {LEASE_COUNT} ranges of user ids are taken by containers", hint="stop some of them")
 
     def release(self, record: Record) -> None:
         """Gives the container's range of ids back."""

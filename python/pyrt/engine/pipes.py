@@ -200,7 +200,10 @@ class Capture:
     async def run(self) -> None:
         """Returns at the end of the stream."""
         while not self.ended:
-            self._take(await self._reader.receive_some())
+            await trio.lowlevel.wait_readable(self._reader.fileno())
+            piece = self._reader.read_now(PIECE)
+            if piece is not None:
+                self._take(piece)
 
     def drain(self) -> None:
         """Takes what is there just now and does not wait for more: its writer has ended, others may hold the pipe."""
