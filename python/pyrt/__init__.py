@@ -82,9 +82,9 @@ _HOMES = {
     "pyrt.engine.container": "Container Execution",
     "pyrt.engine.engine": "Engine open_engine",
     "pyrt.engine.events": (
-        "AnyEvent ContainerCreated ContainerExited ContainerFailed ContainerOutOfMemory ContainerPaused ContainerRemoved "
-        "ContainerRenamed ContainerSignaled ContainerStarted ContainerUnpaused Event ExecExited ExecStarted Gap "
-        "ImageImported ImageLoaded ImagePulled ImageRemoved ImageSaved ImageTagged ImageUntagged"
+        "AnyEvent ContainerCreated ContainerExited ContainerFailed ContainerOutOfMemory ContainerPaused "
+        "ContainerRemoved ContainerRenamed ContainerSignaled ContainerStarted ContainerUnpaused Event ExecExited "
+        "ExecStarted Gap ImageImported ImageLoaded ImagePulled ImageRemoved ImageSaved ImageTagged ImageUntagged"
     ),
     "pyrt.engine.feed": "EventStream",
     "pyrt.engine.record": "Record",

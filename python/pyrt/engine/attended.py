@@ -81,6 +81,10 @@ class Attended:
         """After a fork, in the child: lets go of the way to its keeper."""
         self._process.forget()
 
+    async def wait_gone(self) -> None:
+        """Waits for the end of its keeper's clean-up: no cgroup and no mount of it is left."""
+        await self._process.gone.wait()
+
     async def wait(self) -> ExitStatus:
         """Waits for its end."""
         await self._process.ended.wait()

@@ -14,8 +14,10 @@ import logging
 import os
 import secrets
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
+import msgspec
 import trio
 
 from pyrt import _native
@@ -34,7 +36,7 @@ from pyrt.engine.journal import DEFAULT_KEPT, LEASE_FIRST
 from pyrt.engine.layout import Layout
 from pyrt.engine.pipes import Stdio
 from pyrt.engine.process import Process
-from pyrt.engine.recipe import Recipes
+from pyrt.engine.recipe import Recipes, make_exec_options, options_as_json
 from pyrt.engine.record import Record
 from pyrt.engine.results import Completed, Verdict
 from pyrt.engine.spawner import control_pair
@@ -51,7 +53,8 @@ if TYPE_CHECKING:
     from pyrt.engine.journal import Transaction
     from pyrt.engine.results import ExitStatus, Timing
     from pyrt.images.image import Image
-    from pyrt.runtime.options import ExecOptions, Limits, RunOptions
+    from pyrt.runtime.options import Limits, RunOptions
+    from pyrt.runtime.spec import Built
 
 log = logging.getLogger("pyrt.engine")
 
@@ -69,7 +72,6 @@ class Engine(ContainerVerbs):
         super().__init__(layout, nursery, kept_events=kept_events)
         self._recipes = Recipes(layout)
         self._turns = trio.Semaphore(AT_ONCE)
-        self._executions: set[Execution] = set()
 
     # ---- running to the end ----
 
@@ -148,10 +150,9 @@ class Engine(ContainerVerbs):
         async with self._turns:
             self.require_open()
             name = image if isinstance(image, str) else (image.names or (image.id,))[0]
-            record = await self._create(found, name, options, keep=keep, cause=cause)
-            watch.mark("record")
+            built, record = await self._create(found, name, options, watch, keep=keep, cause=cause)
             try:
-                return await self._launch(record, found, options, stdio, wants_stdin, watch, cause)
+                return await self._launch(record, built, options, stdio, wants_stdin, watch, cause)
             except BaseException as error:
                 failure = self._explained(error)
                 await self._failed(record, failure)
@@ -159,12 +160,16 @@ class Engine(ContainerVerbs):
                     raise
                 raise failure from error
 
-    async def _create(self, found: Image, image: str, options: RunOptions, *, keep: bool, cause: str) -> Record:
+    async def _create(
+        self, found: Image, image: str, options: RunOptions, watch: Stopwatch, *, keep: bool, cause: str
+    ) -> tuple[Built, Record]:
+        """The specification, and a record that says what may be left if this process is killed from now on."""
         container = secrets.token_hex(32)
         name = names.check(options.name) if options.name else names.generate(container)
-        description = self._recipes.describe(found, options)
-
-        def change(transaction: Transaction) -> Record:
+        while True:
+            id_base = self.journal.next_range() if options.userns == "auto" else None
+            built = self._recipes.build(found, options, container, id_base, keep=keep)
+            watch.mark("make the specification")
             record = Record(
                 id=container,
                 name=name,
@@ -173,20 +178,21 @@ class Engine(ContainerVerbs):
                 owner=self.owner.id,
                 state=State.STARTING,
                 auto_remove=not keep,
-                created=transaction.now,
-                id_base=transaction.lease(container) if options.userns == "auto" else None,
-                **description,
+                command=built.command,
+                id_base=id_base,
+                labels=built.labels,
+                stop_signal=built.stop_signal,
+                options=options_as_json(options),
             )
-            transaction.insert(record)
-            transaction.emit(ContainerCreated(container=container, name=name, image=image, cause=cause))
-            return record
-
-        return await self.commit(change)
+            created = await self.commit(partial(_create, record, cause))
+            watch.mark("record it")
+            if created is not None:
+                return built, created
 
     async def _launch(
         self,
         record: Record,
-        found: Image,
+        built: Built,
         options: RunOptions,
         stdio: tuple[int, int, int] | None,
         wants_stdin: bool,
@@ -194,10 +200,11 @@ class Engine(ContainerVerbs):
         cause: str,
     ) -> Container:
         with Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
-            upper = self.layout.make_upper(record.id) if self._recipes.wants_folder(options) else None
-            watch.mark("make the folder")
-            plan = self._recipes.plan(found, options, record.id, record.id_base, upper)
-            watch.mark("make the plan")
+            if built.upper == "directory":
+                self.layout.make_upper(record.id)
+            watch.mark("make its folder and pipes")
+            plan = _native.compile(built.spec, built.start)
+            watch.mark("compile the plan")
             process, report = await self._execute(plan, ends)
             try:
                 timing = watch.timing(plan, report)
@@ -275,12 +282,16 @@ class Engine(ContainerVerbs):
                 final = status.but(verdict=Verdict.KILLED)
             after = transaction.move(container.record, Verb.EXIT, status=final)
             transaction.release(after)
-            about = {"container": after.id, "name": after.name, "image": after.image}
             if final.oom_kills:
-                transaction.emit(ContainerOutOfMemory(**about, kills=final.oom_kills), at=final.finished)
+                transaction.emit(
+                    ContainerOutOfMemory(container=after.id, name=after.name, image=after.image, kills=final.oom_kills),
+                    at=final.finished,
+                )
             transaction.emit(
                 ContainerExited(
-                    **about,
+                    container=after.id,
+                    name=after.name,
+                    image=after.image,
                     verdict=final.verdict,
                     exit_code=final.exit_code,
                     code=final.code,
@@ -313,28 +324,30 @@ class Engine(ContainerVerbs):
     async def exec(
         self,
         container: str,
-        options: ExecOptions,
+        command: Sequence[str],
         *,
         stdio: tuple[int, int, int] | None = None,
         wants_stdin: bool = True,
         time: float | None = None,
+        **options: Any,
     ) -> Execution:
         """Starts another process in a running container, which may be another engine's; see ``start`` for ``stdio``.
 
-        ``time`` is its limit in seconds. Raises IllegalTransition if the container does not run, CommandNotFound
-        and its kin.
+        ``time`` is its limit in seconds, ``options`` are the fields of ``ExecOptions``. Raises IllegalTransition if the
+        container does not run, CommandNotFound and its kin, UsageError.
         """
         self.require_open()
+        asked = make_exec_options(command, **options)
         watch = Stopwatch()
         record = self.journal.get(container)
         image = self._recipes.image(self.store, record.image_id)
-        with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
-            plan = self._recipes.joining_plan(image, record, options, self.layout.folder(record.id), pidfd)
+        with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not asked.tty) as ends:
+            plan = self._recipes.joining_plan(image, record, asked, pidfd)
             process, report = await self._execute(plan, ends)
             timing = watch.timing(plan, report)
             ends.use_terminal(process.terminal)
-        execution = Execution(secrets.token_hex(32), record, options.command, process, ends, timing)
-        self._executions.add(execution)
+        execution = Execution(secrets.token_hex(32), record, asked.command, process, ends, timing)
+        self.executions.add(execution)
         self.nursery.start_soon(self._supervise_execution, execution, time)
         return execution
 
@@ -345,7 +358,7 @@ class Engine(ContainerVerbs):
 
         await self._tell_safely(execution.started_event())
         await execution.attend(limit, record)
-        self._executions.discard(execution)
+        self.executions.discard(execution)
 
     async def _tell_safely(self, event: Event) -> None:
         try:
@@ -374,13 +387,15 @@ class Engine(ContainerVerbs):
         """Every step that would make this container, in order, without making it."""
         found = self._recipes.image(self.store, image)
         container = secrets.token_hex(32)
-        upper = self.layout.make_upper(container) if self._recipes.wants_folder(options) else None
+        id_base = LEASE_FIRST if options.userns == "auto" else None
+        built = self._recipes.build(found, options, container, id_base, keep=False)
+        if built.upper != "directory":
+            return _native.compile(built.spec, built.start).steps()
+        self.layout.make_upper(container)
         try:
-            id_base = LEASE_FIRST if options.userns == "auto" else None
-            return self._recipes.plan(found, options, container, id_base, upper).steps()
+            return _native.compile(built.spec, built.start).steps()
         finally:
-            if upper:
-                self.layout.remove_upper(container)
+            self.layout.remove_upper(container)
 
     # ---- the engine's own life ----
 
@@ -390,6 +405,16 @@ class Engine(ContainerVerbs):
         left = await take_over(self)
         self.nursery.start_soon(sweep_for_ever, self, left, SWEEP_EVERY)
 
+    async def settled(self) -> None:
+        """Returns when nothing is left of the containers that have ended and were not to be kept.
+
+        A verb does not wait for that: `run` returns as soon as the outcome is known.
+        """
+        for container in [*self.live.values()]:
+            if container.status is not None:
+                await container.wait_gone()
+        await self.janitor.settled()
+
     async def close(self) -> None:
         """Kills what runs, waits until nothing of it is left, and closes everything. Is not cancelled."""
         self.closing = True
@@ -397,13 +422,23 @@ class Engine(ContainerVerbs):
             for _ in range(AT_ONCE):
                 await self._turns.acquire()  # Whoever is starting a container just now is done.
             async with trio.open_nursery() as nursery:
-                for each in [*self._executions, *self.live.values()]:
+                for each in [*self.executions, *self.live.values()]:
                     nursery.start_soon(each.destroy, "engine closed")
             for container in self.live.values():
                 container.abandon()  # It hangs in the kernel; its keeper waits for it.
             await self.janitor.settled()
             self.nursery.cancel_scope.cancel()
             await self.close_parts()
+
+
+def _create(record: Record, cause: str, transaction: Transaction) -> Record | None:
+    """Inserts a record and takes its range of ids; None if another process has taken that meanwhile."""
+    if record.id_base is not None and not transaction.lease(record.id, record.id_base):
+        return None
+    record = msgspec.structs.replace(record, created=transaction.now)
+    transaction.insert(record)
+    transaction.emit(ContainerCreated(container=record.id, name=record.name, image=record.image, cause=cause))
+    return record
 
 
 @asynccontextmanager

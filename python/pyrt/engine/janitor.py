@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -90,14 +91,14 @@ class Janitor:
             while self._pending:
                 batch, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]
                 await self.remove_folders([record.id for record in batch])
-                await self._commit(lambda transaction, batch=batch: self._forget(transaction, batch))
+                await self._commit(partial(self._forget, batch))
             if self._journal.commits >= CHECKPOINT_EVERY:
                 await trio.to_thread.run_sync(self._journal.checkpoint, limiter=self._threads)
         except PyrtError:
             # A full disk, most likely: what is left is removed by the next engine, or when the folder is opened again.
             log.exception("containers could not be removed")
 
-    def _forget(self, transaction: Transaction, batch: list[Record]) -> None:
+    def _forget(self, batch: list[Record], transaction: Transaction) -> None:
         for record in batch:
             if record.id in self.failed:
                 continue

@@ -172,6 +172,19 @@ class Journal:
         with _translated(self.path):
             return dict(self._db.execute("SELECT base, container FROM leases"))
 
+    def next_range(self) -> int:
+        """The first of LEASE_SIZE host ids that no container has just now. Raises EngineError if all are taken.
+
+        Ranges are proposed in turn, so that one is not used again soon.
+        """
+        with _translated(self.path):
+            for _ in range(LEASE_COUNT):
+                base = LEASE_FIRST + self._lease_hint * LEASE_SIZE
+                self._lease_hint = (self._lease_hint + 1) % LEASE_COUNT
+                if self._db.execute("SELECT 1 FROM leases WHERE base = ?", (base,)).fetchone() is None:
+                    return base
+        raise EngineError(f"all {LEASE_COUNT} ranges of user ids are taken by containers", hint="stop some of them")
+
     def span(self) -> tuple[int, int]:
         """The sequence numbers of the oldest and the newest event that is kept; (head + 1, head) if there is none."""
         with _translated(self.path):
@@ -274,18 +287,9 @@ class Transaction:
         row = self._db.execute("SELECT asked FROM containers WHERE id = ?", (container,)).fetchone()
         return bool(row and row[0] >> (number - 1) & 1)
 
-    def lease(self, container: str) -> int:
-        """A range of LEASE_SIZE host ids that no other container has; returns its first.
-
-        Ranges are taken in turn, so that one is not used again soon. Raises EngineError if all are taken.
-        """
-        for _ in range(LEASE_COUNT):
-            base = LEASE_FIRST + self._journal._lease_hint * LEASE_SIZE
-            self._journal._lease_hint = (self._journal._lease_hint + 1) % LEASE_COUNT
-            taken = self._db.execute("INSERT OR IGNORE INTO leases VALUES (?, ?)", (base, container)).rowcount
-            if taken == 1:
-                return base
-        raise EngineError(f"all {LEASE_COUNT} ranges of user ids are taken by containers", hint="stop some of them")
+    def lease(self, container: str, base: int) -> bool:
+        """Takes a range of host ids that ``Journal.next_range`` has proposed; False if it was taken meanwhile."""
+        return self._db.execute("INSERT OR IGNORE INTO leases VALUES (?, ?)", (base, container)).rowcount == 1
 
     def release(self, record: Record) -> None:
         """Gives the container's range of ids back."""

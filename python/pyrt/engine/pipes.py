@@ -29,8 +29,9 @@ F_SETPIPE_SZ: Final = 1031
 class Stdio:
     """The three descriptors that go to the keeper, and the ends that we keep.
 
-    A context manager that closes them all if its block fails. With ``given`` the caller's own descriptors go to the keeper and we keep none; they stay the caller's. Otherwise
-    three pipes are made. ``stdin``, ``stdout`` and ``stderr`` are our ends, -1 where there is none.
+    A context manager that closes them all if its block fails. With ``given`` the caller's own descriptors go to the
+    keeper and we keep none; they stay the caller's. Otherwise three pipes are made. ``stdin``, ``stdout`` and
+    ``stderr`` are our ends, -1 where there is none.
     """
 
     def __init__(self, given: tuple[int, int, int] | None = None, *, wants_stdin: bool = True) -> None:

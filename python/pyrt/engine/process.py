@@ -85,8 +85,8 @@ class Process:
     async def attend(self, limit: float | None, record: Callable[[ExitStatus], Awaitable[ExitStatus]]) -> None:
         """Waits for the end, killing the process when ``limit`` seconds have passed, and for its keeper's end.
 
-        ``record`` gets the status before anybody else does, and returns what is to be told. Is not cancelled: a process has to be killed, or
-        forsaken, to end this.
+        ``record`` gets the status before anybody else does, and returns what is to be told. Is not cancelled: a
+        process has to be killed, or its socket closed, to end this.
         """
         with trio.CancelScope(shield=True):
             status = await self._end(limit)
