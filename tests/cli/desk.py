@@ -106,6 +106,18 @@ class Desk:
         assert not list(self.run_folder.glob("*.sock")) if self.run_folder.exists() else True
 
 
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Sends SIGINT and waits until it is taken: two that wait at once are one."""
+    process.send_signal(signal.SIGINT)
+    eventually(lambda: process.poll() is not None or not _pending(process.pid))
+
+
+def _pending(process: int) -> bool:
+    with open(f"/proc/{process}/status") as file:
+        lines = dict(line.rstrip().partition(":\t")[::2] for line in file)
+    return bool(int(lines["SigPnd"], 16) | int(lines["ShdPnd"], 16))
+
+
 def is_alive(process: int) -> bool:
     """Whether it runs; one that nobody has reaped yet does not."""
     try:

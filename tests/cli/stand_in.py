@@ -40,9 +40,7 @@ class StandIn:
     async def supervise(self) -> None:
         code = await trio.to_thread.run_sync(self._child.wait)
         verdict = Verdict.EXITED if code >= 0 else Verdict.SIGNALED
-        self._status = ExitStatus(
-            verdict=verdict, code=code if code >= 0 else None, signal=-code if code < 0 else None
-        )
+        self._status = ExitStatus(verdict=verdict, code=code if code >= 0 else None, signal=-code if code < 0 else None)
         self._ended.set()
 
     async def wait(self) -> ExitStatus:
@@ -76,7 +74,7 @@ class StandInEngine:
 
     async def images(self) -> list[Any]:
         """Never comes to an end, as a slow registry might."""
-        Path(os.environ["PYRT_RUN"], "waits").touch()
+        Path(os.environ["PYRT_RUN"], "waits").touch()  # noqa: ASYNC240
         await trio.sleep_forever()
         return []
 

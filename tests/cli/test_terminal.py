@@ -7,13 +7,12 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.cli.desk import Desk, Terminal, eventually, is_alive
+from tests.cli.desk import Desk, eventually, is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SHELL: Sequence[str] = ("run", "-it", "-e", "PS1=prompt>", "host", "sh", "-i")
-
 
 
 def test_a_shell_has_a_terminal_of_the_size_of_ours_and_follows_it(desk: Desk) -> None:
@@ -35,8 +34,8 @@ def test_keys_go_in_as_they_are_and_interrupt_what_runs_inside(desk: Desk) -> No
     with desk.terminal(*SHELL) as terminal:
         terminal.expect("prompt>")
         assert terminal.is_raw()
-        terminal.type("echo be''gun; exec cat; \r")
-        terminal.expect("begun")
+        terminal.type("exec cat\rline\r")
+        terminal.expect("line\r\nline\r\n")
         terminal.type("\x03")
         assert terminal.wait() == 128 + signal.SIGINT
         assert terminal.mode() == terminal.usual_mode

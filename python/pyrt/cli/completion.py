@@ -177,15 +177,13 @@ def fish() -> str:
     """For fish: to be put into ~/.config/fish/completions/pyrt.fish."""
     lines = ["# Completion of pyrt for fish: pyrt completion fish | source", "complete -c pyrt -f"]
     firsts = " ".join(dict.fromkeys([name.split()[0] for name in VERBS]))
-    for name in _SHOWN:
-        if " " not in name:
-            lines.append(_fish(f"not __fish_seen_subcommand_from {firsts}", f"-a {name}", VERBS[name].summary))
+    first = f"not __fish_seen_subcommand_from {firsts}"
+    lines += [_fish(first, f"-a {name}", VERBS[name].summary) for name in _SHOWN if " " not in name]
     for group in _groups():
-        lines.append(_fish(f"not __fish_seen_subcommand_from {firsts}", f"-a {group}", f"{group} ..."))
-        for member in _members(group):
-            among = " ".join(_members(group))
-            condition = f"__fish_seen_subcommand_from {group}; and not __fish_seen_subcommand_from {among}"
-            lines.append(_fish(condition, f"-a {member}", VERBS[f"{group} {member}"].summary))
+        lines.append(_fish(first, f"-a {group}", f"{group} ..."))
+        among = " ".join(_members(group))
+        condition = f"__fish_seen_subcommand_from {group}; and not __fish_seen_subcommand_from {among}"
+        lines += [_fish(condition, f"-a {member}", VERBS[f"{group} {member}"].summary) for member in _members(group)]
     for name in _SHOWN:
         condition = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in name.split())
         lines += [_fish(condition, _fish_words(options, value), text) for options, text, value in _options(name)]

@@ -114,9 +114,7 @@ class _Conversation:
             nursery.start_soon(self._listen, nursery.cancel_scope)
             status = 0
             with self._verb:
-                status = await dispatch(
-                    self._console, call.arguments, self._host.engine, log_name=self._host.log_name
-                )
+                status = await dispatch(self._console, call.arguments, self._host.engine, log_name=self._host.log_name)
             await self._wire.send(Kind.EXIT, bytes([status & 0xFF, self._ended_by]))
             nursery.cancel_scope.cancel()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -108,10 +108,8 @@ class Console(abc.ABC):
         """Hands a signal to the verb; whether it wants them. One that nobody takes out in time is lost."""
         if self._signals is None:
             return False
-        try:
+        with suppress(trio.WouldBlock):
             self._signals.send_nowait(number)
-        except trio.WouldBlock:
-            pass
         return True
 
     # ---- names ----

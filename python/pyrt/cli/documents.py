@@ -69,12 +69,12 @@ def image_document(image: Image) -> dict[str, Any]:
         "Author": config.author,
         "Config": {
             "User": config.user,
-            "ExposedPorts": dict.fromkeys(config.exposed_ports, {}),
+            "ExposedPorts": _set(config.exposed_ports),
             "Env": list(config.env),
             "Entrypoint": None if config.entrypoint is None else list(config.entrypoint),
             "Cmd": None if config.cmd is None else list(config.cmd),
             "WorkingDir": config.working_dir,
-            "Volumes": dict.fromkeys(config.volumes, {}),
+            "Volumes": _set(config.volumes),
             "Labels": config.labels,
             "StopSignal": config.stop_signal,
             "Healthcheck": msgspec.to_builtins(health) if health else None,
@@ -86,6 +86,11 @@ def image_document(image: Image) -> dict[str, Any]:
         "Size": image.size,
         "RootFS": {"Type": "layers", "Layers": list(config.diff_ids)},
     }
+
+
+def _set(names: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """Go's way to write a set."""
+    return {name: {} for name in names}
 
 
 def show(documents: list[dict[str, Any]], form: str | None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pyrt.cli.attached import add_terminal_options
 from pyrt.cli.environment import add_environment_options, environment_of, labels_of
+from pyrt.cli.not_built import NETWORK, add_not_built_options
 from pyrt.errors import UsageError
 from pyrt.runtime import options as runtime
 from pyrt.runtime.options import Limits, RunOptions
@@ -24,7 +25,7 @@ def add_run_options(parser: Parser) -> None:
     _add_limits(parser)
     _add_files(parser)
     _add_isolation(parser)
-    _add_not_built(parser)
+    add_not_built_options(parser)
 
 
 def _add_process(parser: Parser) -> None:
@@ -40,7 +41,6 @@ def _add_process(parser: Parser) -> None:
     group.add_argument("--entrypoint", metavar="COMMAND", help="instead of the image's; '' for none")
     group.add_argument("--init", action="store_true", help="a first process that reaps and passes signals on")
     group.add_argument("--stop-signal", metavar="SIGNAL", help="what `pyrt stop` sends")
-    group.add_argument("--stop-timeout", type=int, metavar="SECONDS", help="until `pyrt stop` kills it")
     group.add_argument("--timeout", metavar="TIME", help="kill it after so long: 5, 300ms, 2m")
 
 
@@ -64,10 +64,14 @@ def _add_limits(parser: Parser) -> None:
 def _add_files(parser: Parser) -> None:
     group = parser.add_argument_group("files")
     group.add_argument("--read-only", action="store_true", help="the root file system can't be written to")
-    group.add_argument("--tmpfs", action="append", default=[], metavar="DIR[:OPTIONS]", help="files in memory: /tmp:size=64m")
+    group.add_argument(
+        "--tmpfs", action="append", default=[], metavar="DIR[:OPTIONS]", help="files in memory: /tmp:size=64m"
+    )
     group.add_argument("-v", "--volume", action="append", default=[], metavar="HOST:DIR[:ro]", help="a folder of yours")
     group.add_argument("--mount", action="append", default=[], metavar="LIST", help="type=bind,src=...,dst=...[,ro]")
-    group.add_argument("--device", action="append", default=[], metavar="PATH[:PATH[:rwm]]", help="a device of the host")
+    group.add_argument(
+        "--device", action="append", default=[], metavar="PATH[:PATH[:rwm]]", help="a device of the host"
+    )
 
 
 def _add_isolation(parser: Parser) -> None:
@@ -77,7 +81,9 @@ def _add_isolation(parser: Parser) -> None:
     group.add_argument("--network", "--net", metavar="none|host", help="loopback alone (usual), or the host's network")
     for namespace, what in _NAMESPACES.items():
         group.add_argument(f"--{namespace}", choices=("private", "host"), metavar="private|host", help=what)
-    group.add_argument("--userns", choices=("auto", "host"), metavar="auto|host", help="user ids of its own (usual), or the host's")
+    group.add_argument(
+        "--userns", choices=("auto", "host"), metavar="auto|host", help="user ids of its own (usual), or the host's"
+    )
     group.add_argument("--cap-add", action="append", default=[], metavar="NAME", help="a capability, or ALL")
     group.add_argument("--cap-drop", action="append", default=[], metavar="NAME", help="a capability, or ALL")
     group.add_argument("--security-opt", action="append", default=[], metavar="WORD[=VALUE]",
@@ -95,51 +101,6 @@ _NAMESPACES: Final = {
     "uts": "its own host name (usual), or the host's",
     "cgroupns": "its own view of cgroups (usual), or the host's",
 }
-
-
-def _add_not_built(parser: Parser) -> None:
-    """What Docker has and pyrt does not have yet."""
-    for names, what, hint in _NOT_BUILT_FLAGS:
-        parser.add_not_built(*names, what=what, hint=hint, takes_value=False)
-    for names, what, hint in _NOT_BUILT:
-        for name in names:
-            parser.add_not_built(name, what=what, hint=hint)
-
-
-_NETWORK: Final = "a container has loopback alone, or the host's network: --network host"
-_LEAVE_OUT: Final = "leave it out"
-_NOT_BUILT_FLAGS: Final = (
-    (("-d", "--detach"), "a container that runs on by itself", "leave -d out, and put & behind the command"),
-    (("-P", "--publish-all"), "published ports", _NETWORK),
-    (("--no-healthcheck",), "health checks", f"{_LEAVE_OUT}: none is run"),
-    (("--oom-kill-disable",), "a container that waits for memory", "give it more with -m"),
-)
-_NOT_BUILT: Final = (
-    ("-p --publish --expose".split(), "published ports", _NETWORK),
-    ("--ip --ip6 --mac-address --network-alias --net-alias --link --link-local-ip".split(), "networks", _NETWORK),
-    (["--restart"], "restarting", "run it in a loop of the shell"),
-    (["--volumes-from", "--volume-driver"], "volumes", "-v HOST:DIR shares a folder"),
-    (["--gpus"], "GPUs", "--device gives a device"),
-    (
-        [f"--health-{word}" for word in "cmd interval retries start-period start-interval timeout".split()],
-        "health checks",
-        "look into it with pyrt exec",
-    ),
-    (["--log-driver", "--log-opt"], "logs", "redirect the output"),
-    (["--detach-keys"], "leaving a container that runs on", _LEAVE_OUT),
-    (["--isolation", "--runtime"], "another isolation", _LEAVE_OUT),
-    (["--cgroup-parent"], "a cgroup of your choice", _LEAVE_OUT),
-    (["--storage-opt"], "options of the storage", _LEAVE_OUT),
-    (["--annotation"], "annotations", "-l gives it a label"),
-    (["--kernel-memory", "--memory-swappiness"], "this limit", "-m is the limit of memory"),
-    (["--cpu-rt-period", "--cpu-rt-runtime"], "this limit", "--cpus limits its time"),
-    (["--blkio-weight", "--blkio-weight-device", "--device-cgroup-rule"], "this limit", _LEAVE_OUT),
-    (
-        [f"--device-{way}-{unit}" for way in ("read", "write") for unit in ("bps", "iops")],
-        "limits of devices",
-        _LEAVE_OUT,
-    ),
-)
 
 
 # ---- from words to values ----
@@ -168,7 +129,7 @@ async def run_options_of(options: Any, console: Console) -> RunOptions:
 
 _PLAIN: Final = (
     *("user", "workdir", "name", "hostname", "domainname", "tty", "init", "stop_signal", "oom_score_adj", "read_only"),
-    *("shm_size", "pid", "ipc", "uts", "cgroupns", "userns", "privileged", "stop_timeout"),
+    *("shm_size", "pid", "ipc", "uts", "cgroupns", "userns", "privileged"),
 )
 _LISTS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "group_add": ("group_add", str),
@@ -188,7 +149,7 @@ _LISTS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
 
 def _plain(options: Any) -> dict[str, Any]:
     """What is handed on as it is. What was not given keeps the default that ``RunOptions`` has for it."""
-    given = {name: value for name in _PLAIN if (value := getattr(options, name)) not in {None, False}}
+    given = {name: value for name in _PLAIN if (value := getattr(options, name)) is not None}
     for name, (field, parse) in _LISTS.items():
         if words := getattr(options, name):
             given[field] = tuple(parse(word) for word in words)
@@ -214,7 +175,7 @@ def _limits(options: Any) -> Limits:
 
 def _network(name: str) -> str:
     if name not in {"none", "host"}:
-        raise UsageError(f"--network {name} is not built yet", hint=_NETWORK)
+        raise UsageError(f"--network {name} is not built yet", hint=NETWORK)
     return name
 
 

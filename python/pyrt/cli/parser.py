@@ -53,6 +53,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, verb: str, help: Help, *, short_help: bool = True) -> None:
         super().__init__(prog=f"pyrt {verb}", usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False)
         self.verb = verb
+        self._given: Sequence[str] = ()
         self.help = help
         names = ("-h", "--help") if short_help else ("--help",)
         self.add_argument(*names, action=_AskForHelp, nargs=0, help="show this and end")
@@ -70,7 +71,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The options as a namespace; raises UsageError or HelpWanted."""
-        namespace, rest = self.parse_known_args(list(arguments))
+        self._given = arguments
+        namespace = argparse.Namespace()
+        _, rest = self.parse_known_args(list(arguments), namespace)
         if rest:
             self._refuse_unknown(arguments)
             raise UsageError(f"pyrt {self.verb} takes no argument {rest[0]}", hint=self._see_help())
@@ -84,10 +87,6 @@ class Parser(argparse.ArgumentParser):
         if match := _REST_OF_CLUSTER.search(message):
             raise UsageError(f"pyrt {self.verb} has no option -{match[1]}", hint=self._see_help())
         raise UsageError(message.removeprefix("argument "), hint=self._see_help())
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
-        self._given: Sequence[str] = args or ()
-        return super().parse_known_args(args, namespace)
 
     def _see_help(self) -> str:
         return f"usage: pyrt {self.help.usage}; see pyrt {self.verb} --help"
@@ -103,7 +102,9 @@ class Parser(argparse.ArgumentParser):
                 continue
             if not name.startswith("--") and name[:2] in known:
                 continue
-            raise UsageError(f"pyrt {self.verb} has no option {name}", hint=did_you_mean(name, known) or self._see_help())
+            raise UsageError(
+                f"pyrt {self.verb} has no option {name}", hint=did_you_mean(name, known) or self._see_help()
+            )
 
     def options(self) -> list[tuple[list[str], str, bool]]:
         """Names, text and whether a value follows, of every option that is shown: for completion."""

@@ -51,7 +51,9 @@ class Place(msgspec.Struct, frozen=True):
             self.folder.mkdir(mode=0o700, exist_ok=True)
             facts = self.folder.stat()
         except OSError as error:
-            raise HostError(f"creating {self.folder}: {error.strerror}", hint="PYRT_RUN names another folder") from error
+            raise HostError(
+                f"creating {self.folder}: {error.strerror}", hint="PYRT_RUN names another folder"
+            ) from error
         if facts.st_uid != os.geteuid() or facts.st_mode & 0o077:
             raise HostError(f"{self.folder} is open to others", hint=f"chmod 700 {self.folder}, and own it")
 

@@ -31,7 +31,12 @@ _NARROWEST: Final = 40
 @asynccontextmanager
 async def progress_for(console: Console, *, quiet: bool) -> AsyncIterator[Callback | None]:
     """A function that may be told from any thread; None if nobody would see it."""
-    if quiet or not console.terminals[STDERR] or console.columns < _NARROWEST or console.environment.get("TERM") == "dumb":
+    if (
+        quiet
+        or not console.terminals[STDERR]
+        or console.columns < _NARROWEST
+        or console.environment.get("TERM") == "dumb"
+    ):
         yield None
         return
     bars = await trio.to_thread.run_sync(Bars, console.columns, console.has_colour(STDERR))

@@ -10,12 +10,12 @@ import fcntl
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
+import trio.lowlevel
 
 from pyrt.cli.connection import serve_connection
 from pyrt.cli.verbs import VERBS, module_of, parser_of
@@ -69,13 +69,12 @@ class Server:
             self._door.enter_context(_locked(self.place))
             async with self._open_engine() as engine, trio.open_nursery() as background:
                 self._engine = engine
-                _raise_descriptor_limit()
                 for verb in _HOT:
                     parser_of(verb)
                 listener = self._door.enter_context(_listening(self.place))
                 _settle_memory()
+                await background.start(self._watch_signals)
                 announce()
-                background.start_soon(self._watch_signals)
                 background.start_soon(self._end_when_idle, idle)
                 background.start_soon(self._warm_up)
                 with self._serving:
@@ -130,8 +129,9 @@ class Server:
                 return
             await trio.sleep(idle - quiet)
 
-    async def _watch_signals(self) -> None:
+    async def _watch_signals(self, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as numbers:
+            task_status.started()
             async for _ in numbers:
                 self.drain()
                 self._serving.cancel()
@@ -140,7 +140,7 @@ class Server:
         """Has every verb ready, a little at a time."""
         for verb in VERBS:
             module_of(verb)
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         _settle_memory()
 
 
@@ -149,12 +149,6 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
-
-
-def _raise_descriptor_limit() -> None:
-    """A client takes up to ten descriptors; the spawner, already there, and so containers keep the old limit."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Verbs that do the same to each of several things: what is done is printed, what fails is said, and the rest is done."""
+"""Doing the same to each of several things: what is done is printed, what fails is said, and the rest is done."""
 
 from __future__ import annotations
 

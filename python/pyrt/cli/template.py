@@ -63,7 +63,7 @@ def _block(parts: Iterator[tuple[str, str]]) -> tuple[Render, str]:
     """Everything up to ``end``, ``else`` or the end of the text; and which it was."""
     pieces: list[Render] = []
     for literal, action in parts:
-        pieces.append(lambda value, scope, literal=literal: literal)
+        pieces.append(_literal(literal))
         word, _, rest = action.partition(" ")
         if word in {"", "end", "else"}:
             return (lambda value, scope: "".join(piece(value, scope) for piece in pieces)), action
@@ -72,6 +72,10 @@ def _block(parts: Iterator[tuple[str, str]]) -> tuple[Render, str]:
         elif not word.startswith("/*"):
             pieces.append(_output(action))
     raise AssertionError("the text's end is a part")
+
+
+def _literal(text: str) -> Render:
+    return lambda value, scope: text
 
 
 def _output(action: str) -> Render:
@@ -111,7 +115,7 @@ def _structure(word: str, head: str, parts: Iterator[tuple[str, str]]) -> Render
             return otherwise(value, scope)
         if word == "range":
             return "".join(body(item, scope | variables) for item, variables in _items(subject, names))  # type: ignore[operator]
-        return body(subject if word == "with" else value, {**scope, **{name: subject for name in names}})
+        return body(subject if word == "with" else value, {**scope, **dict.fromkeys(names, subject)})
 
     return render
 

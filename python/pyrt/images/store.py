@@ -11,19 +11,18 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-import msgspec
-
-from pyrt.errors import InvalidImage, StateError
+from pyrt.errors import InvalidImage
 from pyrt.images.blobs import Blobs, VerifiedReader
 from pyrt.images.compression import kind_of
 from pyrt.images.config import LARGEST_CONFIG, ImageConfig, parse_config, parse_time
 from pyrt.images.durable import exists
-from pyrt.images.image import Image, ImageUsage, Removed, Usage, hex_of
+from pyrt.images.image import Image, Removed, Usage, hex_of
 from pyrt.images.ingestion import Layer, LayerIngestion, find_layer
 from pyrt.images.layout import Layout
 from pyrt.images.manifest import LARGEST_MANIFEST
 from pyrt.images.naming import give_name, give_repo_digest, resolve
 from pyrt.images.platform import Platform
+from pyrt.images.records import Record, called, insert_image, layer_gone, require_layers
 from pyrt.images.reference import Reference
 from pyrt.images.removal import Detached, remove_one, remove_unneeded
 from pyrt.images.schema import Database
@@ -31,7 +30,6 @@ from pyrt.images.scratch import Scratch
 from pyrt.images.sweeping import GRACE, Swept, sweep
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Collection, Iterable, Sequence
     from contextlib import AbstractContextManager
 
@@ -76,7 +74,7 @@ class Store:
         """The image of this name, repo digest, id or beginning of an id (4 digits at least).
 
         Raises ``ImageNotFound``; ``UsageError`` for a malformed name or an ambiguous id; ``InvalidImage`` for an
-        image of which a part is damaged or gone. Some 10 us if nothing has changed since the last time.
+        image of which a part is damaged or gone. 2 us if nothing has changed since the last time, else 100.
         """
         version = self._database.version()
         remembered = self._found.get(name_or_id)
@@ -92,14 +90,14 @@ class Store:
     def list(self) -> list[Image]:
         """All images, the youngest first. One with a damaged configuration is listed with an empty one."""
         with self._database.read() as database:
-            rows = [_Row.of(database, image) for (image,) in database.execute("SELECT id FROM images").fetchall()]
+            rows = Record.all(database)
         images = [self._tolerant_image(row) for row in rows]
         return sorted(images, key=lambda image: image.created.timestamp() if image.created else 0.0, reverse=True)
 
     def usage(self, in_use: Collection[str] = ()) -> Usage:
         """What the images take, as their layers' sizes tell; ``in_use``: ids of the images that containers use."""
         with self._database.read() as database:
-            rows = [_Row.of(database, image) for (image,) in database.execute("SELECT id FROM images").fetchall()]
+            rows = Record.all(database)
             layers, blobs = database.execute("SELECT total(size), total(blob_size) FROM layers").fetchone()
         owners: dict[str, int] = {}
         for row in rows:
@@ -191,8 +189,8 @@ class Store:
         with self.pinned():
             digest, image = self._blobs.put(manifest), self._blobs.put(config)
             with self._database.write() as database:
-                self._require_layers(database, layers)
-                _insert_image(database, image, digest, manifest_media_type, layers)
+                require_layers(database, layers)
+                insert_image(database, image, digest, manifest_media_type, layers)
                 for reference in names:
                     give_name(database, reference, image)
                 if repo_digest:
@@ -204,18 +202,19 @@ class Store:
 
     def raw_config(self, image: Image) -> bytes:
         """The configuration's own bytes, verified."""
-        return self._blobs.read(image.id, limit=LARGEST_CONFIG, what=f"the configuration of image {_called(image)}")
+        what = f"the configuration of image {called(image.names, image.id)}"
+        return self._blobs.read(image.id, limit=LARGEST_CONFIG, what=what)
 
     def raw_manifest(self, image: Image) -> tuple[bytes, str]:
         """The manifest's own bytes, verified, and its media type."""
         with self._database.read() as database:
             row = database.execute("SELECT media_type FROM images WHERE id = ?", (image.id,)).fetchone()
-        what = f"the manifest of image {_called(image)}"
+        what = f"the manifest of image {called(image.names, image.id)}"
         return self._blobs.read(image.digest, limit=LARGEST_MANIFEST, what=what), row[0] if row else ""
 
     def read_layer(self, layer: Layer, image: Image) -> VerifiedReader:
         """A layer's bytes as they came, verified at their end. Hold ``pinned`` meanwhile."""
-        return self._blobs.reader(layer.digest, what=f"layer {layer.digest} of image {_called(image)}")
+        return self._blobs.reader(layer.digest, what=f"layer {layer.digest} of image {called(image.names, image.id)}")
 
     def compression_of(self, layer: Layer) -> str:
         """The kind of a layer's blob: "gzip", "zstd", "xz", "bzip2", or "" for a plain tar."""
@@ -230,21 +229,32 @@ class Store:
         found = [self.layer(diff_id) for diff_id in image.config.diff_ids]
         for layer, diff_id in zip(found, image.config.diff_ids, strict=True):
             if layer is None:
-                raise _layer_gone(_called(image), diff_id)
+                raise layer_gone(called(image.names, image.id), diff_id)
         return tuple(layer for layer in found if layer)
 
     # ---- within -----------------------------------------------------------------------------------------------------
 
     def _look_up(self, text: str) -> Image:
+        while True:
+            row = self._record(text)
+            try:
+                return self._whole_image(row)
+            except InvalidImage:
+                # What was removed since then is not damaged: the second look says so.
+                if self._record(text) == row:
+                    raise
+
+    def _record(self, text: str) -> Record:
         with self._database.read() as database:
-            row = _Row.of(database, resolve(database, text).image)
-        image = self._image(row, self._config(row))
+            return Record.of(database, resolve(database, text).image)
+
+    def _whole_image(self, row: Record) -> Image:
         for layer in row.layers:
             if not exists(hex_of(layer.diff_id), within=self._layout.layers):
-                raise _layer_gone(row.called, layer.diff_id)
-        return image
+                raise layer_gone(row.called, layer.diff_id)
+        return self._image(row, self._config(row))
 
-    def _config(self, row: _Row) -> ImageConfig:
+    def _config(self, row: Record) -> ImageConfig:
         config = self._configs.get(row.id)
         if config is None:
             what = f"the configuration of image {row.called}"
@@ -254,104 +264,26 @@ class Store:
             self._configs[row.id] = config
         return config
 
-    def _tolerant_image(self, row: _Row) -> Image:
+    def _tolerant_image(self, row: Record) -> Image:
         try:
             config = self._config(row)
         except InvalidImage:
             config = ImageConfig()
         return self._image(row, config)
 
-    def _image(self, row: _Row, config: ImageConfig) -> Image:
-        # A layer that comes twice hides its lower self wholly, and overlayfs refuses a directory twice (ELOOP).
-        topmost_first = dict.fromkeys(layer.diff_id for layer in reversed(row.layers))
+    def _image(self, row: Record, config: ImageConfig) -> Image:
         return Image(
             id=row.id,
             digest=row.manifest,
             names=row.names,
             repo_digests=row.repo_digests,
             config=config,
-            layers=tuple(self._layout.layer_path(diff_id) for diff_id in topmost_first),
+            layers=tuple(self._layout.layer_path(diff_id) for diff_id in row.stack()),
             size=sum(layer.size for layer in row.layers),
             created=parse_time(config.created),
             platform=Platform.of(config.os, config.architecture, config.variant, config.os_version, config.os_features),
         )
 
-    def _require_layers(self, database: sqlite3.Connection, layers: Sequence[tuple[str, str, int]]) -> None:
-        for digest, diff_id, size in layers:
-            row = database.execute("SELECT digest, blob_size FROM layers WHERE diff_id = ?", (diff_id,)).fetchone()
-            if row is None:
-                raise StateError(f"layer {diff_id} was removed while its image was added", hint="try again")
-            if row[0] == digest and row[1] != size:
-                raise InvalidImage(f"layer {digest} has {row[1]} bytes, and not {size} as its manifest says")
-
     def _swept(self, detached: Detached, grace: float) -> Removed:
         swept = self.sweep(grace=grace)
         return Removed(tuple(detached.untagged), tuple(detached.deleted), swept.layers, swept.reclaimed)
-
-
-class _Row(msgspec.Struct, frozen=True):
-    """What the database knows of one image; layers lowest first."""
-
-    id: str
-    manifest: str
-    names: tuple[str, ...]
-    repo_digests: tuple[str, ...]
-    layers: tuple[Layer, ...]
-
-    @classmethod
-    def of(cls, database: sqlite3.Connection, image: str) -> _Row:
-        (manifest,) = database.execute("SELECT manifest FROM images WHERE id = ?", (image,)).fetchone()
-        names = database.execute("SELECT name FROM names WHERE image = ? ORDER BY name", (image,)).fetchall()
-        digests = database.execute("SELECT name FROM repo_digests WHERE image = ? ORDER BY name", (image,)).fetchall()
-        layers = database.execute(
-            """SELECT diff_id, digest, blob_size, size FROM image_layers JOIN layers USING (diff_id)
-               WHERE image = ? ORDER BY position""",
-            (image,),
-        ).fetchall()
-        return cls(
-            image,
-            manifest,
-            tuple(name for (name,) in names),
-            tuple(digest for (digest,) in digests),
-            tuple(Layer(*layer) for layer in layers),
-        )
-
-    @property
-    def called(self) -> str:
-        return Reference.parse(self.names[0]).familiar() if self.names else hex_of(self.id)[:12]
-
-    def usage(self, owners: dict[str, int], *, in_use: bool) -> ImageUsage:
-        layers = {layer.diff_id: layer.size for layer in self.layers}
-        shared = sum(size for diff_id, size in layers.items() if owners[diff_id] > 1)
-        return ImageUsage(self.id, self.names, shared, sum(layers.values()) - shared, in_use)
-
-
-def _insert_image(
-    database: sqlite3.Connection, image: str, manifest: str, media_type: str, layers: Sequence[tuple[str, str, int]]
-) -> None:
-    """Insert the row, or let a manifest take the place of the old one if we hold just the blobs that it names."""
-    known = database.execute("SELECT 1 FROM images WHERE id = ?", (image,)).fetchone()
-    if not known:
-        database.execute(
-            "INSERT INTO images (id, manifest, media_type) VALUES (?, ?, ?)", (image, manifest, media_type)
-        )
-        database.executemany(
-            "INSERT INTO image_layers (image, position, diff_id) VALUES (?, ?, ?)",
-            [(image, position, diff_id) for position, (_, diff_id, _) in enumerate(layers)],
-        )
-        database.executemany("UPDATE layers SET used = 1 WHERE diff_id = ?", [(diff_id,) for _, diff_id, _ in layers])
-    elif all(
-        database.execute("SELECT 1 FROM layers WHERE diff_id = ? AND digest = ?", (diff_id, digest)).fetchone()
-        for digest, diff_id, _ in layers
-    ):
-        database.execute("UPDATE images SET manifest = ?, media_type = ? WHERE id = ?", (manifest, media_type, image))
-
-
-def _called(image: Image) -> str:
-    return Reference.parse(image.names[0]).familiar() if image.names else hex_of(image.id)[:12]
-
-
-def _layer_gone(called: str, diff_id: str) -> InvalidImage:
-    return InvalidImage(
-        f"layer {diff_id} of image {called} is gone from the store", hint="pull or load the image again"
-    )

@@ -165,3 +165,53 @@ fn hint_of_limit(file: &str) -> String {
         file => format!("{file} does not take this value"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Builder, TextsBuf};
+
+    fn plan() -> (Vec<u8>, Vec<String>) {
+        let mut plan = Builder::default();
+        let proc = plan.slot();
+        plan.keeper(Op::Clone { flags: libc::CLONE_NEWNS as u64, cgroup: None });
+        plan.child(Op::NewMount { fstype: c"proc", options: TextsBuf::default().as_texts(), attributes: 0, out: proc });
+        plan.child(Op::Attach { mount: proc, path: c"/proc", file: false, strict: true });
+        let names = ["in", "out", "err", "proc for /proc"].map(str::to_owned).to_vec();
+        (plan.finish(), names)
+    }
+
+    #[test]
+    fn a_failure_is_one_sentence() {
+        let (bytes, names) = plan();
+        let plan = Plan::parse(&bytes).unwrap();
+        let failure = failure(&plan, &names, Part::Child, 1, libc::EPERM, b"");
+        assert_eq!(failure.sentence, "mounting proc at /proc: operation not permitted (step 3 of 3)");
+        assert_eq!((failure.step, failure.index, failure.path.as_str()), ("Attach", 3, "/proc"));
+        assert_eq!((failure.kind, failure.errno), (Kind::Other, libc::EPERM));
+        assert!(failure.hint.is_some());
+    }
+
+    #[test]
+    fn a_plan_that_was_refused_has_no_step() {
+        let (bytes, names) = plan();
+        let plan = Plan::parse(&bytes).unwrap();
+        let failure = failure(&plan, &names, Part::Keeper, 99, 0, b"plan of version 7");
+        assert_eq!((failure.sentence.as_str(), failure.index), ("making the container: plan of version 7", 0));
+    }
+
+    #[test]
+    fn steps_are_counted_in_their_lists() {
+        let (bytes, names) = plan();
+        let steps = steps(&Plan::parse(&bytes).unwrap(), &names);
+        let lines: Vec<_> = steps.iter().map(|step| (step.part, step.index, step.text.as_str())).collect();
+        assert_eq!(
+            lines,
+            [
+                (Part::Keeper, 0, "forking with new mount namespace"),
+                (Part::Child, 0, "making proc for /proc"),
+                (Part::Child, 1, "mounting proc at /proc"),
+            ]
+        );
+    }
+}

@@ -149,7 +149,10 @@ fn pipe() -> (OwnedFd, OwnedFd) {
     (own(read), own(write))
 }
 
+/// In a mount namespace of this thread's own, as a keeper has it: what was opened before is of another one.
 fn launch(compiled: &Compiled) -> Result<Launched, Failure> {
+    pyrt_container::sys::unshare((libc::CLONE_NEWNS | libc::CLONE_FS) as u64).unwrap();
+    pyrt_container::sys::set_propagation(libc::MS_PRIVATE).unwrap();
     let (read, write) = pipe();
     let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let plan = Plan::parse(&compiled.bytes).unwrap();
@@ -464,6 +467,83 @@ fn links_where_the_containers_own_things_go_are_refused_or_stay_inside() {
     std::fs::create_dir(image.path.join("top/canary")).unwrap();
     assert!(image.output(&image.spec("cat /canary/hosts"), &image.start()).contains("localhost"));
     assert!(!Path::new("/canary").exists());
+}
+
+/// This machine's controllers may be on version 1; what is left of version 2 shows that a container is born in its group.
+#[test]
+fn on_cgroup_v2() {
+    let mut image = Image::new();
+    image.host.cgroups.v1.clear();
+    let Some(unified) = &image.host.cgroups.v2 else { return };
+    let group = format!("{}/pyrt-{}/box", unified.mount, image.id);
+    let mut spec = image.spec("cat /proc/self/cgroup; ls /sys/fs/cgroup");
+    put(&mut spec, "linux.resources", json!({}));
+    let output = image.output(&spec, &image.start());
+    // The root of a hierarchy has no such file; the root of a cgroup namespace has.
+    assert!(output.contains("0::/\n") && output.contains("cgroup.events"), "{output}");
+    assert!(!Path::new(&group).exists(), "the cgroup is left");
+
+    put(&mut spec, "linux.resources", json!({"unified": {"cgroup.max.descendants": "3"}}));
+    put(&mut spec, "process.args", json!(["cat", "/sys/fs/cgroup/cgroup.max.descendants"]));
+    assert_eq!(image.output(&spec, &image.start()), "3\n");
+}
+
+#[test]
+fn devices_of_the_specification() {
+    let image = Image::new();
+    let mut spec = image
+        .spec("stat -c '%n %F %a %u:%g %t:%T' /dev/net/tun /dev/fuse /dev/pipe; echo x > /dev/zero2; cat /dev/kmsg");
+    let devices = json!([
+        {"path": "/dev/net/tun", "type": "c", "major": 10, "minor": 200, "fileMode": 0o660, "uid": 0, "gid": 5},
+        {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
+        {"path": "/dev/pipe", "type": "p", "fileMode": 0o600},
+        {"path": "/dev/zero2", "type": "c", "major": 1, "minor": 5},
+        {"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}
+    ]);
+    put(&mut spec, "linux.devices", devices);
+    let output = image.run(&spec, &image.start()).unwrap().output;
+    let expected = "/dev/net/tun character special file 660 0:5 a:c8\n/dev/fuse character special file 666 0:0 a:e5\n\
+                    /dev/pipe fifo 600 0:0 0:0\ncat: can't open '/dev/kmsg': Operation not permitted\n";
+    assert_eq!(output, expected);
+}
+
+#[test]
+fn a_bind_shows_what_is_mounted_below_it() {
+    let image = Image::new();
+    std::fs::create_dir(image.path.join("data/sub")).unwrap();
+    let sub = image.path.join("data/sub");
+    rustix::mount::mount("tmpfs", &sub, "tmpfs", rustix::mount::MountFlags::empty(), c"mode=755").unwrap();
+    std::fs::write(sub.join("deep"), "deep\n").unwrap();
+    let script = "cat /data/sub/deep; stat -c %u /data/sub/deep; touch /data/x; touch /data/sub/x && echo written";
+    let mut spec = image.spec(script);
+    let mut outputs = Vec::new();
+    for options in [json!(["rbind", "ro"]), json!(["rbind", "rro"]), json!(["bind"])] {
+        put(&mut spec, "mounts[8].options", options);
+        outputs.push(image.run(&spec, &image.start()).map(|ended| ended.output));
+    }
+    rustix::mount::unmount(&sub, rustix::mount::UnmountFlags::DETACH).unwrap();
+    let outputs: Vec<String> = outputs.into_iter().map(Result::unwrap).collect();
+    assert_eq!(outputs[0], "deep\n0\ntouch: /data/x: Read-only file system\nwritten\n");
+    assert!(outputs[1].ends_with("touch: /data/sub/x: Read-only file system\n"), "{}", outputs[1]);
+    assert!(outputs[2].starts_with("cat: can't open '/data/sub/deep'"), "{}", outputs[2]);
+    assert!(image.path.join("data/x").exists());
+}
+
+#[test]
+fn many_layers() {
+    let image = Image::new();
+    let mut lowers = Vec::new();
+    for number in 0..125 {
+        let layer = image.path.join(format!("layer-{number}"));
+        std::fs::create_dir(&layer).unwrap();
+        std::fs::write(layer.join(format!("file-{number}")), number.to_string()).unwrap();
+        lowers.push(json!(format!("@/layer-{number}")));
+    }
+    lowers.extend(["@/top", "@/base", "@/scaffold"].map(|layer| json!(layer)));
+    let mut start = image.start();
+    put(&mut start, "rootfs.lowers", json!(lowers));
+    let output = image.output(&image.spec("cat /file-0 /file-77 /file-124"), &start);
+    assert_eq!(output, "077124");
 }
 
 /// `cargo test --release -p pyrt-container --test containers -- --ignored --nocapture`

@@ -104,10 +104,11 @@ VERBS: Final = {name: verb for section in SECTIONS.values() for name, verb in se
 _GROUPS: Final = frozenset(name.split()[0] for name in VERBS if " " in name)
 
 NOT_BUILT: Final = frozenset(
-    (
-        "attach build commit compose container cp create diff export login logout logs network pause port push rename"
-        " restart search start stats top unpause update volume wait"
-    ).split()
+    [
+        *("attach", "build", "commit", "compose", "container", "cp", "create", "diff", "export", "login", "logout"),
+        *("logs", "network", "pause", "port", "push", "rename", "restart", "search", "start", "stats", "top"),
+        *("unpause", "update", "volume", "wait"),
+    ]
 )
 """Verbs that Docker has and pyrt does not have yet."""
 

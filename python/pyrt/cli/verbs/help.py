@@ -39,9 +39,7 @@ def _overview(group: str | None, *, colour: bool) -> str:
     members = _members(group)
     lines = [f"Usage: pyrt {group or ''}{' ' if group else ''}VERB ...", ""]
     for title, verbs in SECTIONS.items():
-        shown = {
-            name: verb.summary for name, verb in verbs.items() if (name in members if group else not verb.hidden)
-        }
+        shown = {name: verb.summary for name, verb in verbs.items() if (name in members if group else not verb.hidden)}
         if shown:
             lines.append(paint(title, "bold", colour=colour))
             lines += [f"  {name:<15} {summary}" for name, summary in shown.items()]

@@ -26,7 +26,12 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("source", metavar="FILE|FOLDER|-", help="the root file system; -: a tar on stdin")
     parser.add_argument("name", nargs="?", metavar="NAME[:TAG]", help="what the image is to be called")
     parser.add_argument(
-        "-c", "--change", action="append", default=[], metavar="LINE", help="a line of a Dockerfile: CMD, ENV, USER, ..."
+        "-c",
+        "--change",
+        action="append",
+        default=[],
+        metavar="LINE",
+        help="a line of a Dockerfile: CMD, ENV, USER, ...",
     )
     parser.add_argument("-m", "--message", default="", metavar="TEXT", help="a remark in the image's history")
     parser.add_argument("--platform", metavar="OS/ARCH", help="what it is for, if not for this machine")

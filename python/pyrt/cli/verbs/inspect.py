@@ -29,10 +29,14 @@ HELP = Help(
 
 def arguments(parser: Parser) -> None:
     parser.add_argument("names", nargs="+", metavar="NAME", help="containers or images")
-    parser.add_argument("-f", "--format", metavar="TEMPLATE", help="a Go template: '{{.State.Status}}', '{{json .Config}}'")
+    parser.add_argument(
+        "-f", "--format", metavar="TEMPLATE", help="a Go template: '{{.State.Status}}', '{{json .Config}}'"
+    )
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="a line of JSON each")
     parser.add_argument("--type", choices=("container", "image"), metavar="TYPE", help="container or image alone")
-    parser.add_argument("--timing", action="store_true", help="what the steps of the last start took; with --json: in ns")
+    parser.add_argument(
+        "--timing", action="store_true", help="what the steps of the last start took; with --json: in ns"
+    )
 
 
 async def main(invocation: Invocation) -> int:

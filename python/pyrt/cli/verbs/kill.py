@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 HELP = Help(
     "kill [OPTIONS] CONTAINER ...",
     "Sends the first process of containers a signal, and does not wait.",
-    (("pyrt kill web", "ends it at once"), ("pyrt kill -s HUP web", "has it read its configuration again, if it does so")),
+    (
+        ("pyrt kill web", "ends it at once"),
+        ("pyrt kill -s HUP web", "has it read its configuration again, if it does so"),
+    ),
 )
 
 

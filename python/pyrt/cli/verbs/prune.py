@@ -27,7 +27,9 @@ def arguments(parser: Parser) -> None:
 async def main(invocation: Invocation) -> int:
     options, console, engine = invocation.options, invocation.console, invocation.engine
     images = "every image without a container" if options.all else "every image without a name"
-    if not options.force and not await is_sure(console, f"This will remove every container that does not run and {images}."):
+    if not options.force and not await is_sure(
+        console, f"This will remove every container that does not run and {images}."
+    ):
         return 0
     containers = await engine.prune_containers()
     removed = await engine.prune_images(all=options.all)

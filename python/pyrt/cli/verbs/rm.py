@@ -20,7 +20,9 @@ HELP = Help(
 
 def arguments(parser: Parser) -> None:
     parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="names or ids")
-    parser.add_argument("-f", "--force", action="store_true", help="kill those that run; no error for one that is not there")
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="kill those that run; no error for one that is not there"
+    )
     parser.add_argument("-v", "--volumes", action="store_true", help="as without: pyrt keeps no anonymous volumes")
 
 

@@ -102,7 +102,8 @@ impl Cgroups {
         let mut groups = Vec::new();
         let mut views = Vec::new();
         for hierarchy in needed(&wanted, host)? {
-            let (mine, rest) = wanted.into_iter().partition(|setting| hierarchy.controls(&setting.controller));
+            let is_mine = |setting: &Setting| unified || hierarchy.controls(&setting.controller);
+            let (mine, rest) = wanted.into_iter().partition(is_mine);
             wanted = rest;
             let group = open_group(hierarchy, &place, mine, unified, opened)?;
             groups.push(group);
@@ -186,22 +187,27 @@ fn settings(resources: &Resources<'_>, host: &Host) -> Result<Vec<Setting>> {
 }
 
 /// Hierarchies of everything that is limited, and of memory and pids in any case: their counters say how a
-/// container ended.
+/// container ended. Version 2 has but one, which also lets all of a container be killed at once.
 fn needed<'h>(settings: &[Setting], host: &'h Host) -> Result<Vec<&'h Hierarchy>> {
-    let hierarchies: Vec<&Hierarchy> = match host.cgroups.layout() {
-        Layout::V2 => host.cgroups.v2.iter().collect(),
-        _ => host.cgroups.v1.iter().collect(),
-    };
-    for Setting { controller, field, .. } in settings {
-        // Of version 2's cgroup.* files there is one in every group.
-        if controller != "cgroup" && !hierarchies.iter().any(|hierarchy| hierarchy.controls(controller)) {
-            let message = format!("no cgroup hierarchy with the controller {controller} is mounted");
-            return Err(Error::host(&**field, message).hint("mount it, or leave the limit out"));
-        }
+    if host.cgroups.layout() == Layout::V2 {
+        let hierarchy: Vec<&Hierarchy> = host.cgroups.v2.iter().collect();
+        // Of the cgroup.* files there is one in every group.
+        check_controllers(settings.iter().filter(|setting| setting.controller != "cgroup"), &hierarchy)?;
+        return Ok(hierarchy);
     }
+    let hierarchies: Vec<&Hierarchy> = host.cgroups.v1.iter().collect();
+    check_controllers(settings.iter(), &hierarchies)?;
     let is_limited = |hierarchy: &Hierarchy| settings.iter().any(|setting| hierarchy.controls(&setting.controller));
     let counts = |hierarchy: &Hierarchy| hierarchy.controls("memory") || hierarchy.controls("pids");
     Ok(hierarchies.into_iter().filter(|hierarchy| is_limited(hierarchy) || counts(hierarchy)).collect())
+}
+
+fn check_controllers<'s>(mut settings: impl Iterator<Item = &'s Setting>, hierarchies: &[&Hierarchy]) -> Result<()> {
+    let missing = settings.find(|setting| !hierarchies.iter().any(|known| known.controls(&setting.controller)));
+    missing.map_or(Ok(()), |Setting { controller, field, .. }| {
+        let message = format!("no cgroup hierarchy with the controller {controller} is mounted");
+        Err(Error::host(&**field, message).hint("mount it, or leave the limit out"))
+    })
 }
 
 fn label(place: &Place, hierarchy: &Hierarchy, unified: bool) -> String {

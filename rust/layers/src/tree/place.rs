@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
 
-use super::directories::{Directories, Directory, Me, Unreachable, is_whiteout};
+use super::directories::{Directories, Directory, Me, Unreachable, is_whiteout, timestamps};
 use super::metadata::Metadata;
 use crate::error::{Error, Reason, Result};
 use crate::names::{self, Meaning};
@@ -272,7 +272,8 @@ impl<S: Source> Layer<'_, S> {
         match rustix::fs::mknodat(parent.fd(), hidden, FileType::CharacterDevice, Mode::empty(), 0) {
             Ok(()) => {
                 parent.changing();
-                return Ok(());
+                let times = timestamps(entry.mtime);
+                return rustix::fs::utimensat(parent.fd(), hidden, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed());
             }
             Err(Errno::EXIST) => {}
             Err(error) => return Err(failed()(error)),

@@ -1,1 +1,0 @@
-//! Streams as the formats' own tools write them, whole, joined, padded, cut, and followed by what is none.
