@@ -139,7 +139,8 @@ async def test_a_spawner_that_is_killed_is_replaced(engine: Engine) -> None:
 
 async def test_debris_of_nobody_is_removed_when_an_engine_opens(opened: OpenEngine, state: State) -> None:
     async with opened() as engine:
-        stray = engine.layout.make_upper("f" * 64)
+        stray = engine.layout.containers / ("f" * 64)
+        engine.layout.make_upper(stray)
         os.mkdir(f"{stray}/upper/of-a-container-that-nobody-knows")
     async with opened() as engine:
         with trio.fail_after(10):

@@ -16,6 +16,7 @@ from pyrt.engine.feed import EventStream, Feed
 from pyrt.engine.janitor import Janitor
 from pyrt.engine.journal import CHECKPOINT_EVERY, Busy, Journal
 from pyrt.engine.owner import Owner
+from pyrt.engine.spares import Spares
 from pyrt.engine.spawner import Spawner
 from pyrt.errors import EngineError, HostError, SpecError, StateError
 from pyrt.images.store import Store
@@ -55,7 +56,9 @@ class Core:
             self.feed = Feed(self.journal)
             self.store = Store.open(layout.root)
             undo.callback(self.store.close)
-            self.janitor = Janitor(layout.containers, self.journal, self.commit, self.threads)
+            self.spares = Spares(layout, self.owner.id)
+            undo.callback(self.spares.clear)
+            self.janitor = Janitor(layout.containers, self.journal, self.spares, self.commit, self.threads)
             undo.callback(self.janitor.close)
             self.spawner = Spawner(_native.launch_spawner)
             # Only now: containers are to have the limit that this program was given.

@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -37,6 +38,7 @@ from pyrt.engine.process import Process
 from pyrt.engine.recipe import Recipes, make_exec_options, options_as_json
 from pyrt.engine.record import Record
 from pyrt.engine.results import Completed, Verdict
+from pyrt.engine.spares import remove_unused
 from pyrt.engine.spawner import control_pair
 from pyrt.engine.states import State, Verb
 from pyrt.engine.stopwatch import Stopwatch, steps_of
@@ -215,7 +217,7 @@ class Engine(ContainerVerbs):
     ) -> Container:
         with Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
             if mould.built.upper == "directory":
-                self.layout.make_upper(record.id)
+                self.spares.take(record.id)
             watch.mark("make its folder and pipes")
             documents = mould.fill(record.id, record.id_base)
             process, report = await self._execute(lambda: self._compile(mould, documents, watch), ends)
@@ -435,11 +437,11 @@ class Engine(ContainerVerbs):
         documents = mould.fill(container, LEASE_FIRST if options.userns == "auto" else None)
         if mould.built.upper != "directory":
             return _native.compile(*documents).steps()
-        self.layout.make_upper(container)
+        self.spares.take(container)
         try:
             return _native.compile(*documents).steps()
         finally:
-            self.layout.remove_upper(container)
+            remove_unused(Path(self.layout.folder(container)))
 
     # ---- the engine's own life ----
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from pyrt.engine.journal import Journal, Transaction
     from pyrt.engine.record import Record
+    from pyrt.engine.spares import Spares
 
     Change = Callable[[Transaction], None]
 
@@ -41,11 +43,13 @@ class Janitor:
         self,
         folder: Path,
         journal: Journal,
+        spares: Spares,
         commit: Callable[[Change], Awaitable[None]],
         threads: trio.CapacityLimiter,
     ) -> None:
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._journal = journal
+        self._spares = spares
         self._commit = commit
         self._threads = threads
         self._pending: list[Record] = []
@@ -88,7 +92,7 @@ class Janitor:
         os.close(self._folder)
 
     async def remove_folders(self, names: list[str]) -> None:
-        """Removes folders of containers; none that is not there."""
+        """Removes folders of containers, and makes some for those to come."""
         if names:
             await trio.to_thread.run_sync(self._remove_folders, names, limiter=self._threads)
 
@@ -125,3 +129,5 @@ class Janitor:
             except (PyrtError, OSError) as error:
                 self.failed[name] = str(error)
                 log.warning("the folder of container %s can't be removed: %s", name[:12], error)
+        with suppress(OSError):  # On a full disk: then they are made, or refused, when they are wanted.
+            self._spares.refill()

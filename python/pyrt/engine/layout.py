@@ -27,10 +27,12 @@ class Layout:
         self.containers = self.root / "containers"
         self.scaffold = self.root / "scaffold"
         self.owners = self.root / "engines"
+        self.spares = self.root / "spares"
         try:
             # Nobody else may walk them (CVE-2021-41103), whatever the umask is.
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.containers.mkdir(mode=0o700, exist_ok=True)
+            for folder in (self.containers, self.owners, self.spares):
+                folder.mkdir(mode=0o700, exist_ok=True)
             self._make_scaffold()
         except OSError as error:
             raise StateError(
@@ -55,18 +57,10 @@ class Layout:
         """The folder of a container."""
         return f"{self.containers}/{container}"
 
-    def make_upper(self, container: str) -> str:
-        """Makes a container's folder with what overlay needs below it; returns the folder."""
-        folder = self.folder(container)
+    def make_upper(self, folder: Path) -> None:
+        """Makes the folder of a container with what overlay needs below it."""
         os.mkdir(folder, 0o700)
         os.mkdir(f"{folder}/work", 0o700)
         # The root directory of the container has the mode of its upper layer's; umask must not take from it.
         os.mkdir(f"{folder}/upper", 0o755)
         os.chmod(f"{folder}/upper", 0o755)
-        return folder
-
-    def remove_upper(self, container: str) -> None:
-        """Removes a container's folder that nothing was written to."""
-        folder = self.folder(container)
-        for name in ("/upper", "/work", ""):
-            os.rmdir(folder + name)

@@ -19,7 +19,6 @@ class Owner:
     """This engine's lock. ``id`` is 16 hexadecimal digits."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, exist_ok=True)
         self.id = secrets.token_hex(8)
         self._path = folder / self.id
         # Made under another name and locked before it gets its own: nobody may find it unlocked.
