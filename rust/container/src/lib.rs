@@ -4,10 +4,16 @@
 //! * [`execute`] walks the plan with raw system calls: no policy, no allocation after the clone.
 //! * [`explain`] turns the plan, or the step at which it failed, into sentences.
 //!
-//! [`protocol`] is how a plan travels to the keeper that executes it, and what comes back.
-//! Nothing here knows Python.
+//! [`seccomp`] compiles system call filters; [`protocol`] is how a plan travels to the keeper that executes it, and what
+//! comes back. Nothing here knows Python.
 
+pub mod compile;
 pub mod execute;
+pub mod explain;
+pub mod host;
+pub mod lookup;
 pub mod plan;
 pub mod protocol;
+pub mod seccomp;
+pub mod spec;
 pub mod sys;

@@ -348,9 +348,11 @@ operations! {
     /// Sends every slot opened since `Clone` to the child, which waits for it in `AwaitKeeper`.
     18 Release {}
     /// prlimit(2) of the child, with the host's rights. On EPERM (no CAP_SYS_RESOURCE) both numbers are set
-    /// as high as the host allows, and a warning is reported.
+    /// as high as the host allows, and a warning is reported. In the child's list: its own, for limits that would
+    /// get in the way of the steps before.
     19 SetLimit { resource: u32, soft: u64, hard: u64 }
-    /// fchownat(2) of a stdio pipe, so that /dev/stdout can be reopened by the container's user.
+    /// fchownat(2) of a stdio pipe, so that /dev/stdout can be reopened by the container's user; in the keeper's list
+    /// anything else is passed over. In the child's list: of the terminal that it has opened.
     20 GiveAway { slot: Slot, uid: u32, gid: u32 }
     /// Opens `path` (absolute, host side) for setns(2).
     21 OpenNamespace { path: &'a CStr, out: Slot }
@@ -367,7 +369,8 @@ operations! {
     43 JoinCgroup { tasks: Slot }
     /// unshare(2).
     44 Unshare { flags: u64 }
-    /// setns(2) with CLONE_NEW* `flags` on a namespace or pidfd.
+    /// setns(2) with CLONE_NEW* `flags` on a namespace or pidfd. In the keeper's list: of the keeper, so that a child
+    /// with a new user namespace, which may join nothing of the host's, is born there.
     45 JoinNamespaces { fd: Slot, flags: u64 }
     /// setgroups(2).
     46 SetGroups { gids: &'a [u8] }

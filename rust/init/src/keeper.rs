@@ -92,11 +92,11 @@ fn attend(control: Fd, start: Start, mut running: Running, begun: u64) {
     descriptors.extend(running.terminal);
     // The engine may be gone by now; then the wait below notices it.
     let _ = sys::send_packet(control, &started.encode(), &descriptors);
-    running.let_go();
+    running.close_stdio();
     if let Some(master) = running.terminal {
         sys::close(master);
     }
-    wait_for_end(control, start, &running);
+    wait_for_end(control, start, &mut running);
     let Ok(ended) = running.reap() else { return };
     let time = sys::realtime();
     let accounts = running.accounts();
@@ -113,14 +113,19 @@ fn attend(control: Fd, start: Start, mut running: Running, begun: u64) {
     running.clean_up();
 }
 
+/// A container that lives longer than this has its start behind it. Milliseconds.
+const SETTLED: i32 = 50;
+
 /// Returns when the process has ended; kills it when an attached engine has closed its side.
-fn wait_for_end(control: Fd, start: Start, running: &Running) {
+fn wait_for_end(control: Fd, start: Start, running: &mut Running) {
     let mut entries = [
         libc::pollfd { fd: running.pidfd, events: libc::POLLIN, revents: 0 },
         libc::pollfd { fd: control, events: 0, revents: 0 },
     ];
+    let mut patience = SETTLED;
     loop {
-        if sys::poll(&mut entries, -1).is_err() || entries[0].revents != 0 {
+        let ready = sys::poll(&mut entries, patience);
+        if ready.is_err() || entries[0].revents != 0 {
             return;
         }
         if entries[1].revents != 0 {
@@ -129,6 +134,10 @@ fn wait_for_end(control: Fd, start: Start, running: &Running) {
             }
             // poll(2) passes over negative numbers.
             entries[1].fd = -1;
+        }
+        if ready == Ok(0) {
+            running.let_go();
+            patience = -1;
         }
     }
 }

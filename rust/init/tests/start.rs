@@ -64,11 +64,15 @@ struct Control(OwnedFd);
 
 impl Control {
     fn report(&self) -> Option<Report> {
+        self.report_with_descriptors().map(|(report, _)| report)
+    }
+
+    fn report_with_descriptors(&self) -> Option<(Report, Vec<OwnedFd>)> {
         let mut data = vec![0; MAX_MESSAGE];
         let mut descriptors = [-1; 2];
         let (length, passed) = sys::receive_packet(self.0.as_raw_fd(), &mut data, &mut descriptors).unwrap();
-        descriptors[..passed].iter().for_each(|&fd| sys::close(fd));
-        (length > 0).then(|| Report::decode(&data[..length]).unwrap())
+        let descriptors = descriptors[..passed].iter().map(|&fd| own(fd)).collect();
+        (length > 0).then(|| (Report::decode(&data[..length]).unwrap(), descriptors))
     }
 }
 
@@ -227,6 +231,55 @@ fn an_attached_container_dies_with_its_engine() {
         assert!(std::time::Instant::now() < deadline, "process {pid} outlived its engine");
         std::thread::yield_now();
     }
+}
+
+/// A plan that joins the container of a pidfd, which goes into the first slot.
+fn exec_plan(command: &[&CStr]) -> Vec<u8> {
+    let mut plan = Builder::default();
+    let pidfd = plan.slot();
+    let namespaces = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS;
+    plan.keeper(Op::JoinPidNamespace { pidfd });
+    plan.keeper(Op::Clone { flags: 0, cgroup: None });
+    plan.keeper(Op::Release {});
+    plan.child(Op::DieWithKeeper {});
+    plan.child(Op::AwaitKeeper {});
+    plan.child(Op::JoinNamespaces { fd: pidfd, flags: namespaces as u64 });
+    plan.child(Op::SetGid { gid: 0 });
+    plan.child(Op::SetUid { uid: 0 });
+    plan.child(Op::DieWithKeeper {});
+    plan.child(Op::SetStdio { input: STDIN, output: STDOUT, error: STDERR, terminal: false });
+    plan.child(Op::ChangeDirectory { path: c"/", create: false });
+    plan.child(Op::CleanProcess {});
+    let (words, environment) = (texts(command), texts(&[]));
+    plan.child(Op::Exec {
+        candidates: texts(&command[..1]).as_texts(),
+        arguments: words.as_texts(),
+        environment: environment.as_texts(),
+    });
+    plan.finish()
+}
+
+#[test]
+fn a_process_joins_a_running_container() {
+    let spawner = Spawner::launch();
+    let (plan, opened) = host_plan(&[c"/bin/sleep", c"1000"]);
+    let null = own(sys::openat(libc::AT_FDCWD, c"/dev/null", libc::O_RDWR, 0).unwrap());
+    let container = spawner.start(&plan, [null.as_raw_fd(); 3], &opened);
+    let Some((Report::Started { .. }, pidfd)) = container.report_with_descriptors() else { panic!("not started") };
+    let [read, write] = sys::pipe().unwrap();
+    let script = c"hostname; cat /proc/1/comm; id -u; exit 3";
+    let control = spawner.start(&exec_plan(&[c"/bin/sh", c"-c", script]), [null.as_raw_fd(), write, write], &pidfd);
+    sys::close(write);
+    let mut output = String::new();
+    std::fs::File::from(own(read)).read_to_string(&mut output).unwrap();
+    let reports: Vec<_> = std::iter::from_fn(|| control.report()).collect();
+    assert_eq!(output, "box\nsleep\n0\n", "{reports:?}");
+    assert!(matches!(&reports[..], [Report::Started { .. }, Report::Exited { code: Some(3), .. }]), "{reports:?}");
 }
 
 #[test]

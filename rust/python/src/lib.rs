@@ -1,1 +1,30 @@
-//! To be written.
+//! The border between Python and the Rust core: the module `pyrt._native`.
+//!
+//! Thin on purpose. Plain values come in, owned descriptors and plain data go out; nothing here
+//! decides, calls back into Python or leaves a thread behind. Python owns the exceptions; `errors`
+//! imports them.
+
+mod descriptors;
+mod errors;
+mod layers;
+mod lookup;
+mod plan;
+mod reports;
+mod seccomp;
+mod spawner;
+
+#[pyo3::pymodule(name = "_native", gil_used = false)]
+mod native {
+    #[pymodule_export]
+    use crate::layers::{CancelFlag, LayerReport, extract_layer, remove_tree};
+    #[pymodule_export]
+    use crate::lookup::read_image_file;
+    #[pymodule_export]
+    use crate::plan::{Plan, Step, compile, compile_exec, failure, host};
+    #[pymodule_export]
+    use crate::reports::{Exited, Failed, Started, parse_report};
+    #[pymodule_export]
+    use crate::seccomp::compile_seccomp;
+    #[pymodule_export]
+    use crate::spawner::launch_spawner;
+}

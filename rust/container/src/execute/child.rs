@@ -5,7 +5,7 @@ use crate::sys::{self, Errno, Fd};
 
 use super::channel::ToKeeper;
 use super::exec::{Evidence, Vectors};
-use super::{MISPLACED, Slots, Timings, mounts, shared_step};
+use super::{MISPLACED, Slots, Timings, mounts, set_limit, shared_step};
 
 /// Exit status of a child that never became the container's process. The keeper has its reason by then.
 const NOT_STARTED: i32 = 125;
@@ -60,7 +60,9 @@ impl Child<'_> {
                 sys::close_on_exec_from(3)
             }
             Op::Exec { candidates, .. } => self.execute(candidates),
-            Op::NewMount { .. } | Op::SetMountAttributes { .. } | Op::GiveAway { .. } => shared_step(op, self.slots),
+            Op::NewMount { .. } | Op::SetMountAttributes { .. } => shared_step(op, self.slots),
+            // A terminal that this child has opened itself.
+            Op::GiveAway { slot, uid, gid } => sys::chown_at(self.slots.get(slot)?, c"", uid, gid),
             _ => self.place(op).unwrap_or_else(|| identity(op)),
         }
     }
@@ -185,6 +187,8 @@ fn identity(op: &Op<'_>) -> sys::Result<()> {
         Op::SetGroups { gids } => sys::setgroups(gids),
         Op::SetGid { gid } => sys::setgid(gid),
         Op::SetUid { uid } => sys::setuid(uid),
+        // The keeper has said already what the host refuses.
+        Op::SetLimit { resource, soft, hard } => set_limit(0, resource, soft, hard).map(|_| ()),
         Op::SetUmask { mask } => {
             sys::umask(mask);
             Ok(())

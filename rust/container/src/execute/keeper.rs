@@ -9,7 +9,7 @@ use crate::sys::{self, Errno, Fd, Side};
 use super::cgroup::Created;
 use super::channel::{ToChild, ToKeeper, Word};
 use super::exec::Vectors;
-use super::{Failed, MISPLACED, Running, Slots, Timings, child, mounts, shared_step};
+use super::{Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
 
 struct Child {
     pid: i32,
@@ -82,9 +82,10 @@ impl<'a> Keeper<'a> {
             (child.pid, child.pidfd)
         });
         let kept = |fd: Fd| self.cgroups.iter().any(|cgroup| fd == cgroup.parent || fd == cgroup.directory);
-        let leftover = self.slots.open().filter(|&fd| !kept(fd)).collect();
+        let (stdio, mut leftover) = self.slots.open();
+        leftover.retain(|&fd| !kept(fd));
         let (terminal, warnings) = (self.terminal, self.warnings);
-        Running { pid, pidfd, terminal, warnings, timings, cgroups: self.cgroups, leftover }
+        Running { pid, pidfd, terminal, warnings, timings, cgroups: self.cgroups, stdio, leftover }
     }
 
     /// Ends the child, if there is one, and removes what was made.
@@ -139,6 +140,7 @@ impl<'a> Keeper<'a> {
                 Ok(())
             }
             Op::JoinPidNamespace { pidfd } => sys::setns(self.slots.get(pidfd)?, libc::CLONE_NEWPID as u64),
+            Op::JoinNamespaces { fd, flags } => sys::setns(self.slots.get(fd)?, flags),
             Op::Clone { flags, cgroup } => self.clone_child(flags, cgroup),
             Op::WriteIdMaps { uid_map, gid_map, deny_setgroups } => {
                 if deny_setgroups {
@@ -180,7 +182,8 @@ impl<'a> Keeper<'a> {
             Op::AdjustOomScore { score } => self.adjust_oom_score(score),
             Op::SetLimit { resource, soft, hard } => self.set_limit(resource, soft, hard),
             Op::Release {} => self.child()?.channel.release(&self.slots, &self.opened),
-            Op::SetMountAttributes { .. } | Op::GiveAway { .. } => shared_step(op, &mut self.slots),
+            Op::SetMountAttributes { .. } => shared_step(op, &mut self.slots),
+            Op::GiveAway { slot, uid, gid } => give_away(self.slots.get(slot)?, uid, gid),
             _ => Err(MISPLACED),
         }
     }
@@ -236,17 +239,20 @@ impl<'a> Keeper<'a> {
     }
 
     fn set_limit(&mut self, resource: u32, soft: u64, hard: u64) -> sys::Result<()> {
-        let pid = self.child()?.pid;
-        match sys::prlimit(pid, resource, Some([soft, hard])) {
-            // Raising the hard limit needs CAP_SYS_RESOURCE: go as high as there is.
-            Err(Errno(libc::EPERM)) => {
-                let [_, ceiling] = sys::prlimit(pid, resource, None)?;
-                sys::prlimit(pid, resource, Some([soft.min(ceiling), hard.min(ceiling)]))?;
-                self.warnings |= warning::RESOURCE_LIMIT;
-                Ok(())
-            }
-            other => other.map(|_| ()),
+        if set_limit(self.child()?.pid, resource, soft, hard)? {
+            self.warnings |= warning::RESOURCE_LIMIT;
         }
+        Ok(())
+    }
+}
+
+/// Pipes only: they are the engine's. What else can be standard input or output (a terminal, a file, /dev/null) is
+/// somebody's on the host, and stays theirs.
+fn give_away(fd: Fd, uid: u32, gid: u32) -> sys::Result<()> {
+    if sys::stat_at(fd, c"")?.st_mode & libc::S_IFMT == libc::S_IFIFO {
+        sys::chown_at(fd, c"", uid, gid)
+    } else {
+        Ok(())
     }
 }
 

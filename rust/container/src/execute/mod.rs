@@ -20,7 +20,7 @@ mod exec;
 mod keeper;
 mod mounts;
 
-use crate::plan::{MAX_OPS, Op, Part, Plan, SLOTS, Slot};
+use crate::plan::{FIRST_OPENED, MAX_OPS, Op, Part, Plan, SLOTS, Slot};
 use crate::sys::{self, Errno, Fd};
 
 pub use cgroup::Accounts;
@@ -55,12 +55,18 @@ pub struct Running {
     /// See [`crate::protocol::Report::Started`].
     pub timings: Vec<u64>,
     cgroups: Vec<cgroup::Created>,
+    stdio: Vec<Fd>,
     leftover: Vec<Fd>,
 }
 
 impl Running {
-    /// Closes what only the start needed: the container's stdio, its layers, its mounts. Not part of the start
-    /// itself, because the last close of a detached mount waits for an RCU grace period.
+    /// Closes the container's stdio, so that its own end of it is the only one.
+    pub fn close_stdio(&mut self) {
+        self.stdio.drain(..).for_each(sys::close);
+    }
+
+    /// Closes what only the start needed: layers and mounts. Best while the container is busy with itself:
+    /// the last close of a detached mount waits for an RCU grace period.
     pub fn let_go(&mut self) {
         self.leftover.drain(..).for_each(sys::close);
     }
@@ -114,8 +120,11 @@ impl Slots {
         self.0[usize::from(slot.0)] = fd;
     }
 
-    fn open(&self) -> impl Iterator<Item = Fd> {
-        self.0.iter().copied().filter(|&fd| fd != EMPTY)
+    /// What is open, standard input, output and error apart from the rest.
+    fn open(&self) -> (Vec<Fd>, Vec<Fd>) {
+        let (stdio, others) = self.0.split_at(usize::from(FIRST_OPENED.0));
+        let open = |fds: &[Fd]| fds.iter().copied().filter(|&fd| fd != EMPTY).collect();
+        (open(stdio), open(others))
     }
 }
 
@@ -150,6 +159,19 @@ impl Timings {
 /// An operation in the wrong list: the plan was not written by our compiler.
 const MISPLACED: Errno = Errno(libc::ENOSYS);
 
+/// Limits the process `pid`, 0 for this one. True if the host allows less, which then is what it gets: raising a hard
+/// limit needs CAP_SYS_RESOURCE.
+fn set_limit(pid: i32, resource: u32, soft: u64, hard: u64) -> sys::Result<bool> {
+    match sys::prlimit(pid, resource, Some([soft, hard])) {
+        Err(Errno(libc::EPERM)) => {
+            let [_, ceiling] = sys::prlimit(pid, resource, None)?;
+            sys::prlimit(pid, resource, Some([soft.min(ceiling), hard.min(ceiling)]))?;
+            Ok(true)
+        }
+        other => other.map(|_| false),
+    }
+}
+
 /// Steps that both sides can do.
 fn shared_step(op: &Op<'_>, slots: &mut Slots) -> sys::Result<()> {
     match *op {
@@ -160,7 +182,6 @@ fn shared_step(op: &Op<'_>, slots: &mut Slots) -> sys::Result<()> {
         Op::SetMountAttributes { mount, set, clear, propagation, recursive } => {
             sys::set_mount_attributes(slots.get(mount)?, set, clear, propagation, recursive)?;
         }
-        Op::GiveAway { slot, uid, gid } => sys::chown_at(slots.get(slot)?, c"", uid, gid)?,
         _ => return Err(MISPLACED),
     }
     Ok(())

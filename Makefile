@@ -1,0 +1,89 @@
+# One command for the habits. `make` alone installs what is missing (Debian packages, a .venv, the extension and the
+# native command) and says what to do where it can't; every target is quick once that is done.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
+BIN := .venv/bin
+STAMPS := build/stamps
+
+# What building needs, and what the tests take their images, registries and daemons from.
+BUILD_PACKAGES := gcc libc6-dev make git python3 python3-venv
+TEST_PACKAGES := busybox-static mmdebstrap umoci skopeo buildah podman docker-registry apache2-utils docker.io \
+                 iproute2 nftables util-linux strace openssl tar gzip bzip2 xz-utils zstd
+SOURCES := $(shell find rust packaging -type f -not -path '*/target/*') Cargo.toml Cargo.lock pyproject.toml
+
+.PHONY: install build demo test test-rust test-python check format bench soak clean
+.DEFAULT_GOAL := install
+
+install: $(STAMPS)/installed
+build: install
+
+demo: $(STAMPS)/installed $(STAMPS)/test-packages
+	$(SUDO) $(BIN)/python examples/demo.py
+
+test: test-rust test-python
+
+# Tests that need root get it; cargo itself stays the user's.
+test-rust: $(STAMPS)/installed $(STAMPS)/test-packages
+	cargo test --locked --workspace --exclude pyrt-native $(if $(SUDO),--config "target.'cfg(unix)'.runner='$(SUDO)'")
+
+test-python: $(STAMPS)/installed $(STAMPS)/test-packages
+	$(SUDO) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(STAMPS)/installed
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	MYPYPATH=python $(BIN)/python -m mypy.stubtest pyrt._native
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+
+format: $(STAMPS)/installed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+	cargo fmt --all
+
+bench: $(STAMPS)/installed $(STAMPS)/test-packages
+	$(SUDO) $(BIN)/python -m benches
+
+soak: $(STAMPS)/installed $(STAMPS)/test-packages
+	$(SUDO) $(BIN)/python -m benches.soak
+
+clean:
+	rm -rf build target .venv python/pyrt/_native*.so
+
+# ---- what has to be there first -------------------------------------------------------------------------------------
+
+$(STAMPS)/installed: $(SOURCES) $(STAMPS)/build-packages $(STAMPS)/rust | .venv/bin/python
+	$(BIN)/pip install --quiet --editable '.[dev,test]'
+	@touch $@
+	@echo "pyrt is in $(BIN)/pyrt; put it on the path with: export PATH=\"$(CURDIR)/$(BIN):\$$PATH\""
+
+.venv/bin/python: | $(STAMPS)/build-packages
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("pyrt needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+
+$(STAMPS)/rust: | $(STAMPS)/build-packages
+	@command -v cargo >/dev/null || { echo "pyrt needs Rust 1.85 or newer: install it with rustup, https://rustup.rs" >&2; exit 1; }
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/build-packages:
+	$(call packages,$(BUILD_PACKAGES))
+
+$(STAMPS)/test-packages:
+	$(call packages,$(TEST_PACKAGES))
+
+# Installs Debian packages that are missing, without starting their services; elsewhere, names them and goes on.
+define packages
+@missing=; for package in $(1); do \
+    dpkg-query -Wf '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; \
+done; \
+if [ -z "$$missing" ]; then :; \
+elif command -v apt-get >/dev/null; then \
+    echo "installing$$missing"; \
+    $(SUDO) apt-get update -q && \
+    $(SUDO) env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing || exit 1; \
+else echo "this is no Debian: please install what is called here$$missing" >&2; fi; \
+mkdir -p $(@D) && touch $@
+endef

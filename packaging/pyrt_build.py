@@ -1,0 +1,83 @@
+"""The build backend: maturin's hooks, after the native command has been put where maturin packs it.
+
+The wheel carries two things that maturin alone would not build together: the extension module and the
+static program ``pyrt``. The program is built once, here; the extension takes the same file in as its
+spawner (``PYRT_INIT``, read by ``rust/python/build.rs``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maturin import build_editable as maturin_build_editable
+from maturin import (
+    build_sdist,
+    get_requires_for_build_editable,
+    get_requires_for_build_sdist,
+    get_requires_for_build_wheel,
+    prepare_metadata_for_build_editable,
+    prepare_metadata_for_build_wheel,
+)
+from maturin import build_wheel as maturin_build_wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "build_editable",
+    "build_sdist",
+    "build_wheel",
+    "get_requires_for_build_editable",
+    "get_requires_for_build_sdist",
+    "get_requires_for_build_wheel",
+    "prepare_metadata_for_build_editable",
+    "prepare_metadata_for_build_wheel",
+]
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = ROOT / "build" / "wheel" / "scripts" / "pyrt"
+# maturin wants to see the folder even when it is asked for metadata alone.
+COMMAND.parent.mkdir(parents=True, exist_ok=True)
+# The same words as in rust/python/build.rs: no interpreter and no relocation, so that it runs from a memfd anywhere.
+STATIC = "-C target-feature=+crt-static -C relocation-model=static"
+
+
+def build_command() -> None:
+    """Builds the static program and places it as the wheel's script ``pyrt``."""
+    folder = ROOT / "target" / "static"
+    environment = {name: value for name, value in os.environ.items() if name != "CARGO_ENCODED_RUSTFLAGS"}
+    environment |= {"RUSTFLAGS": STATIC, "CARGO_TARGET_DIR": str(folder)}
+    # A named target, if only this machine's own, keeps the flags from procedural macros, which can't be static.
+    target = subprocess.check_output(["rustc", "--print", "host-tuple"], text=True).strip()
+    cargo = ["cargo", "build", "--profile", "init", "--package", "pyrt-init", "--locked", "--target", target]
+    subprocess.run(cargo, cwd=ROOT, env=environment, check=True)
+    program = folder / target / "init" / "pyrt-init"
+    # A running command can't be written over, a new file can take its name.
+    fresh = COMMAND.with_name("pyrt.new")
+    shutil.copy2(program, fresh)
+    fresh.replace(COMMAND)
+    os.environ["PYRT_INIT"] = str(program)
+
+
+def build_wheel(
+    wheel_directory: str,
+    config_settings: Mapping[str, Any] | None = None,
+    metadata_directory: str | None = None,
+) -> str:
+    """PEP 517: a wheel with the library and the command."""
+    build_command()
+    return str(maturin_build_wheel(wheel_directory, config_settings, metadata_directory))
+
+
+def build_editable(
+    wheel_directory: str,
+    config_settings: Mapping[str, Any] | None = None,
+    metadata_directory: str | None = None,
+) -> str:
+    """PEP 660: the same with the Python files left where they are."""
+    build_command()
+    return str(maturin_build_editable(wheel_directory, config_settings, metadata_directory))

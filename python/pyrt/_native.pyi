@@ -1,0 +1,265 @@
+"""The Rust core as Python sees it. Sizes are bytes, times nanoseconds, unless a name says otherwise.
+
+Every error is one of ``pyrt.errors``; one that comes from the kernel has an ``OSError`` as its
+``__cause__``. Descriptors that are returned belong to the caller; those that are passed in stay the caller's.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, TypedDict, final
+
+from pyrt.errors import StartFailed
+
+__all__ = [
+    "CancelFlag",
+    "Exited",
+    "Failed",
+    "LayerReport",
+    "Plan",
+    "Started",
+    "Step",
+    "compile",
+    "compile_exec",
+    "compile_seccomp",
+    "extract_layer",
+    "failure",
+    "host",
+    "launch_spawner",
+    "parse_report",
+    "read_image_file",
+    "remove_tree",
+]
+
+# ---- plans ----------------------------------------------------------------------------------------------------------
+
+@final
+class Step:
+    """One operation of a plan, for people."""
+
+    @property
+    def part(self) -> Literal["keeper", "child"]: ...
+    @property
+    def index(self) -> int:
+        """In that part, counted from 0."""
+    @property
+    def name(self) -> str:
+        """The operation: "NewMount"."""
+    @property
+    def text(self) -> str:
+        """What it does, one line: ``mounting proc at /proc``."""
+
+@final
+class Plan:
+    """How one container, or one more process in it, is made. Owns what it has opened until it is dropped."""
+
+    def steps(self) -> list[Step]:
+        """Every operation, the keeper's first."""
+
+    def start_message(
+        self, attached: bool, control: int, stdin: int, stdout: int, stderr: int
+    ) -> tuple[bytes, list[int]]:
+        """The message for the spawner's socket and the descriptors to go with it by SCM_RIGHTS.
+
+        The plan's own descriptors among them stay the plan's: keep it until the message is sent. ``control`` is the
+        keeper's end of a SOCK_SEQPACKET pair. With ``attached`` the container is killed when the other end closes.
+        """
+
+def compile(spec: bytes, start: bytes) -> Plan:
+    """Compiles the plan of a container and opens what it needs: layers, upper, bind sources, cgroups.
+
+    ``spec`` is a config.json (OCI runtime specification 1.2); ``start`` the JSON of what that has no place for: id,
+    layers, upper, prepared files (``rust/container/src/compile/start.rs``). Takes about 50 to 100 us.
+
+    Raises:
+        SpecError: a field is malformed, or can't be honoured; ``field`` is its JSON path.
+        HostError: this machine lacks something.
+    """
+
+def compile_exec(spec: bytes, process: bytes, start: bytes, pidfd: int) -> Plan:
+    """Compiles the plan of one more process in a running container.
+
+    ``spec`` is the container's own, ``process`` an OCI process object, ``pidfd`` refers to the container's PID 1.
+
+    Raises:
+        SpecError: as for ``compile``.
+        HostError: as for ``compile``.
+    """
+
+def failure(plan: Plan, failed: Failed) -> StartFailed:
+    """The exception to raise for a failed start: StartFailed, CommandNotFound or CommandNotExecutable."""
+
+class _Host(TypedDict):
+    kernel: str
+    """As the kernel prints it: "6.1.0-21-amd64"."""
+    version: tuple[int, int]
+    privileged: bool
+    """Whether this process may make mounts and namespaces with the host's rights."""
+    capabilities: int
+    """Permitted to this process, one bit each."""
+    cgroups: Literal["none", "v1", "hybrid", "v2"]
+    controllers: dict[str, str]
+    """The mount point of each controller's hierarchy."""
+    swap_accounting: bool
+
+def host() -> _Host:
+    """What this machine has; looked up once a process.
+
+    Raises:
+        HostError: no /proc.
+    """
+
+def read_image_file(layers: Sequence[str], path: str, limit: int) -> bytes | None:
+    """The content of ``path`` in an image, read without a mount; None if there is no such file.
+
+    ``layers`` are directories, topmost first; whiteouts and opaque directories are honoured, symlinks are resolved
+    inside. ``limit`` is in bytes.
+
+    Raises:
+        InvalidImage: not a regular file, longer than ``limit``, or a loop of symlinks.
+        StateError: a layer can't be read.
+    """
+
+# ---- the spawner ----------------------------------------------------------------------------------------------------
+
+def launch_spawner() -> tuple[int, int]:
+    """Starts the static program from a sealed memfd and returns ``(pid, socket)``.
+
+    ``socket`` is a close-on-exec SOCK_SEQPACKET descriptor; closing it ends the spawner, which is then to be
+    reaped with ``os.waitpid(pid, 0)``. The spawner has a session of its own, an empty environment, nothing on its
+    standard descriptors, and default signals. Takes about 1 ms, once an engine.
+
+    Raises:
+        HostError: no memfd, no process, no /proc.
+    """
+
+# ---- what a keeper says ---------------------------------------------------------------------------------------------
+
+@final
+class Started:
+    """The process runs. The message carries its pidfd and, if there is one, the terminal's master."""
+
+    @property
+    def pid(self) -> int:
+        """In the host's pid namespace."""
+    @property
+    def warnings(self) -> int:
+        """Steps whose refusal was let pass: 1 oom_score_adj not lowered, 2 a resource limit set as high as it goes."""
+    @property
+    def timings(self) -> list[int]:
+        """CLOCK_MONOTONIC at which each step was done, in the order of ``Plan.steps()``; 0 for one not run."""
+    @property
+    def begun(self) -> int:
+        """CLOCK_MONOTONIC at which the keeper read the start message."""
+
+@final
+class Failed:
+    """A step failed; nothing of the container is left. ``failure()`` makes the exception of it."""
+
+    @property
+    def part(self) -> Literal["keeper", "child"]: ...
+    @property
+    def index(self) -> int:
+        """In that part, counted from 0."""
+    @property
+    def errno(self) -> int:
+        """0 if the plan itself was refused."""
+    @property
+    def evidence(self) -> bytes:
+        """For a failed exec: the path, NUL, and the first bytes of the file."""
+
+@final
+class Exited:
+    """The process has ended and is reaped. Of ``code`` and ``signal`` one is None."""
+
+    @property
+    def code(self) -> int | None: ...
+    @property
+    def signal(self) -> int | None: ...
+    @property
+    def oom_kills(self) -> int:
+        """Tasks of the cgroup that the kernel killed for want of memory."""
+    @property
+    def memory_peak(self) -> int:
+        """Bytes; 0 if unknown."""
+    @property
+    def cpu_usec(self) -> int:
+        """Microseconds of processor time."""
+    @property
+    def pids_refused(self) -> int:
+        """Forks that the pids limit refused."""
+    @property
+    def ended(self) -> int:
+        """CLOCK_REALTIME."""
+
+def parse_report(message: bytes) -> Started | Failed | Exited:
+    """Reads one message of a control socket.
+
+    Raises:
+        EngineError: not a message of this version.
+    """
+
+# ---- layers ---------------------------------------------------------------------------------------------------------
+
+@final
+class CancelFlag:
+    """Ends an extraction in another thread within about 50 ms."""
+
+    def __new__(cls) -> CancelFlag: ...
+    def set(self) -> None: ...
+
+@final
+class LayerReport:
+    """What was extracted."""
+
+    @property
+    def digest(self) -> str:
+        """Of the bytes as they came: "sha256:<hex>"."""
+    @property
+    def diff_id(self) -> str:
+        """Of the plain tar: "sha256:<hex>"."""
+    @property
+    def compressed_size(self) -> int:
+        """Bytes as they came."""
+    @property
+    def size(self) -> int:
+        """Bytes of the plain tar."""
+    @property
+    def entries(self) -> int:
+        """In the tar, whiteouts among them."""
+    @property
+    def opaque_root(self) -> bool:
+        """No layer below this one is to be seen: overlayfs does not look at a root, whoever stacks ends here."""
+
+def extract_layer(
+    source: int, directory: int, *, blob: int | None = None, cancel: CancelFlag | None = None
+) -> LayerReport:
+    """Extracts a layer into an empty directory, in overlay's form; for a worker thread.
+
+    ``source`` is read to its end: a file, a pipe or a socket that gives a tar, plain or compressed by gzip, zstd, xz or
+    bzip2. ``blob`` receives a copy of the bytes as they came. On an error nothing outside ``directory`` was touched
+    and the caller removes what is in it.
+
+    Raises:
+        InvalidImage: damaged, too large, or a lie: an escape, an ambiguous size, a bomb.
+        StateError: the kernel refused: disk full, not root.
+        PyrtError: cancelled.
+    """
+
+def remove_tree(dirfd: int, name: str) -> None:
+    """Removes ``name``, one part of a path below ``dirfd``, without following links; for a worker thread.
+
+    A name that is not there is as good as removed.
+
+    Raises:
+        StateError: not empty because somebody keeps adding, or something is mounted in it.
+    """
+
+# ---- for inspection -------------------------------------------------------------------------------------------------
+
+def compile_seccomp(json: bytes) -> bytes:
+    """Compiles the JSON of ``linux.seccomp`` (OCI runtime specification 1.2) for this machine.
+
+    Returns an array of ``struct sock_filter`` in this machine's byte order. The same bytes are compiled once a process.
+
+    Raises:
+        SpecError: malformed, or a value that can't be honoured; ``field`` is its JSON path.
+    """

@@ -1,0 +1,98 @@
+"""A process with the user's own streams: what ``run`` and ``exec`` have in common once it runs.
+
+What flows does not come through here. The console gets our ends of the pipes, or the terminal's master, and the
+native client copies; here is who is told of signals, and how it ends.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import trio
+
+from pyrt.errors import PyrtError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pyrt.cli.console import Console
+    from pyrt.cli.parser import Parser
+    from pyrt.engine.attended import Attended
+    from pyrt.engine.pipes import Reader
+    from pyrt.engine.results import ExitStatus
+
+STREAMS: Final = ("stdin", "stdout", "stderr")
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """How a process is tied to the user: which streams, a terminal or pipes, and whether signals are passed on."""
+
+    interactive: bool
+    tty: bool
+    outputs: frozenset[str] = frozenset(STREAMS[1:])
+    forwards_signals: bool = True
+
+    def check(self, console: Console) -> None:
+        """Raises UsageError where keys are wanted and there is no terminal to get them from."""
+        if self.tty and self.interactive and not console.terminals[0]:
+            raise UsageError(
+                "-t wants a terminal, and stdin is none", hint="leave -t out to pipe something in: -i alone does that"
+            )
+
+
+def add_terminal_options(parser: Parser) -> None:
+    """-i and -t."""
+    parser.add_argument("-i", "--interactive", action="store_true", help="pass stdin on")
+    parser.add_argument("-t", "--tty", action="store_true", help="give it a terminal; with -i also your keys")
+
+
+async def follow(
+    console: Console, process: Attended, attachment: Attachment, send: Callable[[int], Awaitable[None]]
+) -> ExitStatus:
+    """Ties a running process to the user until it has ended; ``send`` sends it a signal.
+
+    Whatever its pipes hold comes before what is written to the console afterwards.
+    """
+    async with trio.open_nursery() as nursery:
+        if attachment.forwards_signals:
+            nursery.start_soon(_forward, console, send)
+        await _hand_over(console, process, attachment, nursery)
+        status = await process.wait()
+        nursery.cancel_scope.cancel()
+    await console.settle()
+    return status
+
+
+async def _forward(console: Console, send: Callable[[int], Awaitable[None]]) -> None:
+    with console.signals() as numbers:
+        async for number in numbers:
+            with suppress(PyrtError):  # It has just ended.
+                await send(number)
+
+
+async def _hand_over(console: Console, process: Attended, attachment: Attachment, nursery: trio.Nursery) -> None:
+    """The console gets copies of the engine's ends, and the engine's own are closed: so ends mean what they say."""
+    if attachment.tty:
+        master = os.dup(process.stdout.fileno())
+        process.close_streams()
+        await console.relay_terminal(master, keys=attachment.interactive)
+        return
+    given = {"input": process.stdin} if attachment.interactive else {}
+    given |= {"output": process.stdout} if "stdout" in attachment.outputs else {}  # type: ignore[dict-item]
+    given |= {"error": process.stderr} if "stderr" in attachment.outputs else {}  # type: ignore[dict-item]
+    copies = {name: os.dup(end.fileno()) for name, end in given.items()}
+    for end in given.values():
+        end.close()
+    process.stdin.close()
+    for unwanted in {"stdout", "stderr"} - attachment.outputs:
+        nursery.start_soon(_discard, getattr(process, unwanted))
+    await console.relay(**copies)
+
+
+async def _discard(reader: Reader) -> None:
+    """So that a container whose output nobody wants is not held up by a full pipe."""
+    async for _ in reader:
+        pass

@@ -1,0 +1,104 @@
+"""What ``inspect`` shows: containers and images as the documents that Docker's users and their scripts know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pyrt.cli.figures import stamp
+from pyrt.cli.verbs.ps import docker_state
+from pyrt.engine.results import Verdict
+from pyrt.engine.states import LIVE, State
+from pyrt.images.reference import Reference
+
+if TYPE_CHECKING:
+    from pyrt.engine.record import Record
+    from pyrt.images.image import Image
+
+
+def container_document(record: Record) -> dict[str, Any]:
+    """A container. ``Options`` are pyrt's own, as they were given; ``State.Verdict`` says why it ended."""
+    command = list(record.command)
+    return {
+        "Id": record.id,
+        "Created": stamp(record.created),
+        "Path": command[0] if command else "",
+        "Args": command[1:],
+        "State": _state(record),
+        "Image": record.image_id,
+        "Name": f"/{record.name}",
+        "Config": {"Image": record.image, "Cmd": command, "Labels": record.labels},
+        "HostConfig": {"AutoRemove": record.auto_remove},
+        "Options": msgspec.json.decode(record.options),
+    }
+
+
+def _state(record: Record) -> dict[str, Any]:
+    status = record.status
+    return {
+        "Status": docker_state(record),
+        "Running": record.state in LIVE,
+        "Paused": record.state is State.PAUSED,
+        "Restarting": record.state is State.RESTARTING,
+        "OOMKilled": bool(status and status.verdict is Verdict.OUT_OF_MEMORY),
+        "Dead": False,
+        "Pid": record.pid if record.state in LIVE else 0,
+        "ExitCode": status.exit_code if status else 0,
+        "Error": record.error,
+        "StartedAt": stamp(record.started),
+        "FinishedAt": stamp(record.finished),
+        "Verdict": str(status.verdict) if status else "",
+        "Signal": status.signal if status else None,
+        "MemoryPeak": status.memory_peak if status else 0,
+        "CpuSeconds": status.cpu_time if status else 0.0,
+    }
+
+
+def image_document(image: Image) -> dict[str, Any]:
+    """An image."""
+    config = image.config
+    health = config.healthcheck
+    return {
+        "Id": image.id,
+        "RepoTags": [Reference.parse(name).familiar() for name in image.names],
+        "RepoDigests": [Reference.parse(name).familiar() for name in image.repo_digests],
+        "Digest": image.digest,
+        "Comment": "",
+        "Created": config.created,
+        "Author": config.author,
+        "Config": {
+            "User": config.user,
+            "ExposedPorts": _set(config.exposed_ports),
+            "Env": list(config.env),
+            "Entrypoint": None if config.entrypoint is None else list(config.entrypoint),
+            "Cmd": None if config.cmd is None else list(config.cmd),
+            "WorkingDir": config.working_dir,
+            "Volumes": _set(config.volumes),
+            "Labels": config.labels,
+            "StopSignal": config.stop_signal,
+            "Healthcheck": msgspec.to_builtins(health) if health else None,
+        },
+        "Architecture": image.platform.architecture,
+        "Variant": image.platform.variant,
+        "Os": image.platform.os,
+        "OsVersion": image.platform.os_version,
+        "Size": image.size,
+        "RootFS": {"Type": "layers", "Layers": list(config.diff_ids)},
+    }
+
+
+def _set(names: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """Go's way to write a set."""
+    return {name: {} for name in names}
+
+
+def show(documents: list[dict[str, Any]], form: str | None) -> str:
+    """The documents in the form of --format: an indented list, "json" for a line each, or a template for each."""
+    from pyrt.cli.template import compile_template
+
+    if form in {None, ""}:
+        return msgspec.json.format(msgspec.json.encode(documents), indent=4).decode() + "\n"
+    assert form is not None
+    line = compile_template("{{json .}}" if form == "json" else form)
+    return "".join(line(document) + "\n" for document in documents)

@@ -1,0 +1,72 @@
+"""Lists: the table that people read, and the lines that programs do, from the same rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from pyrt.cli.template import compile_template
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyrt.cli.parser import Parser
+
+_GAP: Final = 3
+"""Spaces between columns."""
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A field of a row, and how it is called above a table."""
+
+    field: str
+    title: str
+
+
+def add_format_options(parser: Parser) -> None:
+    """--format and --json."""
+    parser.add_argument(
+        "--format", metavar="TEMPLATE", help="table, json, or a Go template: '{{.ID}}', 'table {{.ID}}\\t{{.Size}}'"
+    )
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="a line of JSON each")
+
+
+def render(
+    rows: Sequence[dict[str, Any]], columns: Sequence[Column], format: str | None, titles: dict[str, str]
+) -> str:
+    """The rows in the form that ``format`` says, "" for none. ``titles`` names fields that are no usual column."""
+    if format == "json":
+        return "".join(msgspec.json.encode(row).decode() + "\n" for row in rows)
+    if format in {None, "", "table"}:
+        cells = [[_cell(row[column.field]) for column in columns] for row in rows]
+        return _table([[column.title for column in columns], *cells])
+    assert format is not None
+    if format.startswith("table "):
+        return _templated_table(rows, compile_template(format.removeprefix("table ")), columns, titles)
+    line = compile_template(format)
+    return "".join(line(row) + "\n" for row in rows)
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _templated_table(
+    rows: Sequence[dict[str, Any]], line: Callable[[Any], str], columns: Sequence[Column], titles: dict[str, str]
+) -> str:
+    """A table whose columns a template separates by tabs; the heads come of the template as well."""
+    known = {column.field: column.title for column in columns} | titles
+    fields = rows[0] if rows else known
+    heads = {field: known.get(field, field.upper()) for field in fields}
+    return _table([line(heads).split("\t"), *(line(row).split("\t") for row in rows)])
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    width = max(map(len, lines))
+    longest = [max(len(line[place]) for line in lines if place < len(line)) for place in range(width)]
+    text = ""
+    for line in lines:
+        cells = [cell.ljust(longest[place] + _GAP) for place, cell in enumerate(line)]
+        text += "".join(cells).rstrip() + "\n"
+    return text

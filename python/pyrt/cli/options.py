@@ -1,0 +1,210 @@
+"""The options of ``run`` that say what a container is like: read here, with the user's files and folders, and handed to
+``runtime``, which knows what they mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from pyrt.cli.attached import add_terminal_options
+from pyrt.cli.environment import add_environment_options, environment_of, labels_of
+from pyrt.cli.not_built import NETWORK, add_not_built_options
+from pyrt.errors import UsageError
+from pyrt.runtime import options as runtime
+from pyrt.runtime.options import Limits, RunOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyrt.cli.console import Console
+    from pyrt.cli.parser import Parser
+
+
+def add_run_options(parser: Parser) -> None:
+    """All of them, in groups."""
+    _add_process(parser)
+    _add_limits(parser)
+    _add_files(parser)
+    _add_isolation(parser)
+    add_not_built_options(parser)
+
+
+def _add_process(parser: Parser) -> None:
+    group = parser.add_argument_group("the process")
+    add_terminal_options(parser)
+    add_environment_options(parser)
+    group.add_argument("--name", metavar="NAME", help="the container's name, if not one that is made up")
+    group.add_argument("-l", "--label", action="append", default=[], metavar="NAME[=VALUE]", help="a label")
+    group.add_argument("--label-file", action="append", default=[], metavar="FILE", help="labels, one a line")
+    group.add_argument("-u", "--user", metavar="USER[:GROUP]", help="as whom: names of the image or numbers")
+    group.add_argument("--group-add", action="append", default=[], metavar="GROUP", help="another group")
+    group.add_argument("-w", "--workdir", metavar="DIR", help="where in the container")
+    group.add_argument("--entrypoint", metavar="COMMAND", help="instead of the image's; '' for none")
+    group.add_argument("--init", action="store_true", help="a first process that reaps and passes signals on")
+    group.add_argument("--stop-signal", metavar="SIGNAL", help="what `pyrt stop` sends")
+    group.add_argument("--timeout", metavar="TIME", help="kill it after so long: 5, 300ms, 2m")
+
+
+def _add_limits(parser: Parser) -> None:
+    group = parser.add_argument_group("limits")
+    group.add_argument("-m", "--memory", metavar="SIZE", help="memory: 64m, 2g")
+    group.add_argument("--memory-swap", metavar="SIZE", help="memory and swap together; -1: any")
+    group.add_argument("--memory-reservation", metavar="SIZE", help="what it may keep when memory is short")
+    group.add_argument("--cpus", metavar="NUMBER", help="processors' time: .5, 2")
+    group.add_argument("-c", "--cpu-shares", type=int, metavar="NUMBER", help="weight against others (1024)")
+    group.add_argument("--cpu-period", type=int, metavar="USEC", help="of the limit of time")
+    group.add_argument("--cpu-quota", type=int, metavar="USEC", help="of time in each period")
+    group.add_argument("--cpuset-cpus", metavar="LIST", help="which processors: 0-2,4")
+    group.add_argument("--cpuset-mems", metavar="LIST", help="which memory nodes")
+    group.add_argument("--pids-limit", type=int, metavar="COUNT", help="processes and threads (1024); -1: any number")
+    group.add_argument("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="nofile=1024:4096")
+    group.add_argument("--oom-score-adj", type=int, metavar="NUMBER", help="-1000 to 1000: whom the kernel kills first")
+    group.add_argument("--shm-size", metavar="SIZE", help="of /dev/shm (64m)")
+
+
+def _add_files(parser: Parser) -> None:
+    group = parser.add_argument_group("files")
+    group.add_argument("--read-only", action="store_true", help="the root file system can't be written to")
+    group.add_argument(
+        "--tmpfs", action="append", default=[], metavar="DIR[:OPTIONS]", help="files in memory: /tmp:size=64m"
+    )
+    group.add_argument("-v", "--volume", action="append", default=[], metavar="HOST:DIR[:ro]", help="a folder of yours")
+    group.add_argument("--mount", action="append", default=[], metavar="LIST", help="type=bind,src=...,dst=...[,ro]")
+    group.add_argument(
+        "--device", action="append", default=[], metavar="PATH[:PATH[:rwm]]", help="a device of the host"
+    )
+
+
+def _add_isolation(parser: Parser) -> None:
+    group = parser.add_argument_group("isolation")
+    group.add_argument("-h", "--hostname", metavar="NAME", help="what it calls itself")
+    group.add_argument("--domainname", metavar="NAME", help="its domain")
+    group.add_argument("--network", "--net", metavar="none|host", help="loopback alone (usual), or the host's network")
+    for namespace, what in _NAMESPACES.items():
+        group.add_argument(f"--{namespace}", choices=("private", "host"), metavar="private|host", help=what)
+    group.add_argument(
+        "--userns", choices=("auto", "host"), metavar="auto|host", help="user ids of its own (usual), or the host's"
+    )
+    group.add_argument("--cap-add", action="append", default=[], metavar="NAME", help="a capability, or ALL")
+    group.add_argument("--cap-drop", action="append", default=[], metavar="NAME", help="a capability, or ALL")
+    group.add_argument("--security-opt", action="append", default=[], metavar="WORD[=VALUE]",
+                       help="no-new-privileges=false, seccomp=unconfined|FILE, unmask=ALL|PATH")  # fmt: skip
+    group.add_argument("--privileged", action="store_true", help="all rights of the host: no protection from it")
+    group.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="a line for /etc/hosts")
+    for word in ("dns", "dns-search", "dns-option"):
+        group.add_argument(f"--{word}", action="append", default=[], metavar="WORD", help="a word for /etc/resolv.conf")
+    group.add_argument("--sysctl", action="append", default=[], metavar="NAME=VALUE", help="net.core.somaxconn=1024")
+
+
+_NAMESPACES: Final = {
+    "pid": "its own processes (usual), or the host's",
+    "ipc": "its own shared memory (usual), or the host's",
+    "uts": "its own host name (usual), or the host's",
+    "cgroupns": "its own view of cgroups (usual), or the host's",
+}
+
+
+# ---- from words to values ----
+
+
+async def run_options_of(options: Any, console: Console) -> RunOptions:
+    """The options of one start. Raises UsageError."""
+    fields: dict[str, Any] = {
+        "command": tuple(options.command[1:] if options.command[:1] == ["--"] else options.command),
+        "env": await environment_of(options, console),
+        "limits": _limits(options),
+        "network": _network(options.network or "none"),
+        **_plain(options),
+        **_security(options, console),
+    }
+    if options.label or options.label_file:
+        fields["labels"] = tuple((await labels_of(options, console)).items())
+    if options.entrypoint is not None:
+        fields["entrypoint"] = (options.entrypoint,) if options.entrypoint else ()
+    if options.tty:
+        fields["rows"], fields["columns"] = console.rows, console.columns
+    binds = [runtime.parse_volume(text, folder=console.directory) for text in options.volume]
+    fields["mounts"] = (*binds, *(runtime.parse_mount(text) for text in options.mount))
+    return RunOptions(**fields)
+
+
+_PLAIN: Final = (
+    *("user", "workdir", "name", "hostname", "domainname", "tty", "init", "stop_signal", "oom_score_adj", "read_only"),
+    *("shm_size", "pid", "ipc", "uts", "cgroupns", "userns", "privileged"),
+)
+_LISTS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
+    "group_add": ("group_add", str),
+    "cap_add": ("cap_add", str),
+    "cap_drop": ("cap_drop", str),
+    "dns": ("dns", str),
+    "dns_search": ("dns_search", str),
+    "dns_option": ("dns_options", str),
+    "tmpfs": ("tmpfs", runtime.parse_tmpfs),
+    "ulimit": ("ulimits", runtime.parse_ulimit),
+    "device": ("devices", runtime.parse_device),
+    "sysctl": ("sysctls", lambda text: runtime.parse_pair(text, "sysctl")),
+    "add_host": ("extra_hosts", lambda text: _host(text)),
+}
+"""Options that may be repeated: the field that they fill, and what makes a value of a word."""
+
+
+def _plain(options: Any) -> dict[str, Any]:
+    """What is handed on as it is. What was not given keeps the default that ``RunOptions`` has for it."""
+    given = {name: value for name in _PLAIN if (value := getattr(options, name)) is not None}
+    for name, (field, parse) in _LISTS.items():
+        if words := getattr(options, name):
+            given[field] = tuple(parse(word) for word in words)
+    return given
+
+
+def _limits(options: Any) -> Limits:
+    given = {
+        "memory": options.memory,
+        "memory_swap": -1 if options.memory_swap == "-1" else options.memory_swap,
+        "memory_reservation": options.memory_reservation,
+        "cpus": options.cpus,
+        "cpu_period": options.cpu_period,
+        "cpu_quota": options.cpu_quota,
+        "cpu_shares": options.cpu_shares,
+        "cpuset_cpus": options.cpuset_cpus,
+        "cpuset_mems": options.cpuset_mems,
+        "pids": options.pids_limit,
+        "time": None if options.timeout is None else runtime.parse_duration(options.timeout),
+    }
+    return Limits(**{name: value for name, value in given.items() if value is not None})
+
+
+def _network(name: str) -> str:
+    if name not in {"none", "host"}:
+        raise UsageError(f"--network {name} is not built yet", hint=NETWORK)
+    return name
+
+
+def _host(text: str) -> tuple[str, str]:
+    """NAME:ADDRESS, where the address may have colons of its own, or NAME=ADDRESS."""
+    name, _, address = text.partition("=" if "=" in text else ":")
+    if not name or not address:
+        raise UsageError(f"{text!r} is no host and address", hint="such as --add-host db:10.0.0.7")
+    return name, address.strip("[]")
+
+
+def _security(options: Any, console: Console) -> dict[str, Any]:
+    """--security-opt, where Docker takes "=" and ":" alike."""
+    fields: dict[str, Any] = {}
+    for text in options.security_opt:
+        name, _, value = text.partition("=" if "=" in text else ":")
+        match name:
+            case "no-new-privileges" if value in {"", "true", "false"}:
+                fields["no_new_privileges"] = value != "false"
+            case "seccomp" if value:
+                word = value in {"default", "unconfined"}
+                fields["seccomp"] = value if word else str(console.path(value))
+            case "unmask" if value:
+                fields["unmask"] = ("all",) if value.lower() == "all" else tuple(value.split(":"))
+            case "systempaths" if value == "unconfined":
+                fields["unmask"] = ("all",)
+            case _:
+                raise UsageError(
+                    f"--security-opt {text} is not known",
+                    hint="there are no-new-privileges=false, seccomp=unconfined|FILE and unmask=all|PATH",
+                )
+    return fields

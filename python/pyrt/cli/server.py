@@ -1,0 +1,195 @@
+"""``pyrt serve``: one engine, and every native client's verbs run beside it, a task each.
+
+It belongs to one user: the socket is 0600 in a 0700 folder. It ends itself when nobody has needed it for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+import trio.lowlevel
+
+from pyrt.cli.connection import serve_connection
+from pyrt.cli.verbs import VERBS, module_of, parser_of
+from pyrt.errors import EngineError, HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pyrt.cli.place import Place
+    from pyrt.engine.engine import Engine
+
+    OpenEngine: TypeAlias = Callable[[], contextlib.AbstractAsyncContextManager[Engine]]
+
+USUAL_IDLE: Final = 600.0
+"""Seconds without a client and without a container, after which the server ends itself."""
+
+_BACKLOG: Final = 4096
+_LONGEST_PATH: Final = 107
+"""Of sockaddr_un (unix(7)), without its NUL."""
+_EXHAUSTED_PAUSE: Final = 0.02
+"""Seconds until the next try when the process has no descriptor left for another client."""
+_HOT: Final = ("run", "exec", "ps", "images")
+"""Verbs that are ready before the first client comes."""
+# The interpreter's usual 700 makes a collection of the youngest fall into nearly every run of a verb.
+_GC_THRESHOLDS: Final = (50_000, 20, 50)
+
+log: Final = logging.getLogger("pyrt")
+
+
+class Server:
+    """The clients of one engine."""
+
+    def __init__(self, place: Place, version: str, open_engine: OpenEngine) -> None:
+        self.place = place
+        self.version = version
+        self.log_name = str(place.log)
+        self._open_engine = open_engine
+        self._engine: Engine | None = None
+        self._door = contextlib.ExitStack()
+        self._accepting = trio.CancelScope()
+        self._serving = trio.CancelScope()
+        self._clients = 0
+        self._last_client = 0.0
+
+    async def run(self, *, idle: float, announce: Callable[[], None]) -> None:
+        """Serves until it has been idle for so many seconds (0: for ever), is drained, or is told to end by a signal.
+
+        ``announce`` is called when clients can come.
+        """
+        with self._door:
+            self._door.enter_context(_locked(self.place))
+            async with self._open_engine() as engine, trio.open_nursery() as background:
+                self._engine = engine
+                for verb in _HOT:
+                    parser_of(verb)
+                listener = self._door.enter_context(_listening(self.place))
+                _settle_memory()
+                await background.start(self._watch_signals)
+                announce()
+                background.start_soon(self._end_when_idle, idle)
+                background.start_soon(self._warm_up)
+                with self._serving:
+                    async with trio.open_nursery() as clients:
+                        await self._accept(listener, clients)
+                background.cancel_scope.cancel()
+
+    # ---- what a connection needs ----
+
+    async def engine(self) -> Engine:
+        assert self._engine is not None
+        return self._engine
+
+    def drain(self) -> None:
+        """Makes room for another server at once; what is being done is done to its end."""
+        self._door.close()
+        self._accepting.cancel()
+
+    # ---- clients ----
+
+    async def _accept(self, listener: trio.socket.SocketType, clients: trio.Nursery) -> None:
+        with self._accepting:
+            while True:
+                try:
+                    connection, _ = await listener.accept()
+                except trio.ClosedResourceError:
+                    return
+                except OSError as error:
+                    log.warning("can't accept a client: %s", error)
+                    await trio.sleep(_EXHAUSTED_PAUSE)
+                else:
+                    clients.start_soon(self._serve, connection)
+
+    async def _serve(self, connection: trio.socket.SocketType) -> None:
+        self._clients += 1
+        try:
+            await serve_connection(self, connection)
+        except Exception:
+            log.exception("a connection failed")
+        finally:
+            self._clients -= 1
+            self._last_client = trio.current_time()
+
+    # ---- in the background ----
+
+    async def _end_when_idle(self, idle: float) -> None:
+        self._last_client = trio.current_time()
+        while idle:
+            quiet = 0.0 if self._clients else trio.current_time() - self._last_client
+            if quiet >= idle:
+                self.drain()
+                return
+            await trio.sleep(idle - quiet)
+
+    async def _watch_signals(self, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as numbers:
+            task_status.started()
+            async for _ in numbers:
+                self.drain()
+                self._serving.cancel()
+
+    async def _warm_up(self) -> None:
+        """Has every verb ready, a little at a time."""
+        for verb in VERBS:
+            module_of(verb)
+            await trio.lowlevel.checkpoint()
+        _settle_memory()
+
+
+def _settle_memory() -> None:
+    """What is loaded by now stays: no collection has to look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+
+
+@contextlib.contextmanager
+def _locked(place: Place) -> Iterator[None]:
+    """Holds the server's lock, which also names its process."""
+    place.prepare()
+    descriptor = os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 32).decode().strip() or "unknown"
+        os.close(descriptor)
+        raise EngineError(
+            f"a server is already there at {place.socket}, process {owner}",
+            hint="end that one, or set PYRT_RUN to a folder of its own for this one",
+        ) from None
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _listening(place: Place) -> Iterator[trio.socket.SocketType]:
+    """The socket, under its name as long as the block lasts. Whoever holds the lock may replace what lies there."""
+    name = str(place.socket)
+    if len(os.fsencode(name)) > _LONGEST_PATH:
+        raise HostError(f"{name} is too long for the name of a socket", hint="PYRT_RUN names another folder")
+    place.socket.unlink(missing_ok=True)
+    plain = socket.socket(socket.AF_UNIX)
+    listener = trio.socket.from_stdlib_socket(plain)
+    try:
+        before = os.umask(0o177)
+        try:
+            plain.bind(name)
+        finally:
+            os.umask(before)
+        listener.listen(_BACKLOG)
+        yield listener
+    finally:
+        place.socket.unlink(missing_ok=True)
+        listener.close()

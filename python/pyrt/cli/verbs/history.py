@@ -1,0 +1,69 @@
+"""``pyrt image history``."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from pyrt.cli import figures
+from pyrt.cli.listing import Column, add_format_options, render
+from pyrt.cli.parser import Help, Parser
+from pyrt.images.config import parse_time
+
+if TYPE_CHECKING:
+    from pyrt.cli.verbs import Invocation
+    from pyrt.images.image import Image
+
+HELP = Help(
+    "image history [OPTIONS] IMAGE",
+    "How an image was made, the newest step first.",
+    (("pyrt image history --no-trunc debian:12", ""),),
+)
+
+COLUMNS: Final = (
+    Column("ID", "IMAGE"),
+    Column("CreatedSince", "CREATED"),
+    Column("CreatedBy", "CREATED BY"),
+    Column("Size", "SIZE"),
+    Column("Comment", "COMMENT"),
+)
+_LONGEST_COMMAND: Final = 45
+
+
+def arguments(parser: Parser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help="a name or an id")
+    parser.add_argument("--no-trunc", action="store_true", help="whole commands and ids")
+    add_format_options(parser)
+
+
+async def main(invocation: Invocation) -> int:
+    options, engine = invocation.options, invocation.engine
+    image = engine.find_image(options.image)
+    layers = await trio.to_thread.run_sync(engine.store.layers_of, image)
+    rows = _rows(image, [layer.size for layer in layers], whole=options.no_trunc)
+    await invocation.console.out(render(rows, COLUMNS, options.format, {"CreatedAt": "CREATED AT"}))
+    return 0
+
+
+def _rows(image: Image, sizes: list[int], *, whole: bool) -> list[dict[str, Any]]:
+    now = datetime.now(UTC)
+    remaining = iter(sizes)
+    rows = []
+    for line in image.config.history:
+        created = parse_time(line.created)
+        by = line.created_by.replace("\t", " ")
+        rows.append(
+            {
+                "ID": "<missing>",
+                "CreatedAt": figures.clock(created),
+                "CreatedSince": figures.ago(created, now),
+                "CreatedBy": by if whole or len(by) <= _LONGEST_COMMAND else by[: _LONGEST_COMMAND - 1] + "…",
+                "Size": figures.size(0 if line.empty_layer else next(remaining, 0)),
+                "Comment": line.comment,
+            }
+        )
+    if rows:
+        rows[-1]["ID"] = image.id if whole else figures.short(image.id)
+    return rows[::-1]

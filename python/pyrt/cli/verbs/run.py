@@ -1,0 +1,126 @@
+"""``pyrt run``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from pyrt.cli.attached import STREAMS, Attachment, follow
+from pyrt.cli.options import add_run_options, run_options_of
+from pyrt.cli.parser import Help, Parser
+from pyrt.cli.pulling import find_or_pull
+from pyrt.engine.results import Verdict
+from pyrt.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyrt.cli.console import Console
+    from pyrt.cli.verbs import Invocation
+    from pyrt.engine.container import Container
+    from pyrt.engine.results import ExitStatus
+
+HELP = Help(
+    "run [OPTIONS] IMAGE [COMMAND] [ARG ...]",
+    "Runs a command in a new container, and ends with its exit status: 125 if pyrt fails, 126 if the command can't be\n"
+    "executed, 127 if it is not there, 128 and a signal's number if that ended it.",
+    (
+        ("pyrt run host -- python3 -c 'print(6*7)'", "on a disposable view of this machine"),
+        ("pyrt run -it --rm debian:12 bash", "a shell, of which nothing is kept"),
+        ("pyrt run -m 64m --pids-limit 32 --cpus .5 IMAGE", "with limits"),
+        ("pyrt run --read-only --tmpfs /tmp -u 1000:1000 IMAGE", "with nothing to write to but /tmp"),
+        ("pyrt run -v ./src:/src:ro -w /src IMAGE make", "with a folder of yours"),
+        ("tar c . | pyrt run -i --rm IMAGE tar x", "in a pipe"),
+    ),
+)
+
+
+def arguments(parser: Parser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help="a name or an id; host: this machine's own files")
+    parser.add_command("instead of the image's own")
+    parser.add_argument("--rm", action="store_true", help="keep nothing of it when it has ended")
+    parser.add_argument("--pull", choices=("always", "missing", "never"), default="missing", metavar="WHEN",
+                        help="pull the image: always, missing (usual), never")  # fmt: skip
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress of a pull")
+    parser.add_argument("--platform", metavar="OS/ARCH", help="which variant to pull")
+    parser.add_argument("--cidfile", metavar="FILE", help="write the container's id there")
+    parser.add_argument("-a", "--attach", action="append", metavar="STREAM", help="stdin, stdout or stderr alone")
+    parser.add_argument("--sig-proxy", type=_boolean, nargs="?", const=True, default=True, metavar="BOOL",
+                        help="pass signals on (true)")  # fmt: skip
+    add_run_options(parser)
+
+
+async def main(invocation: Invocation) -> int:
+    options, console, engine = invocation.options, invocation.console, invocation.engine
+    attachment = _attachment(options)
+    attachment.check(console)
+    run_options = await run_options_of(options, console)
+    cidfile = _reserve(console.path(options.cidfile)) if options.cidfile else None
+    image = await find_or_pull(
+        console, engine, options.image, when=options.pull, platform=options.platform, quiet=options.quiet
+    )
+    container = await engine.start(
+        image, run_options, wants_stdin=attachment.interactive, keep=not options.rm, cause="run"
+    )
+    try:
+        if cidfile is not None:
+            _write_id(cidfile, container.id)
+        status = await follow(console, container, attachment, container.kill)
+    except BaseException:
+        await container.destroy("client gone")
+        raise
+    await _tell_limits(console, options, status)
+    await _finish(invocation, container)
+    return status.exit_code
+
+
+def _attachment(options: Any) -> Attachment:
+    streams = frozenset(name.lower() for name in options.attach or STREAMS)
+    if unknown := streams - set(STREAMS):
+        raise UsageError(f"-a {min(unknown)}: there is no such stream", hint="stdin, stdout or stderr")
+    return Attachment(
+        interactive=options.interactive and "stdin" in streams,
+        tty=options.tty,
+        outputs=streams - {"stdin"},
+        forwards_signals=options.sig_proxy,
+    )
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in {"true", "false", "1", "0"}:
+        raise argparse.ArgumentTypeError(f"{text} is neither true nor false")
+    return text.lower() in {"true", "1"}
+
+
+def _reserve(path: Path) -> Path:
+    if path.exists():
+        raise UsageError(f"{path} is there already", hint="another container may have it as its --cidfile: remove it")
+    return path
+
+
+def _write_id(path: Path, identifier: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise UsageError(f"writing {path}: {error.strerror}") from error
+    with open(descriptor, "w") as file:
+        file.write(identifier)
+
+
+async def _tell_limits(console: Console, options: Any, status: ExitStatus) -> None:
+    """Why it was killed, if that was for a limit: its exit status alone does not say it."""
+    if status.verdict is Verdict.OUT_OF_MEMORY:
+        limit = f" of {options.memory}" if options.memory else ""
+        await console.err(f"pyrt: the container ran out of memory\nhint: -m raises its limit{limit}\n")
+    elif status.verdict is Verdict.TIMED_OUT:
+        await console.err(f"pyrt: the container was killed at its time limit of {options.timeout}\n")
+
+
+async def _finish(invocation: Invocation, container: Container) -> None:
+    """A name that is to be free again after this command has to be so when it ends."""
+    if invocation.options.rm and invocation.options.name:
+        with trio.move_on_after(10):
+            await invocation.engine.janitor.settled()

@@ -1,0 +1,63 @@
+"""``pyrt save``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from pyrt.cli.parser import Help, Parser
+from pyrt.errors import UsageError
+
+if TYPE_CHECKING:
+    from pyrt.cli.console import Console
+    from pyrt.cli.verbs import Invocation
+    from pyrt.images.archive import Form
+
+HELP = Help(
+    "save [OPTIONS] IMAGE ...",
+    "Writes images to an archive that other tools read.",
+    (
+        ("pyrt save debian:12 | docker load", ""),
+        ("pyrt save -o base.tar base:1", ""),
+        ("pyrt save --format oci -o layout/ base:1", "a folder, as the name ends in /"),
+    ),
+)
+
+_FORMS: Final[dict[str, Form]] = {
+    "docker": "docker-archive",
+    "docker-archive": "docker-archive",
+    "oci": "oci-archive",
+    "oci-archive": "oci-archive",
+    "oci-dir": "oci-dir",
+}
+
+
+def arguments(parser: Parser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="names or ids")
+    parser.add_argument("-o", "--output", metavar="PATH", help="a file, or a folder/, instead of stdout")
+    parser.add_argument("--format", choices=_FORMS, default="docker-archive", metavar="FORM", help=", ".join(_FORMS))
+
+
+async def main(invocation: Invocation) -> int:
+    options, console, engine = invocation.options, invocation.console, invocation.engine
+    form = _FORMS[options.format]
+    if options.output is not None and options.output != "-":
+        path = console.path(options.output)
+        if form == "oci-archive" and (options.output.endswith("/") or path.is_dir()):
+            form = "oci-dir"
+        await engine.save(options.images, path, form=form)
+        return 0
+    if console.terminals[1]:
+        raise UsageError("an archive is nothing for a terminal", hint="pyrt save -o FILE, or pipe it into something")
+    await _to_stdout(console, invocation, form)
+    return 0
+
+
+async def _to_stdout(console: Console, invocation: Invocation, form: Form) -> None:
+    """The client copies out of a pipe. If it ends, the writer's thread ends with it."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        await console.relay(output=reader)
+        await invocation.engine.save(invocation.options.images, writer, form=form)
+    finally:
+        os.close(writer)

@@ -1,0 +1,183 @@
+"""The engine's verbs on containers that are recorded, whichever engine supervises them.
+
+What runs under another engine of the same state root is reached by its process id, verified by its cgroup.
+"""
+
+from __future__ import annotations
+
+import os
+import signal as signals
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from pyrt.engine import debris, names
+from pyrt.engine.events import ContainerExited, ContainerRenamed, ContainerSignaled
+from pyrt.engine.image_verbs import ImageVerbs
+from pyrt.engine.results import ExitStatus, Timing, Verdict
+from pyrt.engine.states import LIVE, State, Verb
+from pyrt.errors import ContainerNotFound, EngineError, IllegalTransition
+from pyrt.runtime.signals import parse_signal
+
+if TYPE_CHECKING:
+    from pyrt.engine.journal import Transaction
+    from pyrt.engine.record import Record
+
+
+class ContainerVerbs(ImageVerbs):
+    """Looking at containers, signalling, stopping, renaming and removing them."""
+
+    def containers(self) -> list[Record]:
+        """All containers that are recorded, the newest first."""
+        return self.journal.records()
+
+    def inspect(self, container: str) -> Record:
+        """The container of this name, id, or unique beginning of an id; raises ContainerNotFound."""
+        return self.journal.get(container)
+
+    def timing(self, container: str) -> Timing:
+        """What the steps of its last start took; of what is removed at its end only the engine that runs it knows.
+
+        Empty if it never ran.
+        """
+        record = self.journal.get(container)
+        mine = self.live.get(record.id)
+        return mine.timing if mine else self.journal.timing(record.id)
+
+    async def kill(self, container: str, signal: int | str = signals.SIGKILL) -> None:
+        """Sends PID 1 of a container a signal; does not wait. Raises IllegalTransition if it does not run."""
+        await self._signal(self.journal.get(container), parse_signal(signal), "kill")
+
+    async def stop(self, container: str, timeout: float = 10.0) -> ExitStatus:  # noqa: ASYNC109 - docker's word
+        """Sends the stop signal, SIGKILL ``timeout`` seconds later if that did not end it, and waits for the end.
+
+        A container that has ended already is left as it is.
+        """
+        record = self.journal.get(container)
+        if record.state not in LIVE:
+            return await self.wait(record.id)
+        record = await self._stopping(record)
+        with trio.move_on_after(timeout), suppress(IllegalTransition):
+            await self._signal(record, record.stop_signal, "stop")
+            return await self._wait_for(record)
+        with suppress(IllegalTransition):
+            await self._signal(record, signals.SIGKILL, "stop")
+        return await self._wait_for(record)
+
+    async def wait(self, container: str) -> ExitStatus:
+        """Waits until a container has ended. Raises ContainerNotFound, also if it was removed before it was seen."""
+        return await self._wait_for(self.journal.get(container))
+
+    async def rename(self, container: str, name: str) -> Record:
+        """Gives a container another name; raises NameInUse, UsageError."""
+        names.check(name)
+        record = self.journal.get(container)
+
+        def change(transaction: Transaction) -> Record:
+            after = transaction.rename(record, name)
+            transaction.emit(
+                ContainerRenamed(container=record.id, name=name, image=record.image, before=record.name, cause="rename")
+            )
+            return after
+
+        after = await self.commit(change)
+        if mine := self.live.get(record.id):
+            mine.record = after
+        return after
+
+    async def remove(self, container: str, *, force: bool = False) -> None:
+        """Removes all that is left of a container; with ``force`` it is killed first.
+
+        Returns when nothing is left. Raises IllegalTransition if it runs, ContainerNotFound.
+        """
+        record = self.journal.get(container)
+        if force and record.state in LIVE:
+            await self._end(record)
+            try:
+                record = self.journal.get(record.id)
+            except ContainerNotFound:
+                return  # It was to be removed at its end anyway.
+        if record.state is not State.REMOVING:
+            record = await self.commit(partial(self._removing, record))
+        self.janitor.discard(record)
+        await self.janitor.settled()
+
+    async def prune_containers(self) -> list[Record]:
+        """Removes every container that does not run; returns what was removed."""
+        removed = []
+        for record in self.journal.records():
+            try:
+                moved = await self.commit(partial(self._removing, record))
+            except (IllegalTransition, ContainerNotFound):
+                continue
+            self.janitor.discard(moved)
+            removed.append(record)
+        await self.janitor.settled()
+        return removed
+
+    def _removing(self, record: Record, transaction: Transaction) -> Record:
+        return transaction.move(record, Verb.REMOVE, owner=self.owner.id)
+
+    async def _stopping(self, record: Record) -> Record:
+        after = await self.commit(lambda transaction: transaction.move(record, Verb.STOP))
+        if mine := self.live.get(record.id):
+            mine.record = after
+        return after
+
+    async def _wait_for(self, record: Record) -> ExitStatus:
+        cursor = self.journal.span()[1]
+        try:
+            record = self.journal.get(record.id)
+        except ContainerNotFound:
+            return record.status or _nobody_saw()
+        mine = self.live.get(record.id)
+        if mine:
+            return await mine.wait()
+        if record.state not in LIVE:
+            await trio.lowlevel.checkpoint()
+            return record.status or _nobody_saw()
+        async for event in self.events(cursor):
+            if isinstance(event, ContainerExited) and event.container == record.id:
+                return _status_of(event)
+        raise EngineError("the engine was closed")
+
+    async def _end(self, record: Record) -> None:
+        """SIGKILL, and the end of the clean-up."""
+        if mine := self.live.get(record.id):
+            await mine.destroy("remove")
+            return
+        with suppress(IllegalTransition):
+            await self._signal(record, signals.SIGKILL, "remove")
+        await self._wait_for(record)
+
+    async def _signal(self, record: Record, number: int, cause: str) -> None:
+        mine = self.live.get(record.id)
+        sent = mine.signal(number, cause) if mine else await self._signal_elsewhere(record, number)
+        if not sent:
+            raise IllegalTransition(f"container {record.name} does not run", hint="pyrt ps -a shows its state")
+        event = ContainerSignaled(container=record.id, name=record.name, image=record.image, signal=number, cause=cause)
+        await self.tell(event)
+
+    async def _signal_elsewhere(self, record: Record, number: int) -> bool:
+        pidfd = debris.open_pidfd(record.pid, record.id) if record.state in LIVE and record.pid else None
+        if pidfd is None:
+            return False
+        try:
+            # First, for the engine that supervises it is to know on whose behalf it ended.
+            await self.commit(lambda transaction: transaction.note_signal(record.id, number))
+            signals.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(pidfd)
+        return True
+
+
+def _nobody_saw() -> ExitStatus:
+    return ExitStatus(verdict=Verdict.LOST)
+
+
+def _status_of(event: ContainerExited) -> ExitStatus:
+    return ExitStatus(verdict=event.verdict, code=event.code, signal=event.signal, finished=event.time)

@@ -1,0 +1,127 @@
+"""Takes away what containers leave, off everybody's way, many at a time.
+
+A container that is to go is in state ``removing``. First its folder goes, then, in one transaction with others,
+its record: so a record is there for as long as anything else is, and a killed engine's successor finds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from pyrt import _native
+from pyrt.engine.events import ContainerRemoved
+from pyrt.engine.journal import CHECKPOINT_EVERY
+from pyrt.errors import ContainerNotFound, IllegalTransition, PyrtError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from pyrt.engine.journal import Journal, Transaction
+    from pyrt.engine.record import Record
+
+    Change = Callable[[Transaction], None]
+
+log = logging.getLogger("pyrt.engine")
+_BATCH: Final = 64
+LINGER: Final = 0.03
+"""Seconds to wait for more: one hop to a thread and one transaction serve all."""
+
+
+@final
+class Janitor:
+    """One task that removes folders in a worker thread. ``commit`` writes to the journal, also if it is busy."""
+
+    def __init__(
+        self,
+        folder: Path,
+        journal: Journal,
+        commit: Callable[[Change], Awaitable[None]],
+        threads: trio.CapacityLimiter,
+    ) -> None:
+        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._journal = journal
+        self._commit = commit
+        self._threads = threads
+        self._pending: list[Record] = []
+        self._work = trio.Event()
+        self._hurry = trio.Event()
+        self._idle = trio.Event()
+        self._idle.set()
+        self.failed: dict[str, str] = {}
+        """Why the folder of a container could not be removed; the next engine tries again."""
+
+    def discard(self, *records: Record) -> None:
+        """Has containers taken away that are in state ``removing`` and of which no process is left."""
+        self._pending.extend(records)
+        self.wake()
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._idle = trio.Event() if self._idle.is_set() else self._idle
+        self._work.set()
+
+    async def settled(self) -> None:
+        """Returns when all that was discarded so far is gone; makes it hurry."""
+        self._hurry.set()
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Works until it is cancelled, which is to happen when it has settled."""
+        while True:
+            await self._work.wait()
+            with trio.move_on_after(LINGER):
+                await self._hurry.wait()
+            self._work, self._hurry = trio.Event(), trio.Event()
+            with trio.CancelScope(shield=True):
+                await self._tidy()
+            if not self._work.is_set():
+                self._idle.set()
+
+    def close(self) -> None:
+        """Closes what it holds."""
+        os.close(self._folder)
+
+    async def remove_folders(self, names: list[str]) -> None:
+        """Removes folders of containers; none that is not there."""
+        if names:
+            await trio.to_thread.run_sync(self._remove_folders, names, limiter=self._threads)
+
+    async def _tidy(self) -> None:
+        try:
+            while self._pending:
+                batch, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]
+                await self.remove_folders([record.id for record in batch])
+                await self._commit(partial(self._forget, batch))
+            if self._journal.commits >= CHECKPOINT_EVERY:
+                await trio.to_thread.run_sync(self._journal.checkpoint, limiter=self._threads)
+        except PyrtError:
+            # A full disk, most likely: what is left is removed by the next engine, or when the folder is opened again.
+            log.exception("containers could not be removed")
+
+    def _forget(self, batch: list[Record], transaction: Transaction) -> None:
+        for record in batch:
+            if record.id in self.failed:
+                continue
+            try:
+                transaction.delete(record)
+            except (ContainerNotFound, IllegalTransition):
+                continue  # Another engine was faster.
+            transaction.emit(ContainerRemoved(container=record.id, name=record.name, image=record.image))
+
+    def _remove_folders(self, names: list[str]) -> None:
+        for name in names:
+            try:
+                os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+                _native.remove_tree(self._folder, name)
+                self.failed.pop(name, None)
+            except FileNotFoundError:
+                continue
+            except (PyrtError, OSError) as error:
+                self.failed[name] = str(error)
+                log.warning("the folder of container %s can't be removed: %s", name[:12], error)

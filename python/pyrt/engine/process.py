@@ -1,0 +1,173 @@
+"""One process that a keeper attends: PID 1 of a container, or one that joined it later.
+
+::
+
+    begin()                        attend()
+      |  Started, or raise            |  Exited           end of file
+      v                               v                   v
+    pid, pidfd, terminal            status, ended       gone: cgroups removed, keeper gone
+
+The control socket belongs to this object alone; whoever wants to know waits for its events.
+"""
+
+from __future__ import annotations
+
+import os
+import signal as signals
+import time
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from pyrt import _native
+from pyrt.engine.results import ExitStatus, Verdict
+from pyrt.engine.spawner import receive
+from pyrt.errors import EngineError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+
+START_LIMIT: Final = 30.0
+"""Seconds after which a keeper that says nothing is given up: a start takes milliseconds."""
+KILL_LIMIT: Final = 10.0
+"""Seconds that SIGKILL may take: longer only where a process hangs in the kernel."""
+
+
+class Process:
+    """Speaks with the keeper of one process over ``control``, which it owns."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._sent: set[int] = set()
+        self._timed_out = False
+        self.cause = ""
+        """On whose behalf it was signalled last."""
+        self.pid = 0
+        self.pidfd = -1
+        self.terminal = -1
+        self.started = 0
+        """Unix time in nanoseconds at which its program was executed."""
+        self.status: ExitStatus | None = None
+        self.at_end: Callable[[], object] = lambda: None
+        """Called when ``status`` is there."""
+        self.ended = trio.Event()
+        """Set when ``status`` is there."""
+        self.gone = trio.Event()
+        """Set when its keeper has cleaned up."""
+
+    async def begin(self) -> _native.Started | _native.Failed:
+        """Waits until the process runs or could not be made; raises EngineError if the keeper is lost.
+
+        Is not cancelled, for it takes milliseconds and half a start can't be undone from here.
+        """
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + START_LIMIT):
+            message = await receive(self._control)
+            if not message.data:
+                raise EngineError("the spawner or the keeper was killed while it started a container", hint="try again")
+            report = _native.parse_report(message.data)
+            if isinstance(report, _native.Exited):
+                raise EngineError("the keeper told of an end before the start")
+            if isinstance(report, _native.Started):
+                self._adopt(report, message.descriptors)
+            return report
+        raise EngineError(
+            f"the keeper has not answered for {START_LIMIT:.0f} s",
+            hint="a file system that hangs? see the kernel's log",
+        )
+
+    def _adopt(self, report: _native.Started, descriptors: list[int]) -> None:
+        self.pid = report.pid
+        self.pidfd, self.terminal = (*descriptors, -1, -1)[:2]
+        begun = max(report.timings, default=0) or report.begun
+        self.started = time.time_ns() - (time.monotonic_ns() - begun)
+
+    async def attend(self, limit: float | None, record: Callable[[ExitStatus], Awaitable[ExitStatus]]) -> None:
+        """Waits for the end, killing the process when ``limit`` seconds have passed, and for its keeper's end.
+
+        ``record`` gets the status before anybody else does, and returns what is to be told. Is not cancelled: a
+        process has to be killed, or its socket closed, to end this.
+        """
+        with trio.CancelScope(shield=True):
+            status = await self._end(limit)
+            try:
+                status = await record(status)
+            finally:
+                self.status = status
+                self.ended.set()
+                self.at_end()
+            try:
+                while (await receive(self._control)).data:
+                    pass
+            except trio.ClosedResourceError:
+                pass
+            self.gone.set()
+
+    async def _end(self, limit: float | None) -> ExitStatus:
+        try:
+            if limit is None:
+                return self._judge((await receive(self._control)).data)
+            with trio.move_on_after(limit):
+                return self._judge((await receive(self._control)).data)
+            self._timed_out = self.signal(signals.SIGKILL, "time limit")
+            return self._judge((await receive(self._control)).data)
+        except trio.ClosedResourceError:
+            return self._judge(b"")
+
+    def _judge(self, data: bytes) -> ExitStatus:
+        """The verdict, from evidence alone."""
+        exited = _native.parse_report(data) if data else None
+        if not isinstance(exited, _native.Exited):
+            return ExitStatus(verdict=Verdict.LOST, finished=time.time_ns())
+        return ExitStatus(
+            verdict=self._verdict(exited),
+            code=exited.code,
+            signal=exited.signal,
+            duration=max(0, exited.ended - self.started) / 1e9,
+            finished=exited.ended,
+            oom_kills=exited.oom_kills,
+            memory_peak=exited.memory_peak,
+            cpu_time=exited.cpu_usec / 1e6,
+            pids_refused=exited.pids_refused,
+        )
+
+    def _verdict(self, exited: _native.Exited) -> Verdict:
+        if exited.signal is None:
+            return Verdict.EXITED
+        if exited.signal == signals.SIGKILL:
+            if self._timed_out:
+                return Verdict.TIMED_OUT
+            if signals.SIGKILL not in self._sent and exited.oom_kills > 0:
+                return Verdict.OUT_OF_MEMORY
+        return Verdict.KILLED if exited.signal in self._sent else Verdict.SIGNALED
+
+    def signal(self, number: int, cause: str = "") -> bool:
+        """Sends a signal; False if the process has ended already. Never meets another process of the same number."""
+        if self.pidfd < 0 or self.status is not None:
+            return False
+        try:
+            signals.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return False
+        self._sent.add(number)
+        self.cause = cause
+        return True
+
+    async def kill(self, cause: str) -> None:
+        """SIGKILL, then waits until the keeper has cleaned up; not cancelled, but given up after KILL_LIMIT."""
+        self.signal(signals.SIGKILL, cause)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_LIMIT):
+            await self.gone.wait()
+
+    def close(self) -> None:
+        """Closes the control socket and the pidfd: an attached process that runs is killed by its keeper."""
+        if self._control.fileno() >= 0 and not self.gone.is_set():
+            trio.lowlevel.notify_closing(self._control)
+        self.forget()
+
+    def forget(self) -> None:
+        """The same without a word to Trio: after a fork, in the child."""
+        self._control.close()
+        descriptor, self.pidfd = self.pidfd, -1
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -1,0 +1,211 @@
+"""From an image, options and the host's facts to what the native core compiles: two JSON documents.
+
+::
+
+    Image --+
+            +-- build --> spec:  OCI runtime specification 1.2
+    options +             start: what the specification has no place for (layers, upper, files of this container)
+    Host  --+
+
+A pure function of its arguments: it opens nothing, but for a seccomp profile given by path and devices asked for. Every
+refusal is a UsageError that names the option, or an InvalidImage that names the field.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from pyrt.errors import UsageError
+from pyrt.runtime import filesystem, process
+from pyrt.runtime.devices import nodes_and_rules
+from pyrt.runtime.filesystem import UpperKind, upper_kind
+from pyrt.runtime.process import build_process, encode
+from pyrt.runtime.resources import resources
+from pyrt.runtime.seccomp import default_profile, read_profile
+from pyrt.runtime.signals import parse_signal
+from pyrt.runtime.sysctl import sysctls
+from pyrt.runtime.user import User
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pyrt.runtime.host import Host
+    from pyrt.runtime.image import Image
+    from pyrt.runtime.options import RunOptions
+
+__all__ = ["Built", "build", "build_process", "upper_kind"]
+
+VERSION: Final = "1.2.0"
+# __NEW_UTS_LEN, and what may stand in /etc/hosts.
+_HOSTNAME: Final = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
+
+
+class Built(msgspec.Struct, frozen=True):
+    """Both documents, and what was decided on the way that others want to know.
+
+    ``stop_signal`` is a number; ``labels`` are the image's with the caller's over them.
+    """
+
+    spec: bytes
+    start: bytes
+    command: tuple[str, ...]
+    user: User
+    hostname: str
+    stop_signal: int
+    labels: dict[str, str]
+    upper: UpperKind
+
+
+def build(
+    image: Image,
+    options: RunOptions,
+    *,
+    id: str,
+    id_base: int | None,
+    host: Host,
+    lookup: Callable[[str], bytes | None],
+    lowers: Sequence[str] = (),
+    folder: str | None = None,
+    hidden: Sequence[str] = (),
+    volatile: bool = True,
+    exists: Callable[[str], bool] = os.path.exists,
+) -> Built:
+    """The documents of a new container.
+
+    ``id``: 64 hexadecimal digits. ``id_base``: first of the 65,536 host ids that are its own, None for a container in
+    the host's user namespace. ``lookup`` gives a file of the image (/etc/passwd, /etc/group) or None. ``lowers``:
+    directories of the root file system, topmost first; the image's layers if empty. ``folder``: holds ``upper`` and
+    ``work``, needed if ``upper_kind`` says "directory". ``hidden``: paths that must not be seen, of the image ``host``.
+    ``exists``: whether the host has the source of a bind mount.
+    """
+    _refuse_unbuilt(options, id_base)
+    mapped = id_base is not None
+    config = image.config
+    hostname = _hostname(options, host, id)
+    who = process.user(config, options, lookup, process.ids_of(id_base))
+    words = process.command(config, options)
+    env = process.environment(config, options, hostname, who.home)
+    cwd = process.working_directory(config, options)
+    rights = process.granted(options, host, mapped=mapped)
+    asked = filesystem.asked_mounts(config, options, exists)
+    upper = upper_kind(image, options)
+    linux = _linux(options, host, id, id_base, rights)
+    linux["maskedPaths"] = filesystem.masked(options, host, hidden, asked)
+    linux["readonlyPaths"] = filesystem.readonly(options)
+    spec: dict[str, Any] = {
+        "ociVersion": VERSION,
+        "process": process.process(options, words, env, who, cwd, rights),
+        "root": {"path": "rootfs", "readonly": options.read_only},
+        "mounts": filesystem.mounts(asked, options, hidden),
+        "linux": linux,
+    }
+    if options.uts == "private":
+        spec["hostname"] = hostname
+        if options.domainname:
+            spec["domainname"] = _domainname(options.domainname)
+    rootfs = {
+        "lowers": lowers or image.layers,
+        "upper": _upper(upper, folder),
+        "volatile": volatile,
+        "files": filesystem.files(image, options, host, hostname, asked),
+    }
+    return Built(
+        spec=encode(spec),
+        start=encode({"id": id, "rootfs": rootfs, "init": options.init}),
+        command=words,
+        user=who,
+        hostname=hostname,
+        stop_signal=parse_signal(options.stop_signal or config.stop_signal or "SIGTERM"),
+        labels={**config.labels, **dict(options.labels)},
+        upper=upper,
+    )
+
+
+def _refuse_unbuilt(options: RunOptions, id_base: int | None) -> None:
+    if options.publish:
+        raise UsageError(
+            f"ports can't be published yet: {options.publish[0]}",
+            hint="run it with --network host, where its ports are this machine's",
+        )
+    if options.network not in {"none", "host"}:
+        raise UsageError(f"there is no network {options.network!r} yet", hint="there are none and host")
+    if (options.userns == "host") != (id_base is None):
+        raise UsageError("userns='host' goes without a range of ids, and 'auto' with one")
+
+
+def _hostname(options: RunOptions, host: Host, id: str) -> str:
+    if options.uts == "host":
+        if options.hostname or options.domainname:
+            raise UsageError("a host name can't be set: the container shares the host's", hint="leave --uts host out")
+        return host.hostname
+    if not options.hostname:
+        return host.hostname if options.network == "host" else id[:12]
+    if not _HOSTNAME.fullmatch(options.hostname):
+        hint = "it has 1 to 64 letters, digits, dots and hyphens"
+        raise UsageError(f"{options.hostname!r} is no host name", hint=hint)
+    return options.hostname
+
+
+def _domainname(name: str) -> str:
+    if not _HOSTNAME.fullmatch(name):
+        raise UsageError(f"{name!r} is no domain name", hint="it has 1 to 64 letters, digits, dots and hyphens")
+    return name
+
+
+def _upper(kind: UpperKind, folder: str | None) -> dict[str, Any] | None:
+    if kind == "none":
+        return None
+    if kind == "tmpfs":
+        return {"tmpfs": {"size": None}}
+    if not folder:
+        raise ValueError("the upper directory is missing")
+    return {"directory": folder}
+
+
+def _linux(options: RunOptions, host: Host, id: str, id_base: int | None, rights: frozenset[str]) -> dict[str, Any]:
+    mapped = id_base is not None
+    everything = options.privileged and not mapped
+    nodes, rules = nodes_and_rules(options.devices, host, everything=everything, mapped=mapped)
+    linux: dict[str, Any] = {
+        "namespaces": _namespaces(options, mapped=mapped),
+        "cgroupsPath": f"/pyrt/{id}",
+        "resources": {"devices": rules, **resources(options.limits, host)},
+    }
+    if mapped:
+        mapping = [{"containerID": 0, "hostID": id_base, "size": process.RANGE}]
+        linux["uidMappings"] = linux["gidMappings"] = mapping
+    if nodes:
+        linux["devices"] = nodes
+    if options.sysctls:
+        linux["sysctl"] = sysctls(options)
+    if (profile := _seccomp(options, host, rights)) is not None:
+        linux["seccomp"] = msgspec.Raw(profile)
+    return linux
+
+
+def _namespaces(options: RunOptions, *, mapped: bool) -> list[dict[str, str]]:
+    private = {
+        "mount": True,
+        "user": mapped,
+        "network": options.network != "host",
+        "pid": options.pid == "private",
+        "ipc": options.ipc == "private",
+        "uts": options.uts == "private",
+        "cgroup": options.cgroupns == "private",
+    }
+    return [{"type": kind} for kind, own in private.items() if own]
+
+
+def _seccomp(options: RunOptions, host: Host, rights: frozenset[str]) -> bytes | None:
+    if options.seccomp == "default":
+        return None if options.privileged else default_profile(rights)
+    if options.seccomp == "unconfined":
+        return None
+    if not options.seccomp.startswith("/"):
+        hint = "default, unconfined, or the absolute path of a profile"
+        raise UsageError(f"{options.seccomp!r} is no seccomp profile", hint=hint)
+    return read_profile(options.seccomp, rights, host.architecture, host.kernel)

@@ -1,0 +1,353 @@
+//! The container's cgroups: made by the keeper, limited, and joined by the child before anything else.
+//!
+//! On version 1 the child writes "0" to each `tasks` file: a pid written to `cgroup.procs` waits for a grace period
+//! of 5 to 11 ms. On version 2 clone3(2) puts it there.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use crate::host::{Hierarchy, Host, Layout};
+use crate::plan::{Op, Slot};
+use crate::spec::{Linux, Resources};
+use crate::sys::{self, Errno};
+
+use super::device_rules;
+use super::error::{Error, Result, describe};
+use super::limits::{self, Setting};
+use super::opened::{Failure, Opened, Writer, open_at, own};
+
+const DIRECTORY: i32 = libc::O_PATH | libc::O_DIRECTORY;
+/// Below it are the groups of containers whose specification names no place.
+const HOME: &str = "pyrt";
+
+/// Where the groups lie below the root of each hierarchy.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    parents: Vec<CString>,
+    name: CString,
+}
+
+impl Place {
+    fn of(path: Option<&str>, id: &str) -> Result<Self> {
+        let path = match path {
+            None | Some("") => format!("/{HOME}/{id}"),
+            Some(path) if path.starts_with('/') => path.to_owned(),
+            Some(path) => format!("/{HOME}/{path}"),
+        };
+        let wrong = |message: &str| Err(Error::spec("linux.cgroupsPath", message));
+        if path.split(':').count() == 3 {
+            return wrong("systemd's slice:prefix:name is not supported");
+        }
+        if path.split('/').any(|part| part == "..") {
+            return wrong("contains ..");
+        }
+        let parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
+        let mut parents: Vec<CString> = parts.map(|part| CString::new(part).unwrap_or_default()).collect();
+        match parents.pop() {
+            Some(name) => Ok(Self { parents, name }),
+            None => wrong("the root of the hierarchies is no place for a container"),
+        }
+    }
+
+    fn text(&self) -> String {
+        let parts = self.parents.iter().chain([&self.name]);
+        parts.map(|part| format!("/{}", part.to_string_lossy())).collect()
+    }
+}
+
+/// One group, in one hierarchy.
+#[derive(Debug)]
+struct Group {
+    parent: Slot,
+    label: String,
+    /// File, value, whether a refusal is let pass.
+    writes: Vec<(CString, String)>,
+}
+
+/// What is mounted at /sys/fs/cgroup for one hierarchy of version 1.
+#[derive(Debug)]
+pub(super) struct View {
+    /// Name of the directory.
+    pub name: String,
+    /// Mount options: its controllers.
+    pub controllers: Vec<String>,
+}
+
+/// All groups of a container that is to be made.
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    name: CString,
+    groups: Vec<Group>,
+    unified: bool,
+    views: Vec<View>,
+}
+
+/// What the keeper has made of them.
+#[derive(Debug, Default)]
+pub(super) struct Placement {
+    /// For clone3(2), on version 2.
+    pub clone_into: Option<Slot>,
+    /// For the child, on version 1.
+    pub tasks: Vec<Slot>,
+}
+
+impl Cgroups {
+    /// Opens the parents, which are made if need be.
+    pub fn open(linux: &Linux<'_>, id: &str, host: &Host, opened: &mut Opened) -> Result<Self> {
+        let place = Place::of(linux.cgroups_path.as_deref(), id)?;
+        let unified = host.cgroups.layout() == Layout::V2;
+        let none = Resources::default();
+        let resources = linux.resources.as_ref().unwrap_or(&none);
+        let mut wanted = settings(resources, host)?;
+        let mut groups = Vec::new();
+        let mut views = Vec::new();
+        for hierarchy in needed(&wanted, host)? {
+            let is_mine = |setting: &Setting| unified || hierarchy.controls(&setting.controller);
+            let (mine, rest) = wanted.into_iter().partition(is_mine);
+            wanted = rest;
+            let group = open_group(hierarchy, &place, mine, unified, opened)?;
+            groups.push(group);
+            if !unified {
+                views.push(View { name: hierarchy.name().to_owned(), controllers: hierarchy.controllers.clone() });
+            }
+        }
+        Ok(Self { name: place.name, groups, unified, views })
+    }
+
+    /// Whether this is version 2 alone.
+    pub fn is_unified(&self) -> bool {
+        self.unified
+    }
+
+    /// Version 1 hierarchies in which the container has a group of its own.
+    pub fn views(&self) -> &[View] {
+        &self.views
+    }
+
+    /// The keeper's part: make, limit, open.
+    pub fn write(&self, writer: &mut Writer) -> Placement {
+        let mut placement = Placement::default();
+        for group in &self.groups {
+            let out = writer.slot(&*group.label);
+            writer.plan.keeper(Op::CgroupCreate { parent: group.parent, name: &self.name, out });
+            for (file, value) in &group.writes {
+                let data = value.as_bytes();
+                writer.plan.keeper(Op::WriteAt { dir: out, name: file, data, optional: false });
+            }
+            if self.unified {
+                placement.clone_into = Some(out);
+            } else {
+                let tasks = writer.slot(&*group.label);
+                writer.plan.keeper(Op::OpenAt { dir: out, name: c"tasks", flags: libc::O_WRONLY, out: tasks });
+                placement.tasks.push(tasks);
+            }
+        }
+        placement
+    }
+}
+
+/// Opens the existing groups of a container for one more process.
+pub(super) fn open_existing(linux: &Linux<'_>, id: &str, host: &Host, opened: &mut Opened) -> Result<Placement> {
+    let place = Place::of(linux.cgroups_path.as_deref(), id)?;
+    let none = Resources::default();
+    let wanted = settings(linux.resources.as_ref().unwrap_or(&none), host)?;
+    let unified = host.cgroups.layout() == Layout::V2;
+    let mut placement = Placement::default();
+    for hierarchy in needed(&wanted, host)? {
+        let label = label(&place, hierarchy, unified);
+        let missing = |failure: Failure| Error::host("linux.cgroupsPath", format!("{label}: {}", describe(failure.0)));
+        let mut dir = duplicate(hierarchy.root.as_fd()).map_err(missing)?;
+        for part in place.parents.iter().chain([&place.name]) {
+            dir = open_at(dir.as_fd(), part, DIRECTORY).map_err(missing)?;
+        }
+        if unified {
+            placement.clone_into = Some(opened.add(dir, label));
+        } else {
+            let tasks = open_at(dir.as_fd(), c"tasks", libc::O_WRONLY).map_err(missing)?;
+            placement.tasks.push(opened.add(tasks, label));
+        }
+    }
+    Ok(placement)
+}
+
+fn settings(resources: &Resources<'_>, host: &Host) -> Result<Vec<Setting>> {
+    if host.cgroups.layout() == Layout::V2 {
+        device_rules::check_v2(&resources.devices)?;
+        return limits::for_v2(resources);
+    }
+    let mut settings = limits::for_v1(resources)?;
+    if let Some(swap) = settings.iter().find(|setting| setting.file == "memory.memsw.limit_in_bytes") {
+        if !host.swap_accounting {
+            let message = "this kernel does not count swap (swapaccount=0)";
+            return Err(Error::host(&*swap.field, message).hint("leave the limit of swap out"));
+        }
+    }
+    settings.extend(device_rules::for_v1(&resources.devices)?);
+    Ok(settings)
+}
+
+/// Hierarchies of everything that is limited, and of memory and pids in any case: their counters say how a
+/// container ended. Version 2 has but one, which also lets all of a container be killed at once.
+fn needed<'h>(settings: &[Setting], host: &'h Host) -> Result<Vec<&'h Hierarchy>> {
+    if host.cgroups.layout() == Layout::V2 {
+        let hierarchy: Vec<&Hierarchy> = host.cgroups.v2.iter().collect();
+        // Of the cgroup.* files there is one in every group.
+        check_controllers(settings.iter().filter(|setting| setting.controller != "cgroup"), &hierarchy)?;
+        return Ok(hierarchy);
+    }
+    let hierarchies: Vec<&Hierarchy> = host.cgroups.v1.iter().collect();
+    check_controllers(settings.iter(), &hierarchies)?;
+    let is_limited = |hierarchy: &Hierarchy| settings.iter().any(|setting| hierarchy.controls(&setting.controller));
+    let counts = |hierarchy: &Hierarchy| hierarchy.controls("memory") || hierarchy.controls("pids");
+    Ok(hierarchies.into_iter().filter(|hierarchy| is_limited(hierarchy) || counts(hierarchy)).collect())
+}
+
+fn check_controllers<'s>(mut settings: impl Iterator<Item = &'s Setting>, hierarchies: &[&Hierarchy]) -> Result<()> {
+    let missing = settings.find(|setting| !hierarchies.iter().any(|known| known.controls(&setting.controller)));
+    missing.map_or(Ok(()), |Setting { controller, field, .. }| {
+        let message = format!("no cgroup hierarchy with the controller {controller} is mounted");
+        Err(Error::host(&**field, message).hint("mount it, or leave the limit out"))
+    })
+}
+
+fn label(place: &Place, hierarchy: &Hierarchy, unified: bool) -> String {
+    if unified {
+        return format!("the cgroup {}", place.text());
+    }
+    format!("the cgroup {} in {}", place.text(), hierarchy.name())
+}
+
+fn open_group(
+    hierarchy: &Hierarchy,
+    place: &Place,
+    settings: Vec<Setting>,
+    unified: bool,
+    opened: &mut Opened,
+) -> Result<Group> {
+    let mut writes: Vec<(CString, String)> = Vec::with_capacity(settings.len());
+    let mut dir = duplicate(hierarchy.root.as_fd()).map_err(|failure| cannot(hierarchy, failure))?;
+    let mut walk = Walk::begin(hierarchy, &settings, unified, dir.as_fd())?;
+    for part in &place.parents {
+        walk.enable(dir.as_fd())?;
+        dir = make_and_open(dir.as_fd(), part).map_err(|failure| cannot(hierarchy, failure))?;
+        walk.arrive(dir.as_fd())?;
+    }
+    walk.enable(dir.as_fd())?;
+    for (file, value) in walk.inherited() {
+        if !settings.iter().any(|setting| setting.file == file) {
+            writes.push((CString::new(file).unwrap_or_default(), value));
+        }
+    }
+    writes.extend(settings.into_iter().map(|setting| (CString::new(setting.file).unwrap_or_default(), setting.value)));
+    let parent = opened.add(dir, format!("the parents of {}", label(place, hierarchy, unified)));
+    Ok(Group { parent, label: label(place, hierarchy, unified), writes })
+}
+
+fn cannot(hierarchy: &Hierarchy, failure: Failure) -> Error {
+    let error = Error::host("linux.cgroupsPath", format!("{}: {}", hierarchy.mount, describe(failure.0)));
+    match failure.0.0 {
+        libc::EROFS => error.hint("remount the hierarchy writable"),
+        libc::EACCES | libc::EPERM => error.hint("containers are made by root"),
+        _ => error,
+    }
+}
+
+fn duplicate(fd: BorrowedFd<'_>) -> std::result::Result<OwnedFd, Failure> {
+    sys::dup_above(fd.as_raw_fd(), 3).map(own).map_err(Failure)
+}
+
+fn make_and_open(dir: BorrowedFd<'_>, name: &CStr) -> std::result::Result<OwnedFd, Failure> {
+    match open_at(dir, name, DIRECTORY) {
+        Err(Failure(Errno(libc::ENOENT))) => {}
+        other => return other,
+    }
+    match sys::mkdirat(dir.as_raw_fd(), name, 0o755) {
+        // Somebody else was quicker.
+        Ok(()) | Err(Errno(libc::EEXIST)) => open_at(dir, name, DIRECTORY),
+        Err(errno) => Err(Failure(errno)),
+    }
+}
+
+/// What has to be set on the way down from a hierarchy's root, so that the group below works.
+struct Walk<'h> {
+    hierarchy: &'h Hierarchy,
+    /// Version 2: controllers that have to be passed on.
+    controllers: Vec<&'h str>,
+    /// Version 1's cpuset: a new group has no processors and no memory until it is given some.
+    cpuset: Option<[String; 2]>,
+}
+
+const CPUSET: [&CStr; 2] = [c"cpuset.cpus", c"cpuset.mems"];
+
+impl<'h> Walk<'h> {
+    fn begin(hierarchy: &'h Hierarchy, settings: &[Setting], unified: bool, root: BorrowedFd<'_>) -> Result<Self> {
+        let is_used =
+            |name: &str| matches!(name, "memory" | "pids") || settings.iter().any(|setting| setting.controller == name);
+        let mut walk = Self { hierarchy, controllers: Vec::new(), cpuset: None };
+        if unified {
+            walk.controllers = hierarchy.controllers.iter().map(String::as_str).filter(|name| is_used(name)).collect();
+        } else if hierarchy.controls("cpuset") {
+            walk.cpuset = Some([walk.read(root, CPUSET[0])?, walk.read(root, CPUSET[1])?]);
+        }
+        Ok(walk)
+    }
+
+    fn read(&self, dir: BorrowedFd<'_>, name: &CStr) -> Result<String> {
+        let mut buffer = [0; 4096];
+        let file = open_at(dir, name, libc::O_RDONLY).map_err(|failure| cannot(self.hierarchy, failure))?;
+        let length =
+            sys::read(file.as_raw_fd(), &mut buffer).map_err(|errno| cannot(self.hierarchy, Failure(errno)))?;
+        Ok(String::from_utf8_lossy(&buffer[..length]).trim().to_owned())
+    }
+
+    fn write(&self, dir: BorrowedFd<'_>, name: &CStr, text: &str) -> Result<()> {
+        sys::write_at(dir.as_raw_fd(), name, text.as_bytes()).map_err(|errno| cannot(self.hierarchy, Failure(errno)))
+    }
+
+    /// Version 2: lets the groups below `dir` have the controllers.
+    fn enable(&self, dir: BorrowedFd<'_>) -> Result<()> {
+        if self.controllers.is_empty() {
+            return Ok(());
+        }
+        let enabled = self.read(dir, c"cgroup.subtree_control")?;
+        let is_missing = |name: &&&str| !enabled.split_whitespace().any(|known| known == **name);
+        let missing: Vec<String> = self.controllers.iter().filter(is_missing).map(|name| format!("+{name}")).collect();
+        if missing.is_empty() { Ok(()) } else { self.write(dir, c"cgroup.subtree_control", &missing.join(" ")) }
+    }
+
+    /// Version 1's cpuset: passes the parent's processors and memory on to a group that has none.
+    fn arrive(&mut self, dir: BorrowedFd<'_>) -> Result<()> {
+        let Some(mut values) = self.cpuset.take() else { return Ok(()) };
+        for (name, value) in CPUSET.into_iter().zip(&mut values) {
+            let own = self.read(dir, name)?;
+            if own.is_empty() {
+                self.write(dir, name, value)?;
+            } else {
+                *value = own;
+            }
+        }
+        self.cpuset = Some(values);
+        Ok(())
+    }
+
+    fn inherited(self) -> impl Iterator<Item = (&'static str, String)> {
+        ["cpuset.cpus", "cpuset.mems"].into_iter().zip(self.cpuset.into_iter().flatten())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_below_the_root_and_never_beside_it() {
+        let text = |path: Option<&str>| Place::of(path, "abc").map(|place| place.text());
+        assert_eq!(text(None).unwrap(), "/pyrt/abc");
+        assert_eq!(text(Some("/pyrt/abc")).unwrap(), "/pyrt/abc");
+        assert_eq!(text(Some("//a/./b//c/")).unwrap(), "/a/b/c");
+        assert_eq!(text(Some("sub/x")).unwrap(), "/pyrt/sub/x");
+        for path in ["/", "/a/../../b", "..", "system.slice:pyrt:abc"] {
+            assert_eq!(text(Some(path)).unwrap_err().path, "linux.cgroupsPath", "{path}");
+        }
+    }
+}

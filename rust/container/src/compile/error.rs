@@ -1,0 +1,117 @@
+//! What is wrong with a specification or with this machine.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::sys::Errno;
+
+/// Who has to change something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The specification.
+    Spec,
+    /// This machine.
+    Host,
+}
+
+/// Why there is no plan. One sentence: `path: message`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Error {
+    /// Specification or machine.
+    pub blame: Blame,
+    /// JSON path of the culprit ("linux.resources.memory.limit"), or "".
+    pub path: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// What can be done about it.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// What compiling returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The specification's fault.
+    pub fn spec(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { blame: Blame::Spec, path: path.into(), message: message.into(), hint: None }
+    }
+
+    /// This machine's fault.
+    pub fn host(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { blame: Blame::Host, path: path.into(), message: message.into(), hint: None }
+    }
+
+    /// The same with advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// The kernel's words for an error number, as the end of a sentence.
+pub fn describe(errno: Errno) -> String {
+    let text = std::io::Error::from_raw_os_error(errno.0).to_string();
+    let words = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = words.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+/// Reads a JSON document; `root` is put before the path of whatever is wrong in it.
+///
+/// The path costs time, so it is only looked for when there is something to complain about.
+pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], root: &str) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| locate::<T>(bytes, root, &error))
+}
+
+fn locate<'a, T: Deserialize<'a>>(bytes: &'a [u8], root: &str, error: &serde_json::Error) -> Error {
+    if !error.is_data() {
+        return Error::spec(root, format!("not JSON: {error}"));
+    }
+    let mut input = serde_json::Deserializer::from_slice(bytes);
+    let (path, message) = match serde_path_to_error::deserialize::<_, T>(&mut input) {
+        Err(error) => (error.path().to_string(), error.into_inner().to_string()),
+        Ok(_) => (String::new(), error.to_string()),
+    };
+    let message = message.split(" at line ").next().unwrap_or_default();
+    let path = match path.as_str() {
+        "." => "",
+        path => path,
+    };
+    complain(&join(root, path), message)
+}
+
+fn join(parent: &str, name: &str) -> String {
+    match (parent, name) {
+        ("", name) => name.to_owned(),
+        (parent, "") => parent.to_owned(),
+        (parent, name) if name.starts_with('[') => format!("{parent}{name}"),
+        (parent, name) => format!("{parent}.{name}"),
+    }
+}
+
+/// Serde names a missing or an unknown field in its message; here it belongs to the path.
+fn complain(path: &str, message: &str) -> Error {
+    let kinds = [
+        ("unknown field `", "no such field in the specification"),
+        ("missing field `", "missing"),
+        ("duplicate field `", "given twice"),
+    ];
+    for (start, what) in kinds {
+        if let Some((field, _)) = message.strip_prefix(start).and_then(|rest| rest.split_once('`')) {
+            let is_named = path == field || path.ends_with(&format!(".{field}"));
+            return Error::spec(if is_named { path.to_owned() } else { join(path, field) }, what);
+        }
+    }
+    Error::spec(path, message)
+}

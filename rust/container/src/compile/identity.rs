@@ -1,0 +1,289 @@
+//! What the container's process is: limits, priorities, ids, rights, and at last the command.
+//!
+//! The order is that of the security notes: bounding set, groups, gid, uid, working directory, capabilities, seccomp,
+//! exec. With no_new_privs the filter goes last, so that it need not allow what comes before it; without it loading
+//! one takes a capability that is about to go.
+
+use std::ffi::CString;
+
+use crate::host::Host;
+use crate::plan::{Op, STDERR, STDIN, STDOUT, TextsBuf};
+use crate::seccomp;
+use crate::spec::{Personality, Process, Text};
+
+use super::capabilities::Sets;
+use super::error::{Error, Result};
+use super::ids::Ids;
+use super::opened::Writer;
+use super::paths::inside;
+use super::rlimits::{Limit, limits};
+use super::scheduling::{affinity, io_priority, persona, scheduler};
+
+/// What docker and podman search when an image says nothing.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A checked process.
+#[derive(Debug)]
+pub(super) struct Identity<'a> {
+    process: &'a Process<'a>,
+    capabilities: Sets,
+    limits: Vec<Limit>,
+    /// The process's user and group as the host numbers them.
+    host: (u32, u32),
+    cwd: CString,
+    candidates: TextsBuf,
+    scheduler: Option<Vec<u8>>,
+    io_priority: Option<u32>,
+    personality: Option<u64>,
+    seccomp: Option<seccomp::Filter>,
+    affinity: [Option<Vec<u8>>; 2],
+    init: bool,
+}
+
+impl<'a> Identity<'a> {
+    /// `path` is where the process stands in its document.
+    pub fn of(process: &'a Process<'a>, path: &str, ids: &Ids<'_>, host: &Host) -> Result<Self> {
+        let field = |name: &str| format!("{path}.{name}");
+        check_command(process, path)?;
+        let user = &process.user;
+        let host_ids = (ids.host_uid(user.uid, &field("user.uid"))?, ids.host_gid(user.gid, &field("user.gid"))?);
+        for (index, &gid) in user.additional_gids.iter().enumerate() {
+            ids.host_gid(gid, &field(&format!("user.additionalGids[{index}]")))?;
+        }
+        if let Some(mask) = user.umask.filter(|mask| mask & !0o777 != 0) {
+            return Err(Error::spec(field("user.umask"), format!("{mask:o} is no mask")));
+        }
+        if let Some(score) = process.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
+            return Err(Error::spec(field("oomScoreAdj"), format!("{score} is not within -1000 to 1000")));
+        }
+        let cwd = inside(&process.cwd, &field("cwd"))?;
+        let cwd = if cwd.is_empty() { c"/".to_owned() } else { super::paths::c(&cwd) };
+        Ok(Self {
+            process,
+            capabilities: Sets::of(process.capabilities.as_ref(), ids.mapped, host, &field("capabilities"))?,
+            limits: limits(&process.rlimits, &field("rlimits"))?,
+            host: host_ids,
+            cwd,
+            candidates: candidates(process),
+            scheduler: process.scheduler.as_ref().map(|given| scheduler(given, &field("scheduler"))).transpose()?,
+            io_priority: process
+                .io_priority
+                .as_ref()
+                .map(|given| io_priority(given, &field("ioPriority")))
+                .transpose()?,
+            personality: None,
+            seccomp: None,
+            affinity: affinity(process, &field("execCPUAffinity"))?,
+            init: false,
+        })
+    }
+
+    /// What comes from `linux` rather than from `process`.
+    pub fn in_container(
+        mut self,
+        personality: Option<&Personality<'_>>,
+        filter: Option<seccomp::Filter>,
+        init: bool,
+    ) -> Result<Self> {
+        self.personality = personality.map(persona).transpose()?;
+        self.seccomp = filter;
+        self.init = init;
+        Ok(self)
+    }
+
+    /// The keeper's part: what needs the host's rights.
+    pub fn write_keeper(&self, writer: &mut Writer) {
+        if let Some(score) = self.process.oom_score_adj {
+            writer.plan.keeper(Op::AdjustOomScore { score });
+        }
+        self.limits.iter().for_each(|limit| limit.write_early(writer));
+        // Whatever the keeper runs as can open its own pipes.
+        if !self.process.terminal && self.host != (0, 0) {
+            let (uid, gid) = self.host;
+            for slot in [STDIN, STDOUT, STDERR] {
+                writer.plan.keeper(Op::GiveAway { slot, uid, gid });
+            }
+        }
+    }
+
+    /// The child's standard descriptors; needs the container's /dev/pts if there is a terminal.
+    pub fn write_stdio(&self, console: bool, writer: &mut Writer) {
+        if !self.process.terminal {
+            let (input, output, error) = (STDIN, STDOUT, STDERR);
+            writer.plan.child(Op::SetStdio { input, output, error, terminal: false });
+            return;
+        }
+        let size = self.process.console_size.map_or((0, 0), |size| (size.height, size.width));
+        let (rows, columns) = (u32::from(size.0), u32::from(size.1));
+        let tty = writer.slot("the terminal");
+        writer.plan.child(Op::OpenTerminal { rows, columns, console, out: tty });
+        if self.process.user.uid != 0 {
+            // The group stays what devpts gives it.
+            writer.plan.child(Op::GiveAway { slot: tty, uid: self.process.user.uid, gid: u32::MAX });
+        }
+        writer.plan.child(Op::SetStdio { input: tty, output: tty, error: tty, terminal: true });
+    }
+
+    /// Makes the working directory while the root file system can be written and the child is root.
+    pub fn write_working_directory(&self, writer: &mut Writer) {
+        if self.cwd.as_c_str() != c"/" {
+            writer.plan.child(Op::ChangeDirectory { path: &self.cwd, create: true });
+        }
+    }
+
+    /// Processors before a joining process enters its cgroup.
+    pub fn write_first_affinity(&self, writer: &mut Writer) {
+        if let Some(mask) = &self.affinity[0] {
+            writer.plan.child(Op::SetAffinity { mask });
+        }
+    }
+
+    /// Processors of a process that has joined.
+    pub fn write_last_affinity(&self, writer: &mut Writer) {
+        if let Some(mask) = &self.affinity[1] {
+            writer.plan.child(Op::SetAffinity { mask });
+        }
+    }
+
+    /// From here to the end of the child's list.
+    pub fn write_last(&self, writer: &mut Writer) {
+        self.write_priorities(writer);
+        self.write_ids(writer);
+        self.write_rights(writer);
+        self.write_exec(writer);
+    }
+
+    fn write_priorities(&self, writer: &mut Writer) {
+        if let Some(mask) = self.process.user.umask {
+            writer.plan.child(Op::SetUmask { mask });
+        }
+        if let Some(attributes) = &self.scheduler {
+            writer.plan.child(Op::SetScheduler { attributes });
+        }
+        if let Some(priority) = self.io_priority {
+            writer.plan.child(Op::SetIoPriority { priority });
+        }
+        if let Some(persona) = self.personality {
+            writer.plan.child(Op::SetPersonality { persona });
+        }
+    }
+
+    fn write_ids(&self, writer: &mut Writer) {
+        let user = &self.process.user;
+        let gids: Vec<u8> = user.additional_gids.iter().flat_map(|gid| gid.to_le_bytes()).collect();
+        writer.plan.child(Op::LimitBoundingSet { keep: self.capabilities.bounding });
+        writer.plan.child(Op::KeepCapabilities { keep: true });
+        writer.plan.child(Op::SetGroups { gids: &gids });
+        writer.plan.child(Op::SetGid { gid: user.gid });
+        writer.plan.child(Op::SetUid { uid: user.uid });
+        writer.plan.child(Op::DieWithKeeper {});
+        writer.plan.child(Op::ChangeDirectory { path: &self.cwd, create: false });
+        writer.plan.child(Op::KeepCapabilities { keep: false });
+    }
+
+    fn write_rights(&self, writer: &mut Writer) {
+        let Sets { effective, permitted, inheritable, ambient, .. } = self.capabilities;
+        let restricted = self.process.no_new_privileges;
+        if !restricted {
+            self.write_filter(writer);
+        }
+        writer.plan.child(Op::SetCapabilities { effective, permitted, inheritable });
+        writer.plan.child(Op::SetAmbient { ambient });
+        if restricted {
+            writer.plan.child(Op::NoNewPrivileges {});
+        }
+        // PID 1 then has the rights of the process that it looks after and no more, as one in the image would. It can
+        // signal whatever has its user, or all if it has CAP_KILL. The filter is not for it where that can be had.
+        if self.init {
+            writer.plan.child(Op::BecomeInit {});
+        }
+        if restricted {
+            self.write_filter(writer);
+        }
+    }
+
+    fn write_filter(&self, writer: &mut Writer) {
+        if let Some(filter) = &self.seccomp {
+            writer.plan.child(Op::LoadSeccomp { flags: filter.flags, program: &filter.program });
+        }
+    }
+
+    fn write_exec(&self, writer: &mut Writer) {
+        self.limits.iter().for_each(|limit| limit.write_last(writer));
+        writer.plan.child(Op::CleanProcess {});
+        let (arguments, environment) = (texts(&self.process.args), texts(&self.process.env));
+        writer.plan.child(Op::Exec {
+            candidates: self.candidates.as_texts(),
+            arguments: arguments.as_texts(),
+            environment: environment.as_texts(),
+        });
+    }
+}
+
+/// Joins a user namespace's root, after the maps are written or the namespace is entered.
+pub(super) fn write_become_root(writer: &mut Writer) {
+    writer.plan.child(Op::SetGid { gid: 0 });
+    writer.plan.child(Op::SetUid { uid: 0 });
+    writer.plan.child(Op::DieWithKeeper {});
+}
+
+fn texts(list: &[Text<'_>]) -> TextsBuf {
+    let texts: Vec<CString> = list.iter().map(Text::to_c_string).collect();
+    texts.iter().map(CString::as_c_str).collect()
+}
+
+fn check_command(process: &Process<'_>, path: &str) -> Result<()> {
+    match process.args.first() {
+        None => return Err(Error::spec(format!("{path}.args"), "missing: there is nothing to run")),
+        Some(command) if command.is_empty() => {
+            return Err(Error::spec(format!("{path}.args[0]"), "empty: there is nothing to run"));
+        }
+        Some(_) => {}
+    }
+    if let Some(index) = process.env.iter().position(|entry| entry.find('=').is_none_or(|at| at == 0)) {
+        return Err(Error::spec(format!("{path}.env[{index}]"), "is not NAME=value"));
+    }
+    Ok(())
+}
+
+/// The files that the command can be: itself if it has a slash, else one in each directory of PATH (execvp(3)).
+fn candidates(process: &Process<'_>) -> TextsBuf {
+    let Some(command) = process.args.first() else { return TextsBuf::default() };
+    let mut candidates = TextsBuf::default();
+    if command.contains('/') {
+        candidates.push(&command.to_c_string());
+        return candidates;
+    }
+    // The last of several is the one that programs see.
+    let path = process.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
+    for directory in path.split(':') {
+        let directory = if directory.is_empty() { "." } else { directory };
+        candidates.push(&super::paths::c(&format!("{}/{command}", directory.trim_end_matches('/'))));
+    }
+    candidates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(json: &str) -> Process<'_> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn found(env: &str, command: &str) -> Vec<String> {
+        let json = format!(r#"{{"user": {{"uid": 0, "gid": 0}}, "cwd": "/", "args": [{command:?}], "env": {env}}}"#);
+        candidates(&process(&json)).as_texts().iter().map(|text| text.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn a_command_is_looked_for_as_execvp_does() {
+        assert_eq!(found("[]", "/bin/sh"), ["/bin/sh"]);
+        assert_eq!(found("[]", "./app"), ["./app"]);
+        assert_eq!(found(r#"["PATH=/a:/b/"]"#, "x"), ["/a/x", "/b/x"]);
+        assert_eq!(found(r#"["PATH=/a", "PATH=/b"]"#, "x"), ["/b/x"]);
+        assert_eq!(found(r#"["PATH=:/a"]"#, "x"), ["./x", "/a/x"]);
+        assert_eq!(found(r#"["PATH=/"]"#, "x"), ["/x"]);
+        assert_eq!(found("[]", "x").len(), 6);
+    }
+}

@@ -1,0 +1,124 @@
+//! Numbers of users and groups, inside and outside.
+
+use std::fmt::Write;
+
+use crate::spec::{IdMapping, Linux};
+
+use super::error::{Error, Result};
+use super::namespaces::Namespaces;
+
+/// Most lines of a map (user_namespaces(7), since Linux 4.15).
+const MAX_LINES: usize = 340;
+/// The kernel takes a map in one write(2) of less than a page.
+const MAX_BYTES: usize = 4096;
+
+/// Both maps of a container. Without a user namespace of its own every number is the host's.
+#[derive(Debug)]
+pub(super) struct Ids<'a> {
+    /// Whether there is a new user namespace.
+    pub mapped: bool,
+    uids: &'a [IdMapping],
+    gids: &'a [IdMapping],
+}
+
+impl<'a> Ids<'a> {
+    pub fn of(linux: &'a Linux<'_>, namespaces: &Namespaces) -> Result<Self> {
+        let ids = Self { mapped: namespaces.is_new_user(), uids: &linux.uid_mappings, gids: &linux.gid_mappings };
+        for (map, path) in [(ids.uids, "linux.uidMappings"), (ids.gids, "linux.gidMappings")] {
+            if ids.mapped {
+                check_map(map, path)?;
+            } else if !map.is_empty() {
+                return Err(Error::spec(path, "there is no new user namespace that it could be for"));
+            }
+        }
+        Ok(ids)
+    }
+
+    /// What the host calls the container's user `uid`.
+    pub fn host_uid(&self, uid: u32, path: &str) -> Result<u32> {
+        self.host(self.uids, uid, path)
+    }
+
+    /// What the host calls the container's group `gid`.
+    pub fn host_gid(&self, gid: u32, path: &str) -> Result<u32> {
+        self.host(self.gids, gid, path)
+    }
+
+    /// The container's root as the host numbers it.
+    pub fn root(&self) -> (u32, u32) {
+        // `check_map` has seen to it that 0 is mapped.
+        (translate(self.uids, 0).unwrap_or(0), translate(self.gids, 0).unwrap_or(0))
+    }
+
+    /// What is written to uid_map and gid_map.
+    pub fn texts(&self) -> (String, String) {
+        (lines(self.uids), lines(self.gids))
+    }
+
+    fn host(&self, map: &[IdMapping], id: u32, path: &str) -> Result<u32> {
+        // -1 means "leave as it is" to chown(2) and setresuid(2).
+        if id == u32::MAX {
+            return Err(Error::spec(path, format!("{id} is no id")));
+        }
+        if !self.mapped {
+            return Ok(id);
+        }
+        translate(map, id).ok_or_else(|| {
+            Error::spec(path, format!("{id} is not mapped into the user namespace"))
+                .hint("the mappings have to cover every id that the container uses")
+        })
+    }
+}
+
+fn translate(map: &[IdMapping], id: u32) -> Option<u32> {
+    map.iter().find_map(|line| {
+        let offset = id.checked_sub(line.container_id).filter(|&offset| offset < line.size)?;
+        line.host_id.checked_add(offset)
+    })
+}
+
+fn lines(map: &[IdMapping]) -> String {
+    let mut text = String::with_capacity(map.len() * 24);
+    for IdMapping { container_id, host_id, size } in map {
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "{container_id} {host_id} {size}");
+    }
+    text
+}
+
+fn check_map(map: &[IdMapping], path: &str) -> Result<()> {
+    if map.is_empty() {
+        return Err(Error::spec(path, "missing, and there is a new user namespace"));
+    }
+    if map.len() > MAX_LINES || lines(map).len() >= MAX_BYTES {
+        return Err(Error::spec(path, format!("the kernel takes at most {MAX_LINES} mappings and {MAX_BYTES} bytes")));
+    }
+    for (index, line) in map.iter().enumerate() {
+        check_line(line, &map[..index]).map_err(|message| Error::spec(format!("{path}[{index}]"), message))?;
+    }
+    if translate(map, 0).is_none() {
+        return Err(Error::spec(path, "the container's root, id 0, is not mapped"));
+    }
+    Ok(())
+}
+
+fn check_line(line: &IdMapping, before: &[IdMapping]) -> std::result::Result<(), String> {
+    if line.size == 0 {
+        return Err("size is 0".to_owned());
+    }
+    // The last number, 2^32 - 1, is no id.
+    let fits = |first: u32| first.checked_add(line.size).is_some();
+    if !fits(line.container_id) || !fits(line.host_id) {
+        return Err("goes beyond the largest id".to_owned());
+    }
+    let overlaps = |a: u32, b: u32, other: u32| a < b + other && b < a + line.size;
+    for (index, earlier) in before.iter().enumerate() {
+        if overlaps(line.container_id, earlier.container_id, earlier.size) {
+            return Err(format!("overlaps mapping {index} inside the container"));
+        }
+        if overlaps(line.host_id, earlier.host_id, earlier.size) {
+            return Err(format!("overlaps mapping {index} on the host"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! An OCI runtime specification becomes a plan.
+//!
+//! First everything is read, checked and opened, which may fail and then says which field is to blame. Then the
+//! operations are written, which can't fail. All choices (user namespace or not, cgroup version, terminal) are made
+//! here, once; the executor knows none of them.
+//!
+//! ```text
+//! keeper  cgroups and limits -> Clone -> id maps -> root, mounts, /dev -> limits of the child -> Release
+//! child   cgroups -> namespaces, loopback, names, proc, sysfs   (while the keeper works)
+//!         AwaitKeeper -> root of the user namespace -> PivotRoot -> mounts -> hidden paths -> stdio
+//!         -> read-only root -> ids -> rights -> Exec
+//! ```
+
+mod capabilities;
+mod cgroups;
+mod container;
+mod dev;
+mod device_rules;
+mod error;
+mod hidden;
+mod identity;
+mod ids;
+mod join;
+mod limits;
+mod mounts;
+mod names;
+mod namespaces;
+mod opened;
+mod options;
+mod paths;
+mod rlimits;
+mod rootfs;
+mod scheduling;
+mod start;
+mod sysctl;
+
+use std::os::fd::OwnedFd;
+
+use crate::host::{Host, OLDEST_KERNEL};
+use crate::plan::{MAX_OPS, Op, Part, Plan};
+use crate::seccomp;
+use crate::spec::{Linux, Process, Spec};
+
+pub use error::{Blame, Error, Result, describe};
+pub use start::{File, Rootfs as Layers, Start, Upper};
+
+pub(crate) use capabilities::names as capability_names;
+pub(crate) use rlimits::limit_name;
+
+use cgroups::Placement;
+use container::Parts;
+use identity::Identity;
+use ids::Ids;
+use namespaces::Namespaces;
+use opened::{Opened, Writer};
+
+/// A plan with what it needs opened.
+#[derive(Debug)]
+pub struct Compiled {
+    /// See [`crate::plan`].
+    pub bytes: Vec<u8>,
+    /// For the slots from [`crate::plan::FIRST_OPENED`] on.
+    pub descriptors: Vec<OwnedFd>,
+    /// What sentences call each slot; the index is the slot's.
+    pub names: Vec<String>,
+}
+
+/// Writes the plan of a new container: the bytes of config.json and of the start document.
+pub fn compile(spec: &[u8], start: &[u8], host: &Host) -> Result<Compiled> {
+    let spec: Spec<'_> = error::parse(spec, "")?;
+    let start = Start::parse(start)?;
+    check_version(&spec)?;
+    host.check_kernel(OLDEST_KERNEL, "a container")?;
+    let process = spec.process.as_ref().ok_or_else(|| Error::spec("process", "missing"))?;
+    let mut opened = Opened::new();
+    let namespaces = Namespaces::open(&spec.linux, &mut opened)?;
+    let ids = Ids::of(&spec.linux, &namespaces)?;
+    let parts = Parts::open(&spec, process, &start, &namespaces, &ids, host, &mut opened)?;
+    let mut writer = opened.into_writer()?;
+    let handed = parts.write_keeper(&mut writer);
+    parts.write_child(handed, &mut writer);
+    finish(writer)
+}
+
+/// Writes the plan of one more process in a running container: its own specification, the process, the start
+/// document, and a pidfd of its PID 1.
+pub fn compile_exec(spec: &[u8], process: &[u8], start: &[u8], pidfd: OwnedFd, host: &Host) -> Result<Compiled> {
+    let spec: Spec<'_> = error::parse(spec, "")?;
+    let process: Process<'_> = error::parse(process, "process")?;
+    let start = Start::parse(start)?;
+    // What is joined by path is the container's by now, and reached through its first process.
+    let namespaces = Namespaces::open(&spec.linux, &mut Opened::new())?;
+    let ids = Ids::of(&spec.linux, &namespaces)?;
+    let mut opened = Opened::new();
+    let first = opened.add(pidfd, "the container's first process");
+    let placement = cgroups::open_existing(&spec.linux, &start.id, host, &mut opened)?;
+    let identity = Identity::of(&process, "process", &ids, host)?;
+    let identity = identity.in_container(spec.linux.personality.as_ref(), filter(&spec.linux)?, false)?;
+    let mut writer = opened.into_writer()?;
+    join::write(&namespaces, first, &placement, &identity, &start, &mut writer);
+    finish(writer)
+}
+
+fn finish(writer: Writer) -> Result<Compiled> {
+    let Writer { plan, descriptors, names } = writer;
+    let bytes = plan.finish();
+    // Our own words, read back: a plan that is too long is found here and not by the keeper.
+    match Plan::parse(&bytes) {
+        Ok(parsed) if parsed.len(Part::Keeper) + parsed.len(Part::Child) <= MAX_OPS => {}
+        _ => return Err(Error::spec("", format!("more than {MAX_OPS} steps or a slot too many"))),
+    }
+    Ok(Compiled { bytes, descriptors, names })
+}
+
+fn check_version(spec: &Spec<'_>) -> Result<()> {
+    let mut numbers = spec.oci_version.split('.');
+    let known = numbers.next() == Some("1") && numbers.next().is_some_and(|minor| minor.parse::<u32>().is_ok());
+    if known {
+        return Ok(());
+    }
+    Err(Error::spec("ociVersion", format!("{:?} is no version that pyrt knows", &*spec.oci_version))
+        .hint("it knows 1.0 to 1.2"))
+}
+
+fn filter(linux: &Linux<'_>) -> Result<Option<seccomp::Filter>> {
+    let Some(json) = linux.seccomp else { return Ok(None) };
+    seccomp::compile(json.get().as_bytes()).map(Some).map_err(|error| match error {
+        seccomp::Error::Refused { field, problem } => Error::spec(field, problem),
+        error => Error::spec("linux.seccomp", error.to_string()),
+    })
+}
+
+fn write_placement(placement: &Placement, writer: &mut Writer) {
+    writer.plan.child(Op::DieWithKeeper {});
+    placement.tasks.iter().for_each(|&tasks| writer.plan.child(Op::JoinCgroup { tasks }));
+}
+
+fn write_keyring(id: &str, writer: &mut Writer) {
+    writer.plan.child(Op::JoinKeyring { name: &paths::c(&format!("_ses.{id}")) });
+}
+
+/// For [`crate::host`], which opens the hierarchies' roots.
+pub(crate) fn open_path(path: &str) -> std::result::Result<OwnedFd, crate::sys::Errno> {
+    opened::open(path, libc::O_PATH | libc::O_DIRECTORY).map_err(|failure| failure.0)
+}

@@ -1,0 +1,311 @@
+//! The mounts of the specification: which side makes each, and in which order they are attached.
+//!
+//! ```text
+//! made by                                  what
+//! this process, while compiling            clones of bind sources
+//! keeper, with the host's rights           /dev, the folder of cgroup v1, and what shows a namespace that stays
+//!                                          the host's, which a new user namespace has no right to mount
+//! child, before pivot_root                 proc, sysfs: the kernel wants to see an instance of each in the
+//!                                          mount namespace, and the old root has one
+//! child, after it                          the rest
+//! ```
+
+mod planned;
+
+use std::ffi::CString;
+
+use crate::plan::{Op, Slot, TextsBuf};
+use crate::spec::Spec;
+
+use super::cgroups::View;
+use super::dev::{self, Node, Places};
+use super::error::{Error, Result};
+use super::opened::{Opened, Writer};
+use super::options::{NOEXEC, NOSUID, Options, PRIVATE, RDONLY};
+use super::paths::{c, is_prepared};
+
+pub(super) use planned::Surroundings;
+use planned::{Maker, Planned, What, cgroup_maker, plan_mount};
+
+/// All mounts of a container.
+#[derive(Debug)]
+pub(super) struct Mounts {
+    planned: Vec<Planned>,
+    /// MS_ propagation of binds that say nothing of it.
+    propagation: u64,
+    views: Vec<(String, TextsBuf)>,
+    cgroup_maker: Maker,
+    nodes: Vec<Node>,
+    terminal: bool,
+}
+
+/// Slots of what is mounted, in the order of the mounts.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    slots: Vec<Option<Slot>>,
+    views: Vec<Slot>,
+    /// The container's /dev, if it is ours.
+    pub dev: Option<Slot>,
+    /// A procfs that no path leads to yet.
+    pub proc: Option<Slot>,
+}
+
+impl Mounts {
+    /// Checks all and opens what is bound.
+    pub fn open(spec: &Spec<'_>, around: Surroundings<'_>, opened: &mut Opened) -> Result<Self> {
+        let mut planned: Vec<Planned> = Vec::with_capacity(spec.mounts.len() + 1);
+        for (index, mount) in spec.mounts.iter().enumerate() {
+            let next = plan_mount(mount, &format!("mounts[{index}]"), around, opened)?;
+            if let Some(earlier) = planned.iter().position(|known| known.destination == next.destination) {
+                let message = format!("{} is the destination of mounts[{earlier}] already", next.destination);
+                return Err(Error::spec(format!("mounts[{index}].destination"), message));
+            }
+            planned.push(next);
+        }
+        if !planned.iter().any(|mount| mount.destination == "/dev") {
+            planned.insert(0, Planned { destination: "/dev".to_owned(), options: default_dev(), what: What::Dev });
+        }
+        let mounts = Self {
+            planned,
+            propagation: propagation_of_binds(spec)?,
+            views: around.views.iter().map(view).collect(),
+            cgroup_maker: cgroup_maker(around.namespaces),
+            // A bind over /dev brings its own; runc makes none there either.
+            nodes: dev::nodes(&spec.linux.devices, around.ids)?,
+            terminal: spec.process.as_ref().is_some_and(|process| process.terminal),
+        };
+        mounts.check()?;
+        Ok(mounts)
+    }
+
+    fn check(&self) -> Result<()> {
+        let has_terminals = self.planned.iter().any(|mount| mount.destination == "/dev/pts");
+        if self.terminal && self.has_own_dev() && !has_terminals {
+            return Err(Error::spec("process.terminal", "needs a devpts at /dev/pts"));
+        }
+        Ok(())
+    }
+
+    /// Whether /dev is the tmpfs that the keeper fills.
+    pub fn has_own_dev(&self) -> bool {
+        self.planned.iter().any(|mount| matches!(mount.what, What::Dev))
+    }
+
+    /// Destinations in order.
+    pub fn destinations(&self) -> impl Iterator<Item = &str> {
+        self.planned.iter().map(|mount| mount.destination.as_str())
+    }
+
+    /// The keeper's part.
+    pub fn write_keeper(&self, userns: Option<Slot>, root: (u32, u32), writer: &mut Writer) -> Made {
+        let mut made = Made { slots: vec![None; self.planned.len()], ..Made::default() };
+        for (index, mount) in self.planned.iter().enumerate() {
+            made.slots[index] = match &mount.what {
+                What::Dev => {
+                    made.dev = Some(dev::write(&mount.options, &self.nodes, &self.places(), root, writer));
+                    made.dev
+                }
+                What::Bind { tree, idmap, .. } => {
+                    self.write_bind(mount, *tree, idmap.zip(userns), writer);
+                    Some(*tree)
+                }
+                What::CgroupFolder => Some(self.write_cgroup_folder(mount, root, &mut made.views, writer)),
+                What::New { maker: Maker::Keeper, .. } => {
+                    let slot = new_mount(mount, writer);
+                    mount.write_propagation(slot, 0, &mut |writer, op| writer.plan.keeper(op), writer);
+                    Some(slot)
+                }
+                What::New { .. } => None,
+            };
+        }
+        made
+    }
+
+    /// The child's part that needs the old root in sight.
+    pub fn write_before_pivot(&self, made: &mut Made, writer: &mut Writer) {
+        for (index, mount) in self.planned.iter().enumerate() {
+            if let What::New { fstype, maker: Maker::ChildBeforePivot, .. } = &mount.what {
+                let slot = new_mount(mount, writer);
+                made.slots[index] = Some(slot);
+                // A part of procfs has no kernel parameters.
+                if fstype.as_c_str() == c"proc" && !mount.options.has("subset") {
+                    made.proc = Some(slot);
+                }
+            }
+        }
+    }
+
+    /// The child's part inside the new root: attach all, in order.
+    pub fn write_after_pivot(&self, made: &Made, writer: &mut Writer) {
+        for (mount, slot) in self.planned.iter().zip(&made.slots) {
+            let slot = slot.unwrap_or_else(|| new_mount(mount, writer));
+            let path = c(&mount.destination);
+            if mount.options.copy_up {
+                writer.plan.child(Op::CopyUp { mount: slot, path: &path });
+            }
+            if matches!(mount.what, What::New { maker: Maker::ChildBeforePivot | Maker::ChildAfterPivot, .. }) {
+                mount.write_propagation(slot, 0, &mut |writer, op| writer.plan.child(op), writer);
+            }
+            let file = matches!(mount.what, What::Bind { file: true, .. });
+            let strict = is_prepared(&mount.destination);
+            writer.plan.child(Op::Attach { mount: slot, path: &path, file, strict });
+            if matches!(mount.what, What::CgroupFolder) {
+                self.attach_views(mount, &made.views, writer);
+            }
+        }
+    }
+
+    fn places(&self) -> Places {
+        let mut places = Places::default();
+        for mount in &self.planned {
+            let Some(name) = mount.destination.strip_prefix("/dev/").filter(|name| !name.contains('/')) else {
+                continue;
+            };
+            match mount.what {
+                What::Bind { file: true, .. } => places.files.push(c(name)),
+                _ => places.directories.push(c(name)),
+            }
+        }
+        if self.terminal {
+            places.files.push(c("console"));
+        }
+        places
+    }
+
+    fn write_bind(&self, mount: &Planned, tree: Slot, idmap: Option<(bool, Slot)>, writer: &mut Writer) {
+        if let Some((recursive, userns)) = idmap {
+            writer.plan.keeper(Op::IdmapMount { mount: tree, userns, recursive });
+        }
+        mount.write_attributes(tree, self.propagation, &mut |writer, op| writer.plan.keeper(op), writer);
+    }
+
+    /// A read-only folder with a place for each hierarchy in which the container has a group.
+    fn write_cgroup_folder(
+        &self,
+        mount: &Planned,
+        root: (u32, u32),
+        views: &mut Vec<Slot>,
+        writer: &mut Writer,
+    ) -> Slot {
+        let out = writer.slot("the folder of cgroup hierarchies");
+        let attributes = mount.options.for_new_mount() & !RDONLY;
+        let options: TextsBuf = [c"mode=755", c"size=64k"].into_iter().collect();
+        writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: options.as_texts(), attributes, out });
+        let (uid, gid) = root;
+        for (name, controllers) in &self.views {
+            writer.plan.keeper(Op::MakeDirectory { dir: out, name: &c(name), mode: 0o755, uid, gid });
+            for link in controllers.as_texts().iter().filter(|link| link.to_bytes() != name.as_bytes()) {
+                writer.plan.keeper(Op::MakeSymlink { dir: out, name: link, target: &c(name), uid, gid });
+            }
+        }
+        let (clear, propagation, recursive) = (0, 0, false);
+        writer.plan.keeper(Op::SetMountAttributes { mount: out, set: RDONLY, clear, propagation, recursive });
+        if self.cgroup_maker == Maker::Keeper {
+            *views = self.new_views(mount, &mut |writer, op| writer.plan.keeper(op), writer);
+        }
+        out
+    }
+
+    fn new_views(&self, mount: &Planned, put: Put<'_>, writer: &mut Writer) -> Vec<Slot> {
+        let attributes = mount.options.for_new_mount();
+        self.views
+            .iter()
+            .map(|(name, controllers)| {
+                let out = writer.slot(format!("the cgroup hierarchy {name}"));
+                put(writer, Op::NewMount { fstype: c"cgroup", options: controllers.as_texts(), attributes, out });
+                out
+            })
+            .collect()
+    }
+
+    fn attach_views(&self, mount: &Planned, made: &[Slot], writer: &mut Writer) {
+        let made = match self.cgroup_maker {
+            Maker::Keeper => made.to_vec(),
+            _ => self.new_views(mount, &mut |writer, op| writer.plan.child(op), writer),
+        };
+        for ((name, _), slot) in self.views.iter().zip(made) {
+            let path = c(&format!("{}/{name}", mount.destination));
+            writer.plan.child(Op::Attach { mount: slot, path: &path, file: false, strict: true });
+        }
+    }
+}
+
+/// Appends to the keeper's or to the child's list.
+type Put<'f> = &'f mut dyn FnMut(&mut Writer, Op<'_>);
+
+impl Planned {
+    /// Bits and propagation of a mount that exists.
+    fn write_attributes(&self, mount: Slot, default_propagation: u64, put: Put<'_>, writer: &mut Writer) {
+        let own = self.options.own;
+        self.write_propagation(mount, default_propagation, put, writer);
+        if !own.is_empty() {
+            let (set, clear, propagation, recursive) = (own.set, own.clear, 0, false);
+            put(writer, Op::SetMountAttributes { mount, set, clear, propagation, recursive });
+        }
+        let all = self.options.all;
+        if !all.is_empty() {
+            let (set, clear, propagation, recursive) = (all.set, all.clear, 0, true);
+            put(writer, Op::SetMountAttributes { mount, set, clear, propagation, recursive });
+        }
+    }
+
+    fn write_propagation(&self, mount: Slot, default: u64, put: Put<'_>, writer: &mut Writer) {
+        let mut write = |propagation: u64, recursive: bool| {
+            put(writer, Op::SetMountAttributes { mount, set: 0, clear: 0, propagation, recursive });
+        };
+        if self.options.propagation.is_empty() && default != 0 {
+            write(default, true);
+        }
+        self.options.propagation.iter().for_each(|&(kind, recursive)| write(kind, recursive));
+    }
+}
+
+/// A new file system, made by whoever `mount` says.
+fn new_mount(mount: &Planned, writer: &mut Writer) -> Slot {
+    let What::New { fstype, source, maker } = &mount.what else {
+        // Everything else has got its slot from the keeper.
+        return crate::plan::FIRST_OPENED;
+    };
+    let out = writer.slot(format!("{} for {}", fstype.to_string_lossy(), mount.destination));
+    let mut options = TextsBuf::default();
+    mount.options.data.iter().for_each(|(_, word)| options.push(word));
+    if let Some(source) = source {
+        options.push(source);
+    }
+    let attributes = mount.options.for_new_mount();
+    let op = Op::NewMount { fstype, options: options.as_texts(), attributes, out };
+    if *maker == Maker::Keeper {
+        writer.plan.keeper(op)
+    } else {
+        writer.plan.child(op)
+    }
+    out
+}
+
+fn default_dev() -> Options {
+    let mut options = Options::default();
+    options.own.set = NOSUID | NOEXEC;
+    options
+}
+
+fn view(view: &View) -> (String, TextsBuf) {
+    let controllers: Vec<CString> = view.controllers.iter().map(|name| c(name)).collect();
+    (view.name.clone(), controllers.iter().map(CString::as_c_str).collect())
+}
+
+/// `linux.rootfsPropagation` as an MS_ flag.
+pub(super) fn root_propagation(spec: &Spec<'_>) -> Result<u64> {
+    match spec.linux.rootfs_propagation.as_deref() {
+        None | Some("" | "private" | "rprivate") => Ok(PRIVATE),
+        Some("slave" | "rslave") => Ok(libc::MS_SLAVE),
+        Some("shared" | "rshared") => Ok(libc::MS_SHARED),
+        Some("unbindable" | "runbindable") => Ok(libc::MS_UNBINDABLE),
+        Some(other) => Err(Error::spec("linux.rootfsPropagation", format!("{other:?} is no kind of propagation"))),
+    }
+}
+
+/// Mounts that the host makes below a source reach the container only if the specification wants that.
+fn propagation_of_binds(spec: &Spec<'_>) -> Result<u64> {
+    let wanted = root_propagation(spec)?;
+    Ok(if wanted == libc::MS_SLAVE || wanted == libc::MS_SHARED { libc::MS_SLAVE } else { PRIVATE })
+}

@@ -1,0 +1,246 @@
+//! The root file system: an overlay of layers, or the directory of a bundle.
+//!
+//! With a user namespace the layers are shown through idmaps, so that what is on the disk belongs to root. A bundle
+//! is taken as it is: whoever made it has given its files the owners that the mappings ask for.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use crate::host::{Host, OVERLAY_BY_DESCRIPTOR};
+use crate::plan::{Op, Slot, TextsBuf, as_slots, pack_slots};
+use crate::spec::{Spec, Text};
+use crate::sys;
+
+use super::error::{Error, Result};
+use super::opened::{Opened, Writer, clone_tree, open};
+use super::options::{NODEV, NOSUID, PRIVATE, RDONLY};
+use super::paths::{c, place};
+use super::start::{File, Rootfs as Layers, Start, Upper};
+
+/// Devices come from /dev alone; a node in an image is just a file.
+const ATTRIBUTES: u64 = NODEV;
+
+/// Opened, not yet mounted.
+#[derive(Debug)]
+pub(super) struct Rootfs<'a> {
+    base: Base,
+    readonly: bool,
+    files: &'a [File<'a>],
+}
+
+#[derive(Debug)]
+enum Base {
+    Overlay {
+        lowers: Vec<Slot>,
+        upper: Changes,
+        volatile: bool,
+    },
+    /// One layer and nothing over it: overlayfs wants at least two.
+    Layer(Slot),
+    Bundle(Slot),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Changes {
+    None,
+    Directory(Slot),
+    Memory(Option<u64>),
+}
+
+impl<'a> Rootfs<'a> {
+    pub fn open(spec: &Spec<'_>, start: &'a Start<'a>, host: &Host, opened: &mut Opened) -> Result<Self> {
+        let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
+        match &start.rootfs {
+            Some(layers) => {
+                let base = open_layers(layers, host, opened)?;
+                check_files(&layers.files)?;
+                Ok(Self { base, readonly, files: &layers.files })
+            }
+            None => Ok(Self { base: open_bundle(spec, start, host, opened)?, readonly, files: &[] }),
+        }
+    }
+
+    /// Whether binds show their owners through the container's idmap: a bundle's maker decides mount by mount.
+    pub fn is_layered(&self) -> bool {
+        !matches!(self.base, Base::Bundle(_))
+    }
+
+    /// Whether the mount is made read-only once all is in place. Without an upper it is from the start.
+    pub fn becomes_readonly(&self) -> bool {
+        let changes = matches!(self.base, Base::Bundle(_))
+            || matches!(self.base, Base::Overlay { upper: Changes::Directory(_) | Changes::Memory(_), .. });
+        self.readonly && changes
+    }
+
+    /// The keeper's part: the slot of the detached root.
+    pub fn write(&self, userns: Option<Slot>, root: (u32, u32), writer: &mut Writer) -> Slot {
+        match &self.base {
+            Base::Overlay { lowers, upper, volatile } => {
+                lowers.iter().for_each(|&lower| idmap(lower, userns, writer));
+                let upper = write_upper(*upper, userns, root, writer);
+                write_overlay(lowers, upper, *volatile, root, writer)
+            }
+            Base::Layer(layer) => {
+                idmap(*layer, userns, writer);
+                set(*layer, ATTRIBUTES | RDONLY, false, writer);
+                *layer
+            }
+            Base::Bundle(tree) => {
+                set(*tree, ATTRIBUTES, true, writer);
+                *tree
+            }
+        }
+    }
+
+    /// The container's own files, in a small tmpfs; the keeper's part. Returns slot, path and owner of each.
+    pub fn write_files(&self, covered: &[String], root: (u32, u32), writer: &mut Writer) -> Vec<(Slot, CString)> {
+        let files: Vec<&File<'_>> =
+            self.files.iter().filter(|file| !covered.iter().any(|path| **path == *file.path)).collect();
+        if files.is_empty() {
+            return Vec::new();
+        }
+        let folder = writer.slot("the container's own files");
+        let options = [c("mode=755"), c(&format!("size={}", room_for(&files)))];
+        let options: TextsBuf = options.iter().map(CString::as_c_str).collect();
+        let attributes = NODEV | NOSUID;
+        writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: options.as_texts(), attributes, out: folder });
+        files.iter().enumerate().map(|(index, file)| write_file(index, file, folder, root, writer)).collect()
+    }
+}
+
+fn write_file(index: usize, file: &File<'_>, folder: Slot, root: (u32, u32), writer: &mut Writer) -> (Slot, CString) {
+    let base = file.path.rsplit('/').next().unwrap_or_default();
+    let name = c(&format!("{index}-{base}"));
+    let (mode, (uid, gid)) = (file.mode, root);
+    writer.plan.keeper(Op::MakeFile { dir: folder, name: &name, content: file.content.as_bytes(), mode, uid, gid });
+    let out = writer.slot(format!("the file {}", file.path));
+    writer.plan.keeper(Op::CloneTree { dir: folder, path: &name, recursive: false, out });
+    (out, file.path.to_c_string())
+}
+
+/// Enough for the files and some growth; the container's root may write to them.
+fn room_for(files: &[&File<'_>]) -> usize {
+    const PAGE: usize = 4096;
+    let used: usize = files.iter().map(|file| file.content.len().div_ceil(PAGE) * PAGE).sum();
+    2 * used + 256 * PAGE
+}
+
+fn check_files(files: &[File<'_>]) -> Result<()> {
+    for (index, file) in files.iter().enumerate() {
+        let field = format!("start.rootfs.files[{index}]");
+        if place(&file.path, &format!("{field}.path"))? != *file.path {
+            return Err(Error::spec(format!("{field}.path"), format!("{} is not plain", file.path)));
+        }
+        if file.mode & !0o7777 != 0 {
+            return Err(Error::spec(format!("{field}.mode"), format!("{:o} is no mode", file.mode)));
+        }
+    }
+    Ok(())
+}
+
+/// A directory as a layer: a detached clone, because overlayfs takes no mounts of another mount namespace than that
+/// of whoever mounts it, and the keeper has its own.
+fn open_layer(path: &str, field: &str, detached: bool) -> Result<OwnedFd> {
+    let place = open(path, libc::O_PATH | libc::O_DIRECTORY).map_err(|failure| failure.at(field, path))?;
+    if detached { clone_tree(&place, false).map_err(|failure| failure.at(field, path)) } else { Ok(place) }
+}
+
+fn open_layers(layers: &Layers<'_>, host: &Host, opened: &mut Opened) -> Result<Base> {
+    host.check_kernel(OVERLAY_BY_DESCRIPTOR, "a root file system of layers")?;
+    let single = layers.lowers.len() == 1 && layers.upper.is_none();
+    let detached = host.privileged;
+    let mut lowers = Vec::with_capacity(layers.lowers.len());
+    for (index, path) in layers.lowers.iter().enumerate() {
+        let layer = open_layer(path, &format!("start.rootfs.lowers[{index}]"), detached)?;
+        lowers.push(opened.add(layer, format!("the layer {path}")));
+    }
+    let upper = match &layers.upper {
+        None if single => return Ok(Base::Layer(lowers[0])),
+        None => Changes::None,
+        Some(Upper::Tmpfs { size }) => Changes::Memory(*size),
+        Some(Upper::Directory(path)) => Changes::Directory(open_upper(path, detached, opened)?),
+    };
+    Ok(Base::Overlay { lowers, upper, volatile: layers.volatile })
+}
+
+fn open_upper(path: &Text<'_>, detached: bool, opened: &mut Opened) -> Result<Slot> {
+    const FIELD: &str = "start.rootfs.upper.directory";
+    let upper = open_layer(path, FIELD, detached)?;
+    for name in [c"upper", c"work"] {
+        let found = sys::stat_at(upper.as_raw_fd(), name);
+        if !found.is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR) {
+            return Err(Error::spec(FIELD, format!("{path} has no directory {}", name.to_string_lossy())));
+        }
+    }
+    Ok(opened.add(upper, format!("the upper directory {path}")))
+}
+
+fn open_bundle(spec: &Spec<'_>, start: &Start<'_>, host: &Host, opened: &mut Opened) -> Result<Base> {
+    const FIELD: &str = "root.path";
+    let Some(root) = &spec.root else { return Err(Error::spec("root", "missing")) };
+    let path = match (root.path.starts_with('/'), &start.bundle) {
+        _ if root.path.is_empty() => return Err(Error::spec(FIELD, "empty")),
+        (true, _) => root.path.to_string(),
+        (false, Some(bundle)) => format!("{bundle}/{}", root.path),
+        (false, None) => return Err(Error::spec(FIELD, "relative, and there is no bundle that it is relative to")),
+    };
+    // A link could be turned while the container is made.
+    let place = open(&path, libc::O_PATH | libc::O_NOFOLLOW).map_err(|failure| failure.at(FIELD, &path))?;
+    match sys::stat_at(place.as_raw_fd(), c"").map(|stat| stat.st_mode & libc::S_IFMT) {
+        Ok(libc::S_IFDIR) => {}
+        Ok(libc::S_IFLNK) => return Err(Error::spec(FIELD, format!("{path} is a symbolic link"))),
+        _ => return Err(Error::spec(FIELD, format!("{path} is not a directory"))),
+    }
+    let tree =
+        if host.privileged { clone_tree(&place, true).map_err(|failure| failure.at(FIELD, &path))? } else { place };
+    Ok(Base::Bundle(opened.add(tree, format!("the root file system {path}"))))
+}
+
+fn idmap(mount: Slot, userns: Option<Slot>, writer: &mut Writer) {
+    if let Some(userns) = userns {
+        writer.plan.keeper(Op::IdmapMount { mount, userns, recursive: false });
+    }
+}
+
+fn set(mount: Slot, set: u64, recursive: bool, writer: &mut Writer) {
+    // A clone is a peer of what it was cloned from: without this, mounts would spread to the host.
+    writer.plan.keeper(Op::SetMountAttributes { mount, set, clear: 0, propagation: PRIVATE, recursive });
+}
+
+fn write_upper(changes: Changes, userns: Option<Slot>, root: (u32, u32), writer: &mut Writer) -> Option<Slot> {
+    match changes {
+        Changes::None => None,
+        Changes::Directory(upper) => {
+            idmap(upper, userns, writer);
+            Some(upper)
+        }
+        Changes::Memory(size) => {
+            let out = writer.slot("the upper directory in memory");
+            let mut options: TextsBuf = [c"mode=700"].into_iter().collect();
+            if let Some(size) = size {
+                options.push(&c(&format!("size={size}")));
+            }
+            writer.plan.keeper(Op::NewMount {
+                fstype: c"tmpfs",
+                options: options.as_texts(),
+                attributes: NODEV | NOSUID,
+                out,
+            });
+            for name in [c"upper", c"work"] {
+                let (uid, gid) = root;
+                writer.plan.keeper(Op::MakeDirectory { dir: out, name, mode: 0o755, uid, gid });
+            }
+            Some(out)
+        }
+    }
+}
+
+fn write_overlay(lowers: &[Slot], upper: Option<Slot>, volatile: bool, root: (u32, u32), writer: &mut Writer) -> Slot {
+    let out = writer.slot("the root file system");
+    let packed = pack_slots(lowers);
+    let attributes = if upper.is_none() { ATTRIBUTES | RDONLY } else { ATTRIBUTES };
+    let (uid, gid) = root;
+    let lowers = as_slots(&packed);
+    writer.plan.keeper(Op::NewOverlay { lowers, upper, volatile, attributes, uid, gid, out });
+    out
+}

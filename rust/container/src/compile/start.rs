@@ -1,0 +1,116 @@
+//! What a start needs that the OCI specification has no place for.
+
+use serde::Deserialize;
+
+use crate::spec::{Text, nullable_list};
+
+use super::error::{Error, Result, parse};
+
+/// The start document.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start<'a> {
+    /// The container's id, 64 hexadecimal digits.
+    #[serde(borrow)]
+    pub id: Text<'a>,
+    /// Made of layers; if absent the specification's `root.path` is the root file system.
+    #[serde(borrow, default)]
+    pub rootfs: Option<Rootfs<'a>>,
+    /// Absolute directory that `root.path` is relative to.
+    #[serde(borrow, default)]
+    pub bundle: Option<Text<'a>>,
+    /// PID 1 is ours: it reaps and forwards signals.
+    #[serde(default)]
+    pub init: bool,
+}
+
+/// A root file system made of layers.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rootfs<'a> {
+    /// Absolute directories, topmost first.
+    #[serde(borrow)]
+    pub lowers: Vec<Text<'a>>,
+    /// What takes the changes; none: read-only.
+    #[serde(borrow, default)]
+    pub upper: Option<Upper<'a>>,
+    /// Changes need not survive a crash of the machine.
+    #[serde(default)]
+    pub volatile: bool,
+    /// Files of this container alone.
+    #[serde(borrow, default, deserialize_with = "nullable_list")]
+    pub files: Vec<File<'a>>,
+}
+
+/// What takes the changes.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Upper<'a> {
+    /// Absolute directory that holds `upper` and `work`.
+    #[serde(borrow)]
+    Directory(Text<'a>),
+    /// Memory.
+    Tmpfs {
+        /// Bytes; half the memory if absent.
+        #[serde(default)]
+        size: Option<u64>,
+    },
+}
+
+/// A file that is bound over its path, owned by the container's root.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File<'a> {
+    /// Where.
+    #[serde(borrow)]
+    pub path: Text<'a>,
+    /// All of it.
+    #[serde(borrow)]
+    pub content: Text<'a>,
+    /// Permissions.
+    pub mode: u32,
+}
+
+/// Most layers of one container: that many descriptors travel in one message beside all others.
+pub(super) const MAX_LOWERS: usize = 200;
+
+impl<'a> Start<'a> {
+    /// Reads and checks the document.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self> {
+        let start: Self = parse(bytes, "start")?;
+        start.check()?;
+        Ok(start)
+    }
+
+    fn check(&self) -> Result<()> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        if self.id.is_empty() || self.id.len() > 64 || !self.id.bytes().all(plain) {
+            return Err(Error::spec("start.id", "1 to 64 letters, digits, - and _ are an id"));
+        }
+        if self.bundle.as_ref().is_some_and(|bundle| !bundle.starts_with('/')) {
+            return Err(Error::spec("start.bundle", "not an absolute path"));
+        }
+        self.rootfs.as_ref().map_or(Ok(()), Rootfs::check)
+    }
+}
+
+impl Rootfs<'_> {
+    fn check(&self) -> Result<()> {
+        if self.lowers.is_empty() {
+            return Err(Error::spec("start.rootfs.lowers", "no layers"));
+        }
+        if self.lowers.len() > MAX_LOWERS {
+            let message = format!("{} layers, at most {MAX_LOWERS} are possible", self.lowers.len());
+            return Err(Error::spec("start.rootfs.lowers", message));
+        }
+        if let Some(index) = self.lowers.iter().position(|lower| !lower.starts_with('/')) {
+            return Err(Error::spec(format!("start.rootfs.lowers[{index}]"), "not an absolute path"));
+        }
+        match &self.upper {
+            Some(Upper::Directory(path)) if !path.starts_with('/') => {
+                Err(Error::spec("start.rootfs.upper.directory", "not an absolute path"))
+            }
+            _ => Ok(()),
+        }
+    }
+}

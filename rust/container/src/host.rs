@@ -1,0 +1,143 @@
+//! What this machine has: kernel, rights, cgroup hierarchies.
+//!
+//! Looked up once a process. A plan is compiled against it, so that the executor has no branches on it.
+
+mod cgroups;
+mod mounts;
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use crate::compile::{Error, Result};
+
+pub use cgroups::{Cgroups, Hierarchy, Layout};
+pub use mounts::MountTable;
+
+use mounts::{IDMAPPED, NOT_IDMAPPED, find_devtmpfs, mounted_below};
+
+/// Linux's version, as far as features depend on it.
+pub type Version = (u32, u32);
+
+/// mount_setattr(2) of propagation and idmaps, openat2(2), clone3(2), the new mount API: all are there since.
+pub const OLDEST_KERNEL: Version = (5, 19);
+/// Layers are given to overlayfs one by one (`lowerdir+`), so that their number is not limited by the length of a text.
+pub const OVERLAY_BY_DESCRIPTOR: Version = (6, 7);
+
+/// This machine.
+#[derive(Debug)]
+pub struct Host {
+    /// The kernel's version.
+    pub kernel: Version,
+    /// The same as the kernel prints it.
+    pub release: String,
+    /// Whether this process may make mounts and namespaces with the host's rights.
+    pub privileged: bool,
+    /// Capabilities that this process may use: no container without a user namespace of its own gets more.
+    pub capabilities: u64,
+    /// The mounted cgroup hierarchies.
+    pub cgroups: Cgroups,
+    /// Whether memory limits can cover swap.
+    pub swap_accounting: bool,
+    /// Device number of /dev's file system, whose kind statfs(2) does not tell from a tmpfs.
+    pub devtmpfs: Option<u64>,
+    /// What is mounted where.
+    pub mounts: MountTable,
+}
+
+/// CAP_SYS_ADMIN.
+const SYS_ADMIN: u64 = 1 << 21;
+
+impl Host {
+    /// Looks at this machine.
+    pub fn probe() -> Result<Self> {
+        let release = read("/proc/sys/kernel/osrelease")?.trim().to_owned();
+        let kernel = parse_version(&release)
+            .ok_or_else(|| Error::host("", format!("the kernel calls itself {release}, which is no version")))?;
+        let mountinfo = read("/proc/self/mountinfo")?;
+        let cgroups = Cgroups::read(&mountinfo);
+        let devtmpfs = find_devtmpfs(&mountinfo);
+        let capabilities = parse_capabilities(&read("/proc/self/status")?);
+        let swap_accounting = swap_accounting(&cgroups);
+        let privileged = capabilities & SYS_ADMIN != 0;
+        Ok(Self {
+            kernel,
+            release,
+            privileged,
+            capabilities,
+            cgroups,
+            swap_accounting,
+            devtmpfs,
+            mounts: MountTable::default(),
+        })
+    }
+
+    /// Whether the file system at an open place (its statfs(2) `magic` is known) can be shown through an idmap.
+    pub(crate) fn can_idmap(&self, place: &OwnedFd, magic: i64) -> bool {
+        let device = || crate::sys::stat_at(place.as_raw_fd(), c"").ok().map(|stat| stat.st_dev);
+        !NOT_IDMAPPED.contains(&magic) && (self.devtmpfs.is_none() || self.devtmpfs != device())
+    }
+
+    /// The same for all that is mounted below it in this mount namespace; false if nothing is.
+    pub(crate) fn can_idmap_below(&self, place: &OwnedFd) -> bool {
+        let Ok(path) = std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd())) else { return false };
+        let path = path.to_string_lossy();
+        self.mounts.with(|mountinfo| {
+            let kinds: Vec<&str> = mounted_below(mountinfo, &path).collect();
+            !kinds.is_empty() && kinds.iter().all(|kind| IDMAPPED.contains(kind))
+        })
+    }
+
+    /// Refuses a kernel that lacks what every container needs.
+    pub(crate) fn check_kernel(&self, needed: Version, what: &str) -> Result<()> {
+        if self.kernel >= needed {
+            return Ok(());
+        }
+        let (major, minor) = needed;
+        let message = format!("{what} needs Linux {major}.{minor}, this is {}", self.release);
+        Err(Error::host("", message).hint("a newer kernel is the only way"))
+    }
+}
+
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| Error::host("", format!("{path}: {error}")).hint("pyrt needs /proc"))
+}
+
+fn parse_version(release: &str) -> Option<Version> {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn parse_capabilities(status: &str) -> u64 {
+    let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    permitted.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn swap_accounting(cgroups: &Cgroups) -> bool {
+    match cgroups.v1.iter().find(|hierarchy| hierarchy.controls("memory")) {
+        Some(memory) => {
+            let file = CString::new(format!("{}/memory.memsw.limit_in_bytes", memory.mount)).unwrap_or_default();
+            crate::sys::openat(libc::AT_FDCWD, &file, libc::O_PATH, 0).map(crate::sys::close).is_ok()
+        }
+        // Version 2 has memory.swap.max wherever the kernel has swap.
+        None => cgroups.v2.is_some() && std::path::Path::new("/proc/swaps").exists(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_whatever_a_distribution_appends() {
+        assert_eq!(parse_version("6.18.44-fc-v769"), Some((6, 18)));
+        assert_eq!(parse_version("5.10.0-34-amd64"), Some((5, 10)));
+        assert_eq!(parse_version("6.1+"), Some((6, 1)));
+        assert_eq!(parse_version("unknown"), None);
+    }
+
+    #[test]
+    fn capabilities_are_read() {
+        assert_eq!(parse_capabilities("Name:\tx\nCapPrm:\t000001ffffffffff\n"), (1 << 41) - 1);
+        assert_eq!(parse_capabilities(""), 0);
+    }
+}

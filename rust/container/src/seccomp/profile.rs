@@ -1,0 +1,241 @@
+//! The JSON of `linux.seccomp` (OCI runtime specification 1.2, config-linux.md), checked and in numbers.
+
+use serde::Deserialize;
+
+use super::{Error, abi};
+
+/// What to do with a call: a SECCOMP_RET_ value of linux/seccomp.h, data included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Action(pub u32);
+
+impl Action {
+    /// Ends the process.
+    pub const KILL_PROCESS: Self = Self(0x8000_0000);
+    /// The call is not there.
+    pub const ENOSYS: Self = Self(0x0005_0000 | libc::ENOSYS as u32);
+
+    /// Whether a call may happen all the same: allowed, logged, or left to a tracer.
+    pub fn lets_pass(self) -> bool {
+        matches!(self.0 & 0xFFFF_0000, 0x7FFF_0000 | 0x7FFC_0000 | 0x7FF0_0000)
+    }
+}
+
+/// How an argument is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Comparison {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    /// Equal in the bits of this mask; the value has no others.
+    MaskedEqual(u64),
+}
+
+/// One comparison of one argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Condition {
+    pub argument: u32,
+    pub comparison: Comparison,
+    pub value: u64,
+}
+
+/// Calls, what must all hold of their arguments, and what is then done.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub names: Vec<String>,
+    pub conditions: Vec<Condition>,
+    pub action: Action,
+}
+
+/// A whole profile.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub default: Action,
+    /// ABIs listed, of those that there are tables for.
+    pub listed: Vec<abi::Abi>,
+    pub flags: u64,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawProfile {
+    default_action: String,
+    default_errno_ret: Option<u32>,
+    architectures: Option<Vec<String>>,
+    flags: Option<Vec<String>>,
+    listener_path: Option<String>,
+    listener_metadata: Option<String>,
+    syscalls: Option<Vec<RawRule>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawRule {
+    names: Vec<String>,
+    action: String,
+    errno_ret: Option<u32>,
+    args: Option<Vec<RawCondition>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawCondition {
+    index: u32,
+    value: u64,
+    #[serde(default)]
+    value_two: u64,
+    op: String,
+}
+
+fn refused<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Refused { field: field.into(), problem: problem.into() })
+}
+
+/// Reads and checks a profile.
+pub fn parse(json: &[u8]) -> Result<Profile, Error> {
+    let raw: RawProfile = serde_json::from_slice(json).map_err(|error| Error::Malformed(error.to_string()))?;
+    for (field, text) in [("listenerPath", &raw.listener_path), ("listenerMetadata", &raw.listener_metadata)] {
+        if text.as_ref().is_some_and(|text| !text.is_empty()) {
+            return refused(format!("linux.seccomp.{field}"), "system calls can't be handed to a listener");
+        }
+    }
+    let default =
+        action(&raw.default_action, raw.default_errno_ret, "linux.seccomp", "defaultAction", "defaultErrnoRet")?;
+    let mut rules = Vec::new();
+    for (index, rule) in raw.syscalls.unwrap_or_default().into_iter().enumerate() {
+        read_rule(rule, &format!("linux.seccomp.syscalls[{index}]"), default, &mut rules)?;
+    }
+    Ok(Profile { default, listed: architectures(raw.architectures)?, flags: flags(raw.flags)?, rules })
+}
+
+/// EPERM: what a refusal says if the profile does not.
+const EPERM: u32 = libc::EPERM as u32;
+/// MAX_ERRNO of the kernel; it lowers what is above.
+const MAX_ERRNO: u32 = 4095;
+
+fn action(name: &str, errno: Option<u32>, at: &str, name_field: &str, errno_field: &str) -> Result<Action, Error> {
+    let plain = match name {
+        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => 0x0000_0000,
+        "SCMP_ACT_KILL_PROCESS" => Action::KILL_PROCESS.0,
+        "SCMP_ACT_TRAP" => 0x0003_0000,
+        "SCMP_ACT_LOG" => 0x7FFC_0000,
+        "SCMP_ACT_ALLOW" => 0x7FFF_0000,
+        "SCMP_ACT_ERRNO" if errno.unwrap_or(EPERM) <= MAX_ERRNO => {
+            return Ok(Action(0x0005_0000 | errno.unwrap_or(EPERM)));
+        }
+        "SCMP_ACT_TRACE" if errno.unwrap_or(EPERM) <= 0xFFFF => {
+            return Ok(Action(0x7FF0_0000 | errno.unwrap_or(EPERM)));
+        }
+        "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE" => return refused(format!("{at}.{errno_field}"), "too large"),
+        "SCMP_ACT_NOTIFY" => {
+            return refused(format!("{at}.{name_field}"), "SCMP_ACT_NOTIFY needs a listener, which is not supported");
+        }
+        _ => return refused(format!("{at}.{name_field}"), format!("{name:?} is not an action")),
+    };
+    match errno {
+        Some(_) => refused(format!("{at}.{errno_field}"), format!("{name} returns no error number")),
+        None => Ok(Action(plain)),
+    }
+}
+
+fn read_rule(raw: RawRule, at: &str, default: Action, rules: &mut Vec<Rule>) -> Result<(), Error> {
+    let action = action(&raw.action, raw.errno_ret, at, "action", "errnoRet")?;
+    if default.lets_pass() && !action.lets_pass() {
+        // A call that is to be stopped and has no number here would pass by the default.
+        if let Some(name) = raw.names.iter().find(|name| !abi::is_known(name)) {
+            return refused(format!("{at}.names"), format!("{name:?} is not a system call of Linux 6.18"));
+        }
+    }
+    let mut conditions = Vec::new();
+    for (index, condition) in raw.args.unwrap_or_default().into_iter().enumerate() {
+        conditions.push(read_condition(&condition, &format!("{at}.args[{index}]"))?);
+    }
+    let seen = conditions.iter().fold(0u32, |seen, condition: &Condition| seen | 1 << condition.argument);
+    if seen.count_ones() as usize == conditions.len() {
+        rules.push(Rule { names: raw.names, conditions, action });
+    } else {
+        rules.extend(conditions.into_iter().map(|one| Rule {
+            names: raw.names.clone(),
+            conditions: vec![one],
+            action,
+        }));
+    }
+    Ok(())
+}
+
+fn read_condition(raw: &RawCondition, at: &str) -> Result<Condition, Error> {
+    if raw.index > 5 {
+        return refused(format!("{at}.index"), "a system call has the arguments 0 to 5");
+    }
+    let comparison = match raw.op.as_str() {
+        "SCMP_CMP_EQ" => Comparison::Equal,
+        "SCMP_CMP_NE" => Comparison::NotEqual,
+        "SCMP_CMP_LT" => Comparison::Less,
+        "SCMP_CMP_LE" => Comparison::LessOrEqual,
+        "SCMP_CMP_GT" => Comparison::Greater,
+        "SCMP_CMP_GE" => Comparison::GreaterOrEqual,
+        // The specification has the mask in `value`; libseccomp ignores bits of the other outside of it.
+        "SCMP_CMP_MASKED_EQ" => {
+            let value = raw.value_two & raw.value;
+            return Ok(Condition { argument: raw.index, comparison: Comparison::MaskedEqual(raw.value), value });
+        }
+        other => return refused(format!("{at}.op"), format!("{other:?} is not a comparison")),
+    };
+    Ok(Condition { argument: raw.index, comparison, value: raw.value })
+}
+
+/// What the specification lists: those without a table here are of machines that this is not, or denied.
+const FOREIGN: [&str; 18] = [
+    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_LOONGARCH64",
+    "SCMP_ARCH_M68K",
+    "SCMP_ARCH_SH",
+];
+
+fn architectures(names: Option<Vec<String>>) -> Result<Vec<abi::Abi>, Error> {
+    let mut listed = Vec::new();
+    for (index, name) in names.unwrap_or_default().iter().enumerate() {
+        match name.as_str() {
+            "SCMP_ARCH_X86_64" => listed.push(abi::Abi::X86_64),
+            "SCMP_ARCH_X86" => listed.push(abi::Abi::X86),
+            "SCMP_ARCH_X32" => listed.push(abi::Abi::X32),
+            "SCMP_ARCH_AARCH64" => listed.push(abi::Abi::Aarch64),
+            foreign if FOREIGN.contains(&foreign) => {}
+            _ => return refused(format!("linux.seccomp.architectures[{index}]"), format!("{name:?} is not one")),
+        }
+    }
+    Ok(listed)
+}
+
+fn flags(names: Option<Vec<String>>) -> Result<u64, Error> {
+    let mut flags = 0;
+    for (index, name) in names.unwrap_or_default().iter().enumerate() {
+        flags |= match name.as_str() {
+            "SECCOMP_FILTER_FLAG_TSYNC" => 1 << 0,
+            "SECCOMP_FILTER_FLAG_LOG" => 1 << 1,
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 1 << 2,
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => {
+                return refused(format!("linux.seccomp.flags[{index}]"), format!("{name} is for listeners"));
+            }
+            _ => return refused(format!("linux.seccomp.flags[{index}]"), format!("{name:?} is not a flag")),
+        };
+    }
+    Ok(flags)
+}

@@ -1,0 +1,49 @@
+"""A native client, a server of its own for each test, and terminals."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.desk import Desk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def client_program() -> Path:
+    """The static program, as the build has left it."""
+    candidates = (
+        os.environ.get("PYRT_COMMAND", ""),
+        ROOT / "build/wheel/scripts/pyrt",
+        ROOT / "target/x86_64-unknown-linux-gnu/release/pyrt-init",
+        shutil.which("pyrt") or "",
+    )
+    for candidate in candidates:
+        if candidate and Path(candidate).exists():
+            return Path(candidate)
+    pytest.fail("the native client is not built: make build")
+
+
+@pytest.fixture
+def desk(client_program: Path) -> Iterator[Desk]:
+    """A user's place: runtime folder, state folder, working directory, and the server that the client starts there."""
+    folder = Path(tempfile.mkdtemp(prefix="pyrt-desk-"))
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent / "stand_in.py"}" "$@"\n')
+    python.chmod(0o755)
+    desk = Desk(client_program, folder, python)
+    try:
+        yield desk
+    finally:
+        desk.close()
+        shutil.rmtree(folder)

@@ -1,0 +1,88 @@
+"""What every test can ask for: folders of its own, the leak oracle, and images that other people's tools made."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyrt import _native
+from tests import ward
+from tests.foreign import (  # noqa: F401  fixtures, by their names
+    buildah_image,
+    busybox,
+    busybox_rootfs,
+    debian,
+    debian_tar,
+    docker_archive,
+    docker_saved,
+    five_layers,
+    platforms,
+    private_registry,
+    registry,
+    registry_storage,
+    windows_only,
+    zstd_layers,
+)
+from tests.leakcheck import Oracle, State, processes
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Enters the ward, with the terminal's descriptors in their places for what its init may have to say."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend_global_capture(in_=True)
+    ward.enter()
+    if capture is not None:
+        capture.resume_global_capture()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without root, tests that need it are skipped, but never in CI."""
+    if os.geteuid() == 0:
+        return
+    if "CI" in os.environ:
+        raise pytest.UsageError("CI has to run the tests as root: those marked `root` may not be skipped")
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_outlives_its_test(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """What needs root starts something: such a test runs under the whole oracle; every other one ends its processes."""
+    if request.node.get_closest_marker("root"):
+        request.getfixturevalue("leakcheck")
+        yield
+    else:
+        nowhere = tmp_path_factory.getbasetemp()
+        oracle = Oracle(State(nowhere, nowhere, nowhere), kinds=[processes], patience=5)
+        yield
+        oracle.check()
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
+    """Empty folders, which everything that pyrt starts in this test uses."""
+    folders = State(tmp_path / "root", tmp_path / "run", tmp_path / "tmp")
+    for name, folder in zip(("PYRT_ROOT", "PYRT_RUN", "TMPDIR"), folders, strict=True):
+        folder.mkdir(mode=0o700)
+        monkeypatch.setenv(name, str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folders.temporary))
+    return folders
+
+
+@pytest.fixture
+def leakcheck(state: State) -> Iterator[Oracle]:
+    """Nothing may be left when the test is over; see `tests.leakcheck`."""
+    # What is looked up once a process stays open for its life: the roots of the cgroup hierarchies.
+    _native.host()
+    oracle = Oracle(state)
+    yield oracle
+    oracle.check()

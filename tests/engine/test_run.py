@@ -1,0 +1,200 @@
+"""`run`: output, exit code and verdict are right, and nothing is left, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from pyrt.engine.events import ContainerCreated, ContainerExited, ContainerFailed, ContainerRemoved, ContainerStarted
+from pyrt.engine.results import Verdict
+from pyrt.errors import (
+    CommandNotFound,
+    EngineError,
+    ImageNotFound,
+    NameInUse,
+    UsageError,
+)
+from pyrt.runtime.options import Limits
+
+if TYPE_CHECKING:
+    from pyrt.engine.engine import Engine
+    from pyrt.engine.events import AnyEvent
+
+pytestmark = pytest.mark.root
+
+
+async def told(engine: Engine, since: int = 0) -> list[AnyEvent]:
+    """All events after ``since``, once the janitor has nothing more to do."""
+    await engine.settled()
+    return [event async for event in engine.events(since, follow=False)]
+
+
+async def test_output_input_and_exit_code(engine: Engine) -> None:
+    done = await engine.run("host", ["sh", "-c", "cat; echo to stderr >&2; exit 7"], stdin=b"what goes in\n")
+    assert (done.stdout, done.stderr) == (b"what goes in\n", b"to stderr\n")
+    assert (done.exit_code, done.verdict, done.signal) == (7, Verdict.EXITED, None)
+    assert 0 < done.duration < 60
+    assert done.lost_output == 0
+
+
+async def test_its_life_is_told_in_order_and_nothing_is_recorded_afterwards(engine: Engine) -> None:
+    done = await engine.run("host", ["true"], name="box")
+    events = await told(engine)
+    assert [type(event) for event in events] == [
+        ContainerCreated,
+        ContainerStarted,
+        ContainerExited,
+        ContainerRemoved,
+    ]
+    assert {getattr(event, "container", None) for event in events} == {done.id}
+    assert [event.seq for event in events] == [1, 2, 3, 4]
+    assert events == sorted(events, key=lambda event: event.time)
+    assert engine.containers() == []
+    assert engine.journal.leases() == {}
+    assert os.listdir(engine.layout.containers) == []
+
+
+async def test_without_input_it_is_at_the_end_of_its_input(engine: Engine) -> None:
+    assert (await engine.run("host", ["cat"])).stdout == b""
+
+
+async def test_a_reader_that_wants_less_than_it_is_given_is_no_error(engine: Engine) -> None:
+    done = await engine.run("host", ["head", "-c", "3"], stdin=b"x" * 1_000_000)
+    assert (done.stdout, done.exit_code) == (b"xxx", 0)
+
+
+async def test_much_output_on_both_streams(engine: Engine) -> None:
+    script = "head -c 3000000 /dev/zero & head -c 2000000 /dev/zero >&2; wait"
+    done = await engine.run("host", ["sh", "-c", script])
+    assert (done.stdout, done.stderr) == (bytes(3_000_000), bytes(2_000_000))
+
+
+async def test_more_output_than_is_kept_is_counted_and_holds_nobody_up(engine: Engine) -> None:
+    done = await engine.run("host", ["head", "-c", "3000000", "/dev/zero"], max_output=1000)
+    assert len(done.stdout) == 1000
+    assert done.lost_output == 2_999_000
+    assert done.exit_code == 0
+
+
+async def test_a_time_limit_ends_it_and_says_so(engine: Engine) -> None:
+    done = await engine.run("host", ["sh", "-c", "echo begun; exec sleep 1000"], limits=Limits(time=0.2))
+    assert done.verdict is Verdict.TIMED_OUT
+    assert (done.exit_code, done.signal, done.stdout) == (137, signal.SIGKILL, b"begun\n")
+
+
+async def test_a_time_limit_that_does_not_fire_is_not_told(engine: Engine) -> None:
+    done = await engine.run("host", ["true"], limits=Limits(time=60))
+    assert done.verdict is Verdict.EXITED
+
+
+async def test_a_signal_that_nobody_sent_from_outside_is_told_as_such(engine: Engine) -> None:
+    # Not as PID 1 itself, which has no default action: the shell's child, and the shell says how that ended.
+    done = await engine.run("host", ["sh", "-c", "sh -c 'kill -SEGV $$'; exit $?"])
+    assert done.exit_code == 128 + signal.SIGSEGV
+
+
+@pytest.mark.parametrize("delay", [0, 0.001, 0.003, 0.01, 0.1])
+async def test_cancelled_at_any_moment_it_leaves_nothing(engine: Engine, delay: float) -> None:
+    with trio.move_on_after(delay) as scope:
+        await engine.run("host", ["sleep", "1000"])
+    assert scope.cancelled_caught
+    assert not engine.live
+    events = await told(engine)
+    assert engine.containers() == []
+    if any(isinstance(event, ContainerStarted) for event in events):
+        ended = next(event for event in events if isinstance(event, ContainerExited))
+        assert (ended.verdict, ended.cause) == (Verdict.KILLED, "cancelled")
+
+
+async def test_what_ignores_signals_is_killed_too(engine: Engine) -> None:
+    with trio.move_on_after(0.2):
+        await engine.run("host", ["sh", "-c", "trap '' TERM INT HUP; while :; do sleep 1000; done"])
+    await told(engine)
+    assert engine.containers() == []
+
+
+async def test_what_is_not_there_is_named(engine: Engine) -> None:
+    with pytest.raises(CommandNotFound):
+        await engine.run("host", ["/no/such/command"])
+    events = await told(engine)
+    assert [type(event) for event in events] == [ContainerCreated, ContainerFailed, ContainerRemoved]
+    assert engine.containers() == []
+    assert engine.journal.leases() == {}
+
+
+@pytest.mark.parametrize(
+    ("image", "command", "options", "error"),
+    [
+        ("no/such/image", ["true"], {}, ImageNotFound),
+        ("host", "true", {}, UsageError),
+        ("host", ["true"], {"no_such_option": 1}, UsageError),
+        ("host", ["true"], {"name": "not a name"}, UsageError),
+        ("host", ["true"], {"user": "nobody-has-this-name"}, UsageError),
+    ],
+)
+async def test_bad_input_leaves_no_trace(
+    engine: Engine, image: str, command: list[str], options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await engine.run(image, command, **options)
+    await engine.settled()
+    assert engine.containers() == []
+    assert engine.journal.leases() == {}
+
+
+async def test_a_name_is_used_once_at_a_time(engine: Engine) -> None:
+    async with engine.open_container("host", ["cat"], name="box"):
+        with pytest.raises(NameInUse):
+            await engine.run("host", ["true"], name="box")
+    await engine.settled()
+    await engine.run("host", ["true"], name="box")
+
+
+async def test_many_at_once(engine: Engine) -> None:
+    seen: dict[int, bytes] = {}
+
+    async def one(number: int) -> None:
+        done = await engine.run("host", ["sh", "-c", f"echo {number}"])
+        seen[number] = done.stdout
+
+    async with trio.open_nursery() as nursery:
+        for number in range(60):
+            nursery.start_soon(one, number)
+    assert seen == {number: b"%d\n" % number for number in range(60)}
+    events = await told(engine)
+    assert len(events) == 4 * 60
+    assert [event.seq for event in events] == list(range(1, 241))
+
+
+async def test_an_error_of_the_caller_s_is_not_wrapped(opened: object, engine: Engine) -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with opened():  # type: ignore[operator]
+            raise KeyError("mine")
+
+
+async def test_an_engine_that_is_closed_says_so(opened: object) -> None:
+    async with opened() as engine:  # type: ignore[operator]
+        pass
+    with pytest.raises(EngineError, match="closed"):
+        await engine.run("host", ["true"])
+
+
+async def test_closing_kills_what_runs(opened: object) -> None:
+    async with opened() as engine:  # type: ignore[operator]
+        container = await engine.start("host", engine_options(["sleep", "1000"]), cause="test")
+        pid = container.pid
+    assert container.status is not None
+    assert container.status.verdict is Verdict.KILLED
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    container.close_streams()
+
+
+def engine_options(command: list[str]) -> object:
+    from pyrt.runtime.options import make_options
+
+    return make_options(command)

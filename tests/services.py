@@ -1,0 +1,123 @@
+"""Other people's daemons, each with folders and an address of its own: docker-registry and dockerd."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.leakcheck import resident
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# dockerd, cold, on a busy machine of two cores.
+PATIENCE = 60.0
+# Whatever TMPDIR says while a test runs: a socket's path has room for 104 bytes.
+SHORT = "/tmp"
+
+
+class Unavailable(Exception):
+    """The daemon can't be had on this machine, and why."""
+
+
+class Registry(NamedTuple):
+    """A registry that is being served."""
+
+    address: str
+    credentials: tuple[str, str] | None
+
+
+@contextmanager
+def serving(storage: Path, *, credentials: tuple[str, str] | None = None) -> Iterator[Registry]:
+    """docker-registry 2.8 on a free port of 127.0.0.1, over `storage`."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="registry-", dir=SHORT)))
+        configuration = folder / "config.yml"
+        configuration.write_text(_configuration(storage, folder, credentials))
+        server = stack.enter_context(_running(["docker-registry", "serve", str(configuration)], folder / "log"))
+        address = _wait_for(server, folder / "log", lambda log: re.search(r"listening on (127\.0\.0\.1:\d+)", log))
+        yield Registry(address[1], credentials)
+
+
+def _configuration(storage: Path, folder: Path, credentials: tuple[str, str] | None) -> str:
+    lines = [
+        "version: 0.1",
+        "log: {level: info, accesslog: {disabled: true}}",
+        f"storage: {{filesystem: {{rootdirectory: {storage}}}, maintenance: {{uploadpurging: {{enabled: false}}}}}}",
+        "http: {addr: '127.0.0.1:0', secret: not-a-secret}",
+    ]
+    if credentials is not None:
+        name, password = credentials
+        hashed = subprocess.run(["htpasswd", "-Bbn", name, password], capture_output=True, text=True, check=True)
+        (folder / "htpasswd").write_text(hashed.stdout)
+        lines.append(f"auth: {{htpasswd: {{realm: test, path: {folder / 'htpasswd'}}}}}")
+    return "\n".join(lines)
+
+
+@contextmanager
+def docker_daemon() -> Iterator[Callable[..., str]]:
+    """Docker's daemon, in folders of its own and without a network; yields its command line.
+
+    Raises:
+        Unavailable: it is not installed or does not start.
+    """
+    if shutil.which("dockerd") is None:
+        raise Unavailable("dockerd is not installed")
+    with tempfile.TemporaryDirectory(prefix="dockerd-", dir=SHORT) as name:
+        folder = Path(name)
+        socket = f"unix://{folder / 'socket'}"
+        command = [
+            *("dockerd", "--host", socket, "--pidfile", str(folder / "pid")),
+            *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "--storage-driver=vfs"),
+            *("--bridge=none", "--iptables=false", "--ip6tables=false"),
+        ]
+
+        def docker(*words: str | Path) -> str:
+            # The classic builder: BuildKit's client is a package of its own.
+            environment = {"DOCKER_BUILDKIT": "0", "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": name}
+            line = ["docker", "--host", socket, *map(str, words)]
+            done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise RuntimeError(f"docker {words[0]}: {done.stderr}")
+            return done.stdout
+
+        with _running(command, folder / "log") as server:
+            try:
+                _wait_for(server, folder / "log", lambda log: re.search("API listen on", log))
+            except RuntimeError as error:
+                raise Unavailable(f"dockerd does not start here: {error}") from error
+            yield docker
+
+
+@contextmanager
+def _running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    resident(process.pid)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def _wait_for(
+    process: subprocess.Popen[bytes], log: Path, ready: Callable[[str], re.Match[str] | None]
+) -> re.Match[str]:
+    """Looks at the log until it says that the daemon serves."""
+    deadline = time.monotonic() + PATIENCE
+    text = ""
+    while time.monotonic() < deadline:
+        text = log.read_text(errors="replace")
+        if match := ready(text):
+            return match
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    raise RuntimeError(f"{process.args!r} does not serve:\n{text[-2000:]}")
