@@ -7,11 +7,12 @@ import os
 import pty
 import select
 import signal
-import socket
+import socket as socket_module
 import struct
 import subprocess
 import termios
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,9 +79,9 @@ class Desk:
         shell.expect("bash>")
         return shell
 
-    def connect(self) -> socket.socket:
+    def connect(self) -> socket_module.socket:
         """A connection to the server, without the client's manners."""
-        connection = socket.socket(socket.AF_UNIX)
+        connection = socket_module.socket(socket_module.AF_UNIX)
         connection.settimeout(PATIENCE)
         connection.connect(str(self.socket))
         return connection
@@ -106,8 +107,7 @@ class Desk:
             if process and _is_locked(lock):
                 os.kill(process, signal.SIGCONT)
                 os.kill(process, signal.SIGTERM)
-                eventually(lambda lock=lock: not _is_locked(lock))
-                eventually(lambda process=process: not is_alive(process))
+                eventually(partial(_has_ended, process, lock))
         if self.run_folder.exists():
             assert not list(self.run_folder.glob("*.sock"))
             # Files to lock are kept: to remove one is to have somebody lock what nobody else will find.
@@ -133,6 +133,10 @@ def is_alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def _has_ended(process: int, lock: Path) -> bool:
+    return not _is_locked(lock) and not is_alive(process)
 
 
 def _is_locked(path: Path) -> bool:
