@@ -10,18 +10,19 @@ import json
 import os
 import platform
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import trio
 
 
 @dataclass
 class Case:
-    """One thing to measure. ``sample()`` runs it once and returns milliseconds by figure name."""
+    """One thing to measure. ``sample()`` runs it once and gives milliseconds by figure name."""
 
     name: str
-    sample: Callable[[], dict[str, float]]
+    sample: Callable[[], Awaitable[dict[str, float]]]
     note: str = ""
     figures: dict[str, list[float]] = field(default_factory=dict)
     failure: str = ""
@@ -32,15 +33,15 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def interleave(cases: Sequence[Case], samples: int, gap: float = 0.0, warmup: int = 3) -> None:
+async def interleave(cases: Sequence[Case], samples: int, gap: float = 0.0, warmup: int = 3) -> None:
     """Takes ``samples`` of each case in turn, ``gap`` seconds of quiet before each; a case that fails drops out."""
     for turn in range(warmup + samples):
         for case in cases:
             if case.failure:
                 continue
-            time.sleep(gap)
+            await trio.sleep(gap)
             try:
-                figures = case.sample()
+                figures = await case.sample()
             except Exception as error:  # A peer that can't run here is a row that says so, not the end of the bench.
                 case.failure = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 continue
@@ -77,7 +78,7 @@ def machine() -> dict[str, object]:
     }
 
 
-def write(path: Path, results: dict[str, Sequence[Case]]) -> None:
+def write(path: Path, results: Mapping[str, Sequence[Case]]) -> None:
     """All samples as JSON, with the machine."""
     document = {
         "machine": machine(),

@@ -28,7 +28,7 @@ from tests.foreign import (  # noqa: F401  fixtures, by their names
     windows_only,
     zstd_layers,
 )
-from tests.leakcheck import Oracle, State
+from tests.leakcheck import Oracle, State, processes
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,10 +53,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _root_means_leakcheck(request: pytest.FixtureRequest) -> None:
-    """What needs root starts something: such a test runs under the leak oracle, whatever else it asks for."""
+def _nothing_outlives_its_test(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """What needs root starts something: such a test runs under the whole oracle; every other one ends its processes."""
     if request.node.get_closest_marker("root"):
         request.getfixturevalue("leakcheck")
+        yield
+    else:
+        nowhere = tmp_path_factory.getbasetemp()
+        oracle = Oracle(State(nowhere, nowhere, nowhere), kinds=[processes], patience=5)
+        yield
+        oracle.check()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -52,6 +52,9 @@ class State(NamedTuple):
     temporary: Path
 
 
+Kind = Callable[[State], Findings]
+
+
 class Leaks(AssertionError):
     """Something is left behind; the message lists it."""
 
@@ -59,9 +62,10 @@ class Leaks(AssertionError):
 class Oracle:
     """Compares the world now with the world when it was made."""
 
-    def __init__(self, state: State, *, patience: float = 10.0) -> None:
+    def __init__(self, state: State, *, patience: float = 10.0, kinds: Sequence[Kind] | None = None) -> None:
         self._state = state
         self._patience = patience
+        self._kinds = (*KINDS, self._cgroups) if kinds is None else kinds
         self._ids: set[str] = set()
         self._before = self._look()
 
@@ -89,23 +93,34 @@ class Oracle:
 
     def _look(self) -> Snapshot:
         found: Snapshot = {}
-        for kind in KINDS:
+        for kind in self._kinds:
             found.update(((kind.__name__, key), text) for key, text in kind(self._state))
-        found.update(((cgroups.__name__, key), text) for key, text in cgroups(self._state, self._ids))
         return found
+
+    def _cgroups(self, state: State) -> Findings:
+        return cgroups(state, self._ids)
 
 
 def processes(_state: State) -> Findings:
-    """Everything below the run's init, running, stopped or a zombie."""
+    """Everything below the run's init, running, stopped or a zombie; Python's own helpers end with the interpreter."""
     below = {pid for guest in _residents for pid in ward.descendants(guest)} | _residents
     for pid in ward.descendants(ward.init()) - below:
         text = _read(Path(f"/proc/{pid}/stat"))
         if text is None:
             continue
         name, _, rest = text.partition("(")[2].rpartition(")")
+        if b"multiprocessing." in _command(pid):
+            continue
         fields = rest.split()
         state, started = fields[0], fields[19]
         yield (pid, started), f"{'zombie' if state == 'Z' else 'process'} {pid} ({name}), child of {fields[1]}"
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def mounts(state: State) -> Findings:
@@ -228,7 +243,7 @@ def _read(path: Path) -> str | None:
         return None
 
 
-KINDS: tuple[Callable[[State], Findings], ...] = (
+KINDS: Sequence[Kind] = (
     processes,
     mounts,
     links,

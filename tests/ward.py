@@ -8,9 +8,11 @@ them: a container's mount that leaks back shows.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+import time
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
@@ -83,10 +85,20 @@ def _watch(child: int) -> int:
         if pid == child:
             break
     code = os.waitstatus_to_exitcode(status)
-    left = _end_all(descendants(os.getpid()))
+    left = _end_all(_stragglers())
     if left:
         os.write(2, f"{len(left)} processes outlived the tests and were killed: {', '.join(left)}\n".encode())
     return (128 - code if code < 0 else code) or (1 if left else 0)
+
+
+def _stragglers() -> set[int]:
+    """What is still there when those that end with the run (Python's resource tracker) have had a second to do so."""
+    deadline = time.monotonic() + 1
+    while (left := descendants(os.getpid())) and time.monotonic() < deadline:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+        time.sleep(0.01)
+    return left
 
 
 def _end_all(pids: set[int]) -> list[str]:

@@ -37,7 +37,12 @@ def insert(journal: Journal, name: str, **fields: object) -> Record:
 
 def tell(journal: Journal, count: int, name: str = "n") -> None:
     """``count`` events in one transaction."""
-    journal.apply(lambda transaction: [transaction.emit(created(new_record(name))) for _ in range(count)])
+
+    def change(transaction: Transaction) -> None:
+        for _ in range(count):
+            transaction.emit(created(new_record(name)))
+
+    journal.apply(change)
 
 
 def run_through(journal: Journal, record: Record) -> Record:

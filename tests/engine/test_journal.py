@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,8 +116,15 @@ def test_a_container_that_runs_is_not_forgotten(journal: Journal) -> None:
     assert journal.get("box") == record
 
 
+def lease_all(journal: Journal, count: int) -> list[int]:
+    def change(transaction: Transaction) -> list[int]:
+        return [transaction.lease(f"c{number}") for number in range(count)]
+
+    return journal.apply(change)
+
+
 def test_leases_are_whole_ranges_that_nobody_shares(journal: Journal) -> None:
-    bases = journal.apply(lambda transaction: [transaction.lease(f"c{number}") for number in range(500)])
+    bases = lease_all(journal, 500)
     assert len(set(bases)) == 500
     assert all((base - LEASE_FIRST) % LEASE_SIZE == 0 for base in bases)
     assert LEASE_FIRST == 0x7000_0000
@@ -125,10 +133,10 @@ def test_leases_are_whole_ranges_that_nobody_shares(journal: Journal) -> None:
 
 
 def test_when_all_ranges_are_leased_the_error_says_so_and_one_that_is_given_back_is_used(journal: Journal) -> None:
-    bases = journal.apply(lambda transaction: [transaction.lease("c") for _ in range(LEASE_COUNT)])
+    bases = lease_all(journal, LEASE_COUNT)
     with pytest.raises(EngineError, match="ranges of user ids"):
         journal.apply(lambda transaction: transaction.lease("d"))
-    journal.apply(lambda transaction: transaction.release(new_record("x", id="c", id_base=bases[7])))
+    journal.apply(lambda transaction: transaction.release(new_record("x", id="c7", id_base=bases[7])))
     assert journal.apply(lambda transaction: transaction.lease("d")) == bases[7]
 
 
@@ -210,13 +218,17 @@ def test_a_writer_that_waits_is_told_that_it_is_busy(journal: Journal, path: Pat
 
 def test_the_timing_of_the_last_start_is_kept_beside_the_record(journal: Journal) -> None:
     record = insert(journal, "box")
-    timing = Timing((Mark("engine", "plan", 5), Mark("child", "Exec", 900)))
+    timing = Timing((Mark("engine", "plan", 5),), (("keeper", "Clone"), ("child", "Exec")), (0, 900))
     assert journal.timing(record.id) == Timing()
     record = journal.apply(lambda transaction: transaction.move(record, Verb.START))
-    record = journal.apply(lambda transaction: transaction.move(record, Verb.STARTED, timing=timing))
-    journal.apply(lambda transaction: transaction.move(record, Verb.EXIT))
+    record = journal.apply(lambda transaction: transaction.move(record, Verb.STARTED))
+    journal.apply(lambda transaction: transaction.keep_timing(record, timing))
+    record = journal.apply(lambda transaction: transaction.move(record, Verb.EXIT))
     assert journal.timing(record.id) == timing
+    assert timing.marks == (Mark("engine", "plan", 5), Mark("child", "Exec", 900))
     assert timing.total == 900
+    journal.apply(lambda transaction: transaction.delete(transaction.move(record, Verb.REMOVE)))
+    assert journal.timing(record.id) == Timing()
 
 
 def test_a_checkpoint_loses_nothing(journal: Journal, path: Path) -> None:
@@ -257,49 +269,54 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         Journal(tmp_path / "missing" / "journal.db")
 
 
-def _write_many(path: Path, name: str, count: int) -> None:
-    journal = Journal(path)
-    written = 0
-    while written < count:
-        try:
-            tell(journal, 1, name)
-            written += 1
-        except Busy:
-            os.sched_yield()
-    journal.close()
+IMPORTS = """
+import os, sys
+from pyrt.engine.journal import Busy, Journal
+from tests.engine.journals import insert, tell
+"""
+
+
+def in_process(code: str, *arguments: object) -> subprocess.Popen[bytes]:
+    """Another Python that runs ``code`` with what a writer needs."""
+    return subprocess.Popen([sys.executable, "-c", IMPORTS + code, *map(str, arguments)])
+
+
+WRITE_MANY = """
+journal, left = Journal(sys.argv[1]), int(sys.argv[2])
+while left:
+    try:
+        tell(journal, 1)
+        left -= 1
+    except Busy:
+        os.sched_yield()
+"""
+
+WRITE_FOR_EVER = """
+journal = Journal(sys.argv[1])
+while True:
+    try:
+        insert(journal, os.urandom(8).hex())
+    except Busy:
+        os.sched_yield()
+"""
 
 
 def test_many_processes_write_without_a_hole(path: Path) -> None:
     Journal(path).close()
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_many, args=(path, f"w{number}", 50)) for number in range(3)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-        assert writer.exitcode == 0
+    writers = [in_process(WRITE_MANY, path, 50) for _ in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
     journal = Journal(path)
-    events = journal.events_after(0, 999)
-    assert [event.seq for event in events] == list(range(1, 151))
+    assert [event.seq for event in journal.events_after(0, 999)] == list(range(1, 151))
     journal.close()
 
 
-def _write_for_ever(path: Path) -> None:
-    journal = Journal(path)
-    print(flush=True)
-    while True:
-        insert(journal, os.urandom(8).hex())
-
-
 def test_a_killed_writer_leaves_whole_transitions(path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    writer = context.Process(target=_write_for_ever, args=(path,))
-    writer.start()
     journal = Journal(path)
-    while journal.span()[1] < 20:
-        os.sched_yield()
-    writer.kill()
-    writer.join()
+    with in_process(WRITE_FOR_EVER, path) as writer:
+        while journal.span()[1] < 20:
+            assert writer.poll() is None
+            os.sched_yield()
+        writer.kill()
     assert len(journal.records()) == len(journal.events_after(0, 10_000_000)) >= 20
     tell(journal, 1)
     journal.close()

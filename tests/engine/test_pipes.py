@@ -26,7 +26,7 @@ async def pipe() -> AsyncIterator[tuple[Reader, Writer]]:
 
 async def test_only_our_ends_do_not_block() -> None:
     stdio = Stdio()
-    ours = [Writer(stdio.stdin), Reader(stdio.stdout), Reader(stdio.stderr)]
+    ours: list[Reader | Writer] = [Writer(stdio.stdin), Reader(stdio.stdout), Reader(stdio.stderr)]
     assert [os.get_blocking(descriptor) for descriptor in stdio.theirs] == [True] * 3
     assert [os.get_blocking(end.fileno()) for end in ours] == [False] * 3
     assert not any(os.get_inheritable(descriptor) for descriptor in stdio.theirs)

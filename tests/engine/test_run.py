@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.root
 
 async def told(engine: Engine, since: int = 0) -> list[AnyEvent]:
     """All events after ``since``, once the janitor has nothing more to do."""
-    await engine.janitor.settled()
+    await engine.settled()
     return [event async for event in engine.events(since, follow=False)]
 
 
@@ -137,11 +137,11 @@ async def test_what_is_not_there_is_named(engine: Engine) -> None:
     ],
 )
 async def test_bad_input_leaves_no_trace(
-    engine: Engine, image: str, command: list[str], options: dict[str, object], error: type[Exception]
+    engine: Engine, image: str, command: list[str], options: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         await engine.run(image, command, **options)
-    await engine.janitor.settled()
+    await engine.settled()
     assert engine.containers() == []
     assert engine.journal.leases() == {}
 
@@ -150,7 +150,7 @@ async def test_a_name_is_used_once_at_a_time(engine: Engine) -> None:
     async with engine.open_container("host", ["cat"], name="box"):
         with pytest.raises(NameInUse):
             await engine.run("host", ["true"], name="box")
-    await engine.janitor.settled()
+    await engine.settled()
     await engine.run("host", ["true"], name="box")
 
 

@@ -18,6 +18,7 @@ LIFE = [
     (State.RUNNING, Verb.STOP, State.STOPPING),
     (State.STOPPING, Verb.EXIT, State.EXITED),
     (State.RUNNING, Verb.EXIT, State.EXITED),
+    (State.RUNNING, Verb.VANISH, State.REMOVING),
     (State.EXITED, Verb.AWAIT_RESTART, State.RESTARTING),
     (State.RESTARTING, Verb.START, State.STARTING),
     (State.EXITED, Verb.START, State.STARTING),

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import tests.images.making  # noqa: F401
 from pyrt.images.store import Store
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BASE = tar_of({"base": b"b" * 5000})
 TOP = tar_of({"top": b"t" * 5000})
-_TRACED = frozenset({"posix", "fcntl"})
+_TRACED = frozenset({"posix", "fcntl", "pyrt._native"})
 
 
 def add_image(store: Store) -> None:

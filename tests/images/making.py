@@ -11,7 +11,6 @@ import tarfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import tests.images.native_stand_in  # noqa: F401
 from pyrt.images.composing import compose_manifest
 from pyrt.images.manifest import OCI_MANIFEST
 from pyrt.images.reference import Reference

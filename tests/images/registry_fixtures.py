@@ -18,7 +18,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import MappingProxyType
@@ -68,6 +68,8 @@ class Enemy:
         self.url = f"{scheme}://{self.address}"
         self.seen: list[Seen] = []
         self.over = threading.Event()
+        self.connections: list[socket.socket] = []
+        self._server = server
         self._answers: dict[str, list[Answer]] = {"/v2/": [Reply()]}
         self._lock = threading.Lock()
 
@@ -88,6 +90,15 @@ class Enemy:
             self.on(f"/v2/{repository}/manifests/{name}", Reply(body=image.manifest, headers=headers))
         for blob in (image.config, *image.layers):
             self.on(f"/v2/{repository}/blobs/{sha256(blob)}", ranged(blob))
+
+    def stop(self) -> None:
+        """Listen no more, and hang up."""
+        self.over.set()
+        self._server.shutdown()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._server.server_close()
 
     def answer(self, seen: Seen) -> Reply:
         with self._lock:
@@ -164,8 +175,8 @@ def describe(media_type: str, blob: bytes) -> dict[str, Any]:
 
 
 @contextmanager
-def enemy_at(host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None) -> Iterator[Enemy]:
-    """An enemy that listens on a free port, for as long as the block runs."""
+def enemy_at(host: str = "127.0.0.1", *, port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Enemy]:
+    """An enemy that listens on a port (0: a free one), for as long as the block runs."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -197,10 +208,15 @@ def enemy_at(host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None) -> I
         daemon_threads = False
         block_on_close = True
 
+        def get_request(self) -> tuple[socket.socket, Any]:
+            connection, address = super().get_request()
+            enemy.connections.append(connection)
+            return connection, address
+
         def handle_error(self, request: Any, client_address: Any) -> None:
             pass  # A client that hangs up in mid-answer is what half of the tests are about.
 
-    server = Server((host, 0), Handler)
+    server = Server((host, port), Handler)
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     enemy = Enemy(server, "https" if tls else "http", host)
@@ -209,10 +225,8 @@ def enemy_at(host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None) -> I
     try:
         yield enemy
     finally:
-        enemy.over.set()
-        server.shutdown()
+        enemy.stop()
         thread.join()
-        server.server_close()
 
 
 @pytest.fixture(name="enemy")

@@ -58,7 +58,7 @@ class TestLoad:
         layout: Layout = request.getfixturevalue(fixture)
         (image,) = load(store, layout.path)
         assert_same(image, config_of_layout(layout))
-        assert image.id == manifest_of(layout)["config"]["digest"]  # type: ignore[index]
+        assert image.id == manifest_of(layout)["config"]["digest"]
         assert image.names == (f"localhost/oci:{layout.tag}",)
         assert_sound(store)
         assert debris(store.root) == []

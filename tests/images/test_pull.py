@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -407,6 +408,10 @@ async def test_a_pull_may_be_cancelled_while_bytes_come(puller: Puller, enemy: E
 
         nursery.start_soon(run)
         await arrived.wait()
+        # What has come is written behind the download's back: there must be something that can be resumed.
+        with trio.fail_after(20):
+            while not any(os.path.getsize(path) for path in puller.debris() if os.path.isfile(path)):  # noqa: ASYNC110, ASYNC240
+                await trio.sleep(0.001)
         nursery.cancel_scope.cancel()
     assert not puller.store.list()
     enemy.on(layer_path(image), ranged(image.layers[0]))
@@ -419,6 +424,10 @@ async def test_a_pull_may_be_cancelled_at_any_checkpoint(puller: Puller, enemy: 
     """Cancelled at its first, second, third ... wait, it leaves no image, no thread and no locked layer."""
     image = build(layer("a", b"A"), layer("b", b"B"))
     enemy.offer("app", "1", image)
+    enemy.offer("app", "other", build(layer("c", b"C")))
+    await puller(f"{enemy.address}/app:other")
+    puller.store.prune(all=True)
+    before = descriptors()
     for deadline in range(1, 2000):
         await _cancelled_after(deadline, puller, f"{enemy.address}/app:1")
         if puller.store.list():
@@ -427,6 +436,16 @@ async def test_a_pull_may_be_cancelled_at_any_checkpoint(puller: Puller, enemy: 
         pytest.fail("it never came to an end")
     assert files(puller.store.find(f"{enemy.address}/app:1")) == {"a": b"A", "b": b"B"}
     assert not puller.debris()
+    assert descriptors() == before
+
+
+def descriptors() -> list[str]:
+    """What this process has open, but for sockets: those of the server on the other side close when they see fit."""
+    links = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return sorted("pipe" if link.startswith("pipe:") else link for link in links if not link.startswith("socket:"))
 
 
 async def _cancelled_after(waits: int, puller: Puller, name: str) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trio
+import trio.testing
 
 from pyrt.errors import ImageNotFound, InvalidImage, RegistryError, Unauthorized
 from pyrt.images import transport
@@ -67,9 +68,17 @@ class Sink:
 
     def __init__(self) -> None:
         self.content = bytearray()
+        self._grown = trio.Condition()
 
     async def take(self, chunk: bytes) -> None:
         self.content += chunk
+        async with self._grown:
+            self._grown.notify_all()
+
+    async def whole(self, size: int) -> None:
+        async with self._grown:
+            while len(self.content) < size:
+                await self._grown.wait()
 
 
 async def download(enemy: Enemy, environ: dict[str, str], *, offset: int = 0) -> bytes:
@@ -257,6 +266,24 @@ async def test_cuts_without_gain_come_to_an_end(enemy: Enemy, environ: dict[str,
     with pytest.raises(RegistryError, match="was cut"):
         await download(enemy, environ)
     assert len(enemy.asked(BLOB_PATH)) == QUICK.attempts
+
+
+async def test_a_registry_that_is_started_again_is_waited_for(environ: dict[str, str]) -> None:
+    sink = Sink()
+    patient = Patience(attempts=10_000, first_pause=0.001, longest_pause=0.002)
+    with enemy_at() as before:
+        before.on(MANIFEST, Reply(body=CONTENT))
+        endpoint = Endpoint(before.address, "team/app")
+        async with Registry.open(endpoint, Keyring.of(environ), patient) as registry, trio.open_nursery() as nursery:
+            await registry.manifest("1")
+            before.stop()
+            nursery.start_soon(registry.download, sha256(BLOB), len(BLOB), sink.take)
+            await trio.testing.wait_all_tasks_blocked()
+            with enemy_at(port=int(before.port)) as after:
+                after.on(BLOB_PATH, ranged(BLOB))
+                with trio.fail_after(20):
+                    await sink.whole(len(BLOB))
+    assert sink.content == BLOB
 
 
 @pytest.mark.parametrize("claimed", ["bytes 0-262143/262144", "bytes 9-262143/262144", "bytes 5-262143/9", "junk", ""])

@@ -96,6 +96,15 @@ class TestFind:
         assert image.layers[0].endswith(hexes(image.config.diff_ids[0]))
         assert_sound(store)
 
+    def test_an_opaque_root_hides_all_below(self, store: Store) -> None:
+        """A marker at the root of a layer, on which overlayfs does not act."""
+        opaque = tar_of({".wh..wh..opq": b"", "only": b"1"})
+        image = add(store, BASE, opaque, TOP)
+        assert [os.path.exists(f"{layer}/bin/sh") for layer in image.layers] == [False, False]
+        assert os.path.exists(f"{image.layers[1]}/only")
+        with Store.open(store.root) as fresh:
+            assert fresh.find(image.id) == image
+
     def test_an_image_without_layers(self, store: Store) -> None:
         assert add(store, name="empty").layers == ()
 

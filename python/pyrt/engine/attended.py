@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 
 class Output(NamedTuple):
-    """The first bytes of both streams, and how many more there were."""
+    """The first bytes of both streams, how many more there were, and how it ended."""
 
     stdout: bytes
     stderr: bytes
     lost: int
+    status: ExitStatus
 
 
 class Attended:
@@ -81,6 +82,10 @@ class Attended:
         """After a fork, in the child: lets go of the way to its keeper."""
         self._process.forget()
 
+    async def wait_gone(self) -> None:
+        """Waits for the end of its keeper's clean-up: no cgroup and no mount of it is left."""
+        await self._process.gone.wait()
+
     async def wait(self) -> ExitStatus:
         """Waits for its end."""
         await self._process.ended.wait()
@@ -105,10 +110,10 @@ class Attended:
                 await out.run()
             else:
                 nursery.cancel_scope.cancel()
-        await self.wait()
+        status = self._process.status or await self.wait()
         for capture in (out, err):
             capture.drain()
-        return Output(out.value(), err.value(), out.lost + err.lost)
+        return Output(out.value(), err.value(), out.lost + err.lost, status)
 
     def resize(self, rows: int, columns: int) -> None:
         """Gives its terminal another size. Raises UsageError if it has none."""

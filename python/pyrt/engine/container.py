@@ -7,15 +7,12 @@ do to itself.
 from __future__ import annotations
 
 import signal as signals
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 import trio
 
 from pyrt.engine.attended import Attended
 from pyrt.engine.events import ExecExited, ExecStarted
-from pyrt.errors import UsageError
-from pyrt.runtime.options import ExecOptions
 from pyrt.runtime.signals import parse_signal
 
 if TYPE_CHECKING:
@@ -114,16 +111,5 @@ class Container(Attended):
         ``options`` are the fields of ``ExecOptions``. Cancelled, it kills that process. Raises IllegalTransition if the
         container does not run, CommandNotFound and its kin.
         """
-        execution = await self._engine.exec(self.id, exec_options(command, options), wants_stdin=bool(stdin), time=time)
+        execution = await self._engine.exec(self.id, command, wants_stdin=bool(stdin), time=time, **options)
         return await self._engine.complete(execution, stdin, max_output)
-
-
-def exec_options(command: Sequence[str], fields: Mapping[str, Any]) -> ExecOptions:
-    """ExecOptions from what a Python program likes to write; raises UsageError."""
-    values = dict(fields)
-    if isinstance(values.get("env"), Mapping):
-        values["env"] = tuple(values["env"].items())
-    try:
-        return ExecOptions(command=tuple(command), **values)
-    except TypeError as error:
-        raise UsageError(str(error)) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal as signals
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -37,8 +38,13 @@ class ContainerVerbs(ImageVerbs):
         return self.journal.get(container)
 
     def timing(self, container: str) -> Timing:
-        """What the steps of its last start took; empty if it never ran."""
-        return self.journal.timing(self.journal.get(container).id)
+        """What the steps of its last start took; of what is removed at its end only the engine that runs it knows.
+
+        Empty if it never ran.
+        """
+        record = self.journal.get(container)
+        mine = self.live.get(record.id)
+        return mine.timing if mine else self.journal.timing(record.id)
 
     async def kill(self, container: str, signal: int | str = signals.SIGKILL) -> None:
         """Sends PID 1 of a container a signal; does not wait. Raises IllegalTransition if it does not run."""
@@ -54,7 +60,7 @@ class ContainerVerbs(ImageVerbs):
             return await self.wait(record.id)
         record = await self._stopping(record)
         with trio.move_on_after(timeout), suppress(IllegalTransition):
-            await self._signal(record, parse_signal(record.stop_signal), "stop")
+            await self._signal(record, record.stop_signal, "stop")
             return await self._wait_for(record)
         with suppress(IllegalTransition):
             await self._signal(record, signals.SIGKILL, "stop")
@@ -94,7 +100,7 @@ class ContainerVerbs(ImageVerbs):
             except ContainerNotFound:
                 return  # It was to be removed at its end anyway.
         if record.state is not State.REMOVING:
-            record = await self.commit(lambda transaction: transaction.move(record, Verb.REMOVE, owner=self.owner.id))
+            record = await self.commit(partial(self._removing, record))
         self.janitor.discard(record)
         await self.janitor.settled()
 
@@ -103,15 +109,16 @@ class ContainerVerbs(ImageVerbs):
         removed = []
         for record in self.journal.records():
             try:
-                moved = await self.commit(
-                    lambda transaction, record=record: transaction.move(record, Verb.REMOVE, owner=self.owner.id)
-                )
+                moved = await self.commit(partial(self._removing, record))
             except (IllegalTransition, ContainerNotFound):
                 continue
             self.janitor.discard(moved)
             removed.append(record)
         await self.janitor.settled()
         return removed
+
+    def _removing(self, record: Record, transaction: Transaction) -> Record:
+        return transaction.move(record, Verb.REMOVE, owner=self.owner.id)
 
     async def _stopping(self, record: Record) -> Record:
         after = await self.commit(lambda transaction: transaction.move(record, Verb.STOP))

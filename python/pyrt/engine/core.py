@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, TypeVar
+from weakref import WeakSet
 
 import trio
 
@@ -21,7 +23,7 @@ from pyrt.images.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyrt.engine.container import Container
+    from pyrt.engine.container import Container, Execution
     from pyrt.engine.events import Event
     from pyrt.engine.journal import Transaction
     from pyrt.engine.layout import Layout
@@ -43,6 +45,7 @@ class Core:
         self.nursery = nursery
         self.closing = False
         self.live: dict[str, Container] = {}
+        self.executions: set[Execution] = set()
         self.threads = trio.CapacityLimiter(THREADS)
         with ExitStack() as undo:
             self.owner = Owner(layout.owners)
@@ -58,9 +61,11 @@ class Core:
             # Only now: containers are to have the limit that this program was given.
             _raise_descriptor_limit()
             self._parts = undo.pop_all()
+        _open.add(self)
 
     async def close_parts(self) -> None:
         """Ends the spawner and closes everything, in the reverse order."""
+        _open.discard(self)
         self.feed.close()
         await self.spawner.aclose()
         self._parts.close()
@@ -119,8 +124,21 @@ class Core:
         self.closing = True
         self.spawner.forget()
         self.owner.forget()
-        for container in self.live.values():
-            container.forget()
+        for attended in (*self.live.values(), *self.executions):
+            attended.forget()
+
+
+_open: Final[WeakSet[Core]] = WeakSet()
+
+
+def _forget_all() -> None:
+    """A child that the host program forked, with multiprocessing perhaps, is no engine: the parent goes on with it."""
+    for core in [*_open]:
+        core.forget()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def _raise_descriptor_limit() -> None:

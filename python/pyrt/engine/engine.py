@@ -34,24 +34,25 @@ from pyrt.engine.journal import DEFAULT_KEPT, LEASE_FIRST
 from pyrt.engine.layout import Layout
 from pyrt.engine.pipes import Stdio
 from pyrt.engine.process import Process
-from pyrt.engine.recipe import Recipes
+from pyrt.engine.recipe import Recipes, make_exec_options, options_as_json
 from pyrt.engine.record import Record
 from pyrt.engine.results import Completed, Verdict
 from pyrt.engine.spawner import control_pair
 from pyrt.engine.states import State, Verb
-from pyrt.engine.stopwatch import Stopwatch
+from pyrt.engine.stopwatch import Stopwatch, steps_of
 from pyrt.engine.sweeping import sweep_for_ever, take_over
 from pyrt.errors import ContainerError, IllegalTransition, PyrtError, StateError
 from pyrt.runtime.options import make_options
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from pyrt.engine.events import Event
     from pyrt.engine.journal import Transaction
+    from pyrt.engine.recipe import Mould
     from pyrt.engine.results import ExitStatus, Timing
     from pyrt.images.image import Image
-    from pyrt.runtime.options import ExecOptions, Limits, RunOptions
+    from pyrt.runtime.options import Limits, RunOptions
 
 log = logging.getLogger("pyrt.engine")
 
@@ -69,7 +70,6 @@ class Engine(ContainerVerbs):
         super().__init__(layout, nursery, kept_events=kept_events)
         self._recipes = Recipes(layout)
         self._turns = trio.Semaphore(AT_ONCE)
-        self._executions: set[Execution] = set()
 
     # ---- running to the end ----
 
@@ -106,7 +106,7 @@ class Engine(ContainerVerbs):
             id=attended.id,
             stdout=output.stdout,
             stderr=output.stderr,
-            status=await attended.wait(),
+            status=output.status,
             lost_output=output.lost,
             timing=attended.timing,
         )
@@ -145,13 +145,13 @@ class Engine(ContainerVerbs):
         watch = Stopwatch()
         found = self._recipes.image(self.store, image)
         watch.mark("find the image")
-        async with self._turns:
-            self.require_open()
-            name = image if isinstance(image, str) else (image.names or (image.id,))[0]
-            record = await self._create(found, name, options, keep=keep, cause=cause)
-            watch.mark("record")
+        mould = self._recipes.mould(found, options, keep=keep)
+        watch.mark("make the specification")
+        async with self._turn():
+            record = await self._create(found, image, mould, options, keep=keep, cause=cause)
+            watch.mark("record it")
             try:
-                return await self._launch(record, found, options, stdio, wants_stdin, watch, cause)
+                return await self._launch(record, mould, options, stdio, wants_stdin, watch, cause)
             except BaseException as error:
                 failure = self._explained(error)
                 await self._failed(record, failure)
@@ -159,26 +159,45 @@ class Engine(ContainerVerbs):
                     raise
                 raise failure from error
 
-    async def _create(self, found: Image, image: str, options: RunOptions, *, keep: bool, cause: str) -> Record:
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Lets AT_ONCE starts in at a time; without a checkpoint if there is room."""
+        try:
+            self._turns.acquire_nowait()
+        except trio.WouldBlock:
+            await self._turns.acquire()
+        try:
+            self.require_open()
+            yield
+        finally:
+            self._turns.release()
+
+    async def _create(
+        self, found: Image, image: str | Image, mould: Mould, options: RunOptions, *, keep: bool, cause: str
+    ) -> Record:
+        """A record that says what may be left if this process is killed from now on, and a lease of ids."""
         container = secrets.token_hex(32)
         name = names.check(options.name) if options.name else names.generate(container)
-        description = self._recipes.describe(found, options)
+        built = mould.built
 
         def change(transaction: Transaction) -> Record:
             record = Record(
                 id=container,
                 name=name,
-                image=image,
+                image=image if isinstance(image, str) else (image.names or (image.id,))[0],
                 image_id=found.id,
                 owner=self.owner.id,
                 state=State.STARTING,
                 auto_remove=not keep,
+                command=built.command,
                 created=transaction.now,
                 id_base=transaction.lease(container) if options.userns == "auto" else None,
-                **description,
+                labels=built.labels,
+                stop_signal=built.stop_signal,
+                options=options_as_json(options),
             )
             transaction.insert(record)
-            transaction.emit(ContainerCreated(container=container, name=name, image=image, cause=cause))
+            transaction.emit(ContainerCreated(container=container, name=name, image=record.image, cause=cause))
             return record
 
         return await self.commit(change)
@@ -186,7 +205,7 @@ class Engine(ContainerVerbs):
     async def _launch(
         self,
         record: Record,
-        found: Image,
+        mould: Mould,
         options: RunOptions,
         stdio: tuple[int, int, int] | None,
         wants_stdin: bool,
@@ -194,13 +213,13 @@ class Engine(ContainerVerbs):
         cause: str,
     ) -> Container:
         with Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
-            upper = self.layout.make_upper(record.id) if self._recipes.wants_folder(options) else None
-            watch.mark("make the folder")
-            plan = self._recipes.plan(found, options, record.id, record.id_base, upper)
-            watch.mark("make the plan")
-            process, report = await self._execute(plan, ends)
+            if mould.built.upper == "directory":
+                self.layout.make_upper(record.id)
+            watch.mark("make its folder and pipes")
+            documents = mould.fill(record.id, record.id_base)
+            process, report = await self._execute(lambda: self._compile(mould, documents, watch), ends)
             try:
-                timing = watch.timing(plan, report)
+                timing = watch.timing(mould.steps, report)
                 record = await self._started(record, process, timing, cause)
                 ends.use_terminal(process.terminal)
             except BaseException:
@@ -211,26 +230,45 @@ class Engine(ContainerVerbs):
         self.nursery.start_soon(self._supervise, container, options.limits.time)
         return container
 
-    async def _execute(self, plan: _native.Plan, stdio: Stdio) -> tuple[Process, _native.Started]:
+    def _compile(self, mould: Mould, documents: tuple[bytes, bytes], watch: Stopwatch) -> _native.Plan:
+        plan = _native.compile(*documents)
+        mould.steps = mould.steps or steps_of(plan)
+        watch.mark("compile the plan")
+        return plan
+
+    async def _execute(self, compiled: Callable[[], _native.Plan], stdio: Stdio) -> tuple[Process, _native.Started]:
         """Hands a plan to a keeper and waits until its program is executed; raises what went wrong."""
         ours, theirs = control_pair()
         process = Process(ours)
         try:
             with theirs:
-                message, descriptors = plan.start_message(True, theirs.fileno(), *stdio.theirs)
-                await self.spawner.send(message, descriptors)
+                await self._send(compiled(), theirs.fileno(), stdio)
             stdio.sent()
             report = await process.begin()
             if isinstance(report, _native.Failed):
-                raise _native.failure(plan, report)
+                raise _native.failure(compiled(), report)
         except BaseException:
             process.close()
             raise
         return process, report
 
+    async def _send(self, plan: _native.Plan, control: int, stdio: Stdio) -> None:
+        """Sends a plan and lets it go at once, while the message holds what it has opened.
+
+        The last to close a detached mount waits for an RCU grace period, milliseconds: that is to be the keeper.
+        """
+        try:
+            message, descriptors = plan.start_message(True, control, *stdio.theirs)
+            await self.spawner.send(message, descriptors)
+        finally:
+            # An error's traceback would go on holding it.
+            del plan
+
     async def _started(self, record: Record, process: Process, timing: Timing, cause: str) -> Record:
         def change(transaction: Transaction) -> Record:
-            after = transaction.move(record, Verb.STARTED, timing=timing, pid=process.pid, started=process.started)
+            after = transaction.move(record, Verb.STARTED, pid=process.pid, started=process.started)
+            if not record.auto_remove:
+                transaction.keep_timing(record, timing)
             transaction.emit(
                 ContainerStarted(
                     container=record.id, name=record.name, image=record.image, pid=process.pid, cause=cause
@@ -248,7 +286,9 @@ class Engine(ContainerVerbs):
             after = transaction.move(record, Verb.FAIL, error=sentence)
             transaction.release(after)
             transaction.emit(ContainerFailed(container=record.id, name=record.name, image=record.image, error=sentence))
-            return self._settle(transaction, after)
+            if after.auto_remove:
+                return transaction.move(after, Verb.REMOVE)
+            return transaction.own(after, "")
 
         try:
             self._discard(await self.commit(change))
@@ -273,14 +313,20 @@ class Engine(ContainerVerbs):
             final = status
             if status.verdict is Verdict.SIGNALED and transaction.was_asked(container.id, status.signal or 1):
                 final = status.but(verdict=Verdict.KILLED)
-            after = transaction.move(container.record, Verb.EXIT, status=final)
+            verb = Verb.VANISH if container.record.auto_remove else Verb.EXIT
+            owner = container.record.owner if container.record.auto_remove else ""
+            after = transaction.move(container.record, verb, status=final, owner=owner)
             transaction.release(after)
-            about = {"container": after.id, "name": after.name, "image": after.image}
             if final.oom_kills:
-                transaction.emit(ContainerOutOfMemory(**about, kills=final.oom_kills), at=final.finished)
+                transaction.emit(
+                    ContainerOutOfMemory(container=after.id, name=after.name, image=after.image, kills=final.oom_kills),
+                    at=final.finished,
+                )
             transaction.emit(
                 ContainerExited(
-                    **about,
+                    container=after.id,
+                    name=after.name,
+                    image=after.image,
                     verdict=final.verdict,
                     exit_code=final.exit_code,
                     code=final.code,
@@ -289,7 +335,7 @@ class Engine(ContainerVerbs):
                 ),
                 at=final.finished,
             )
-            return self._settle(transaction, after)
+            return after
 
         try:
             container.record = await self.commit(change)
@@ -297,12 +343,6 @@ class Engine(ContainerVerbs):
             # A full disk: whoever waits is told nevertheless, and the next engine records it as lost.
             log.exception("the end of container %s could not be recorded", container.name)
         return container.record.status or status
-
-    def _settle(self, transaction: Transaction, record: Record) -> Record:
-        """The last move of a container that has ended: on to its removal, or nobody's any more."""
-        if record.auto_remove:
-            return transaction.move(record, Verb.REMOVE)
-        return transaction.own(record, "")
 
     def _discard(self, record: Record) -> None:
         if record.state is State.REMOVING:
@@ -313,28 +353,36 @@ class Engine(ContainerVerbs):
     async def exec(
         self,
         container: str,
-        options: ExecOptions,
+        command: Sequence[str],
         *,
         stdio: tuple[int, int, int] | None = None,
         wants_stdin: bool = True,
         time: float | None = None,
+        **options: Any,
     ) -> Execution:
         """Starts another process in a running container, which may be another engine's; see ``start`` for ``stdio``.
 
-        ``time`` is its limit in seconds. Raises IllegalTransition if the container does not run, CommandNotFound
-        and its kin.
+        ``time`` is its limit in seconds, ``options`` are the fields of ``ExecOptions``. Raises IllegalTransition if the
+        container does not run, CommandNotFound and its kin, UsageError.
         """
         self.require_open()
+        asked = make_exec_options(command, **options)
         watch = Stopwatch()
         record = self.journal.get(container)
         image = self._recipes.image(self.store, record.image_id)
-        with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
-            plan = self._recipes.joining_plan(image, record, options, self.layout.folder(record.id), pidfd)
-            process, report = await self._execute(plan, ends)
-            timing = watch.timing(plan, report)
+        with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not asked.tty) as ends:
+            steps: list[tuple[tuple[str, str], ...]] = []
+
+            def compiled() -> _native.Plan:
+                plan = self._recipes.joining_plan(image, record, asked, pidfd)
+                steps.append(steps_of(plan))
+                return plan
+
+            process, report = await self._execute(compiled, ends)
+            timing = watch.timing(steps[0], report)
             ends.use_terminal(process.terminal)
-        execution = Execution(secrets.token_hex(32), record, options.command, process, ends, timing)
-        self._executions.add(execution)
+        execution = Execution(secrets.token_hex(32), record, asked.command, process, ends, timing)
+        self.executions.add(execution)
         self.nursery.start_soon(self._supervise_execution, execution, time)
         return execution
 
@@ -345,7 +393,7 @@ class Engine(ContainerVerbs):
 
         await self._tell_safely(execution.started_event())
         await execution.attend(limit, record)
-        self._executions.discard(execution)
+        self.executions.discard(execution)
 
     async def _tell_safely(self, event: Event) -> None:
         try:
@@ -374,13 +422,15 @@ class Engine(ContainerVerbs):
         """Every step that would make this container, in order, without making it."""
         found = self._recipes.image(self.store, image)
         container = secrets.token_hex(32)
-        upper = self.layout.make_upper(container) if self._recipes.wants_folder(options) else None
+        mould = self._recipes.mould(found, options, keep=False)
+        documents = mould.fill(container, LEASE_FIRST if options.userns == "auto" else None)
+        if mould.built.upper != "directory":
+            return _native.compile(*documents).steps()
+        self.layout.make_upper(container)
         try:
-            id_base = LEASE_FIRST if options.userns == "auto" else None
-            return self._recipes.plan(found, options, container, id_base, upper).steps()
+            return _native.compile(*documents).steps()
         finally:
-            if upper:
-                self.layout.remove_upper(container)
+            self.layout.remove_upper(container)
 
     # ---- the engine's own life ----
 
@@ -390,6 +440,16 @@ class Engine(ContainerVerbs):
         left = await take_over(self)
         self.nursery.start_soon(sweep_for_ever, self, left, SWEEP_EVERY)
 
+    async def settled(self) -> None:
+        """Returns when nothing is left of the containers that have ended and were not to be kept.
+
+        A verb does not wait for that: `run` returns as soon as the outcome is known.
+        """
+        for container in [*self.live.values()]:
+            if container.status is not None:
+                await container.wait_gone()
+        await self.janitor.settled()
+
     async def close(self) -> None:
         """Kills what runs, waits until nothing of it is left, and closes everything. Is not cancelled."""
         self.closing = True
@@ -397,7 +457,7 @@ class Engine(ContainerVerbs):
             for _ in range(AT_ONCE):
                 await self._turns.acquire()  # Whoever is starting a container just now is done.
             async with trio.open_nursery() as nursery:
-                for each in [*self._executions, *self.live.values()]:
+                for each in [*self.executions, *self.live.values()]:
                     nursery.start_soon(each.destroy, "engine closed")
             for container in self.live.values():
                 container.abandon()  # It hangs in the kernel; its keeper waits for it.

@@ -17,7 +17,7 @@ from pyrt.engine.events import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pyrt.engine.journal import Transaction
     from pyrt.images.archive import Form
@@ -36,12 +36,16 @@ class ImageVerbs(Core):
         *,
         platform: Platform | str | None = None,
         progress: Callback | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> Image:
-        """Fetches an image from its registry, layers in parallel; what is here already is not fetched again."""
+        """Fetches an image from its registry, layers in parallel; what is here already is not fetched again.
+
+        ``environ`` says where the user's credentials and registries.conf are, if not this process's environment.
+        """
         from pyrt.images.pull import pull
 
         self.require_open()
-        image = await pull(self.store, name, platform=platform, progress=progress)
+        image = await pull(self.store, name, platform=platform, progress=progress, environ=environ)
         await self.tell(ImagePulled(image=image.id, name=str(name), cause="pull"))
         return image
 

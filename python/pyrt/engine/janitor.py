@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pyrt.engine")
 _BATCH: Final = 64
+LINGER: Final = 0.03
+"""Seconds to wait for more: one hop to a thread and one transaction serve all."""
 
 
 @final
@@ -47,6 +50,7 @@ class Janitor:
         self._threads = threads
         self._pending: list[Record] = []
         self._work = trio.Event()
+        self._hurry = trio.Event()
         self._idle = trio.Event()
         self._idle.set()
         self.failed: dict[str, str] = {}
@@ -63,14 +67,17 @@ class Janitor:
         self._work.set()
 
     async def settled(self) -> None:
-        """Returns when all that was discarded so far is gone."""
+        """Returns when all that was discarded so far is gone; makes it hurry."""
+        self._hurry.set()
         await self._idle.wait()
 
     async def run(self) -> None:
         """Works until it is cancelled, which is to happen when it has settled."""
         while True:
             await self._work.wait()
-            self._work = trio.Event()
+            with trio.move_on_after(LINGER):
+                await self._hurry.wait()
+            self._work, self._hurry = trio.Event(), trio.Event()
             with trio.CancelScope(shield=True):
                 await self._tidy()
             if not self._work.is_set():
@@ -90,14 +97,14 @@ class Janitor:
             while self._pending:
                 batch, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]
                 await self.remove_folders([record.id for record in batch])
-                await self._commit(lambda transaction, batch=batch: self._forget(transaction, batch))
+                await self._commit(partial(self._forget, batch))
             if self._journal.commits >= CHECKPOINT_EVERY:
                 await trio.to_thread.run_sync(self._journal.checkpoint, limiter=self._threads)
         except PyrtError:
             # A full disk, most likely: what is left is removed by the next engine, or when the folder is opened again.
             log.exception("containers could not be removed")
 
-    def _forget(self, transaction: Transaction, batch: list[Record]) -> None:
+    def _forget(self, batch: list[Record], transaction: Transaction) -> None:
         for record in batch:
             if record.id in self.failed:
                 continue

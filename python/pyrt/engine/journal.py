@@ -49,8 +49,9 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS events (seq INTEGER PRIMARY KEY, line BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS containers (
     id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, state TEXT NOT NULL, owner TEXT NOT NULL,
-    record BLOB NOT NULL, timing BLOB, asked INTEGER NOT NULL DEFAULT 0
+    record BLOB NOT NULL, asked INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS timings (container TEXT PRIMARY KEY, timing BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (base INTEGER PRIMARY KEY, container TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS boots (boot TEXT NOT NULL, floor INTEGER NOT NULL);
 """
@@ -98,18 +99,21 @@ class Journal:
 
         If it raises, nothing is changed. Raises Busy if another process holds the write lock.
         """
-        with _translated(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(self._db, self)
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
             try:
+                transaction = Transaction(db, self)
                 result = change(transaction)
                 transaction.trim(self.kept)
-                self._db.execute("COMMIT")
+                db.execute("COMMIT")
             except BaseException:
                 # A full disk may have rolled it back already.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
                 raise
+        except sqlite3.Error as error:
+            raise _as_ours(error, self.path) from error
         self.commits += 1
         if transaction.events:
             self.published(transaction.events)
@@ -162,10 +166,10 @@ class Journal:
             return [row[0] for row in self._db.execute("SELECT DISTINCT owner FROM containers WHERE owner != ''")]
 
     def timing(self, container: str) -> Timing:
-        """What the steps of its last start took; empty if it has not been started."""
+        """What the steps of its last start took; empty if that is not kept."""
         with _translated(self.path):
-            row = self._db.execute("SELECT timing FROM containers WHERE id = ?", (container,)).fetchone()
-        return _timing(row[0]) if row and row[0] else Timing()
+            row = self._db.execute("SELECT timing FROM timings WHERE container = ?", (container,)).fetchone()
+        return _timing(row[0]) if row else Timing()
 
     def leases(self) -> dict[int, str]:
         """The first host id of each leased range, and the container that has it."""
@@ -213,27 +217,23 @@ class Transaction:
         except sqlite3.IntegrityError:
             raise self._name_in_use(record.name) from None
 
-    def move(
-        self,
-        record: Record,
-        verb: Verb,
-        *,
-        timing: Timing | None = None,
-        **changes: object,
-    ) -> Record:
+    def move(self, record: Record, verb: Verb, **changes: object) -> Record:
         """Moves a container along the table and returns its new record, with ``changes`` to its fields.
 
         Raises IllegalTransition if it is, by now, in a state that does not allow it; ContainerNotFound if it is gone.
         """
         after = msgspec.structs.replace(record, state=target(verb), **changes)
         cursor = self._db.execute(
-            "UPDATE containers SET state = ?, owner = ?, record = ?, timing = coalesce(?, timing)"
-            f" WHERE id = ? AND state IN ({_FROM[verb]})",
-            (after.state, after.owner, _encode(after), _encode(timing) if timing else None, record.id),
+            f"UPDATE containers SET state = ?, owner = ?, record = ? WHERE id = ? AND state IN ({_FROM[verb]})",
+            (after.state, after.owner, _encode(after), record.id),
         )
         if cursor.rowcount != 1:
             raise self._refused(record, verb)
         return after
+
+    def keep_timing(self, record: Record, timing: Timing) -> None:
+        """Remembers what the steps of its start took: apart from the record, which is written anew at each move."""
+        self._db.execute("INSERT OR REPLACE INTO timings VALUES (?, ?)", (record.id, _encode(timing)))
 
     def rename(self, record: Record, name: str) -> Record:
         """Gives a container another name; raises NameInUse."""
@@ -264,6 +264,8 @@ class Transaction:
         )
         if cursor.rowcount != 1:
             raise self._refused(record, Verb.REMOVED)
+        if not record.auto_remove:
+            self._db.execute("DELETE FROM timings WHERE container = ?", (record.id,))
 
     def note_signal(self, container: str, number: int) -> None:
         """Remembers that pyrt was asked to send a signal to a container which another engine supervises."""
@@ -282,8 +284,7 @@ class Transaction:
         for _ in range(LEASE_COUNT):
             base = LEASE_FIRST + self._journal._lease_hint * LEASE_SIZE
             self._journal._lease_hint = (self._journal._lease_hint + 1) % LEASE_COUNT
-            taken = self._db.execute("INSERT OR IGNORE INTO leases VALUES (?, ?)", (base, container)).rowcount
-            if taken == 1:
+            if self._db.execute("INSERT OR IGNORE INTO leases VALUES (?, ?)", (base, container)).rowcount == 1:
                 return base
         raise EngineError(f"all {LEASE_COUNT} ranges of user ids are taken by containers", hint="stop some of them")
 
@@ -368,11 +369,15 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        name: str = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            raise Busy from error
-        sentence, hint = _SENTENCES.get(name.split("_")[1] if "_" in name else "", (f"fails: {error}", None))
-        raise StateError(f"the journal {path} {sentence}", hint=hint) from error
+        raise _as_ours(error, path) from error
+
+
+def _as_ours(error: sqlite3.Error, path: Path) -> Busy | StateError:
+    name: str = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return Busy()
+    sentence, hint = _SENTENCES.get(name.split("_")[1] if "_" in name else "", (f"fails: {error}", None))
+    return StateError(f"the journal {path} {sentence}", hint=hint)
 
 
 _SENTENCES: Final[dict[str, tuple[str, str | None]]] = {

@@ -9,9 +9,9 @@ from typing import Final
 from pyrt.errors import UsageError
 
 _HOW: Final = (
-    "amber brisk calm clear coral crisp deft early eager fair fleet fresh gentle glad golden green happy hazel keen kind "
-    "light lively lucky mellow merry mild misty neat noble pale plain proud quick quiet rapid ready round sharp shy "
-    "silver sleek small smooth solid spry steady still sunny swift tidy vivid warm wise witty young"
+    "amber brisk calm clear coral crisp deft early eager fair fleet fresh gentle glad golden green happy hazel keen "
+    "kind light lively lucky mellow merry mild misty neat noble pale plain proud quick quiet rapid ready round sharp "
+    "shy silver sleek small smooth solid spry steady still sunny swift tidy vivid warm wise witty young"
 ).split()
 _WHO: Final = (
     "auk badger bat bear beaver bee bison carp cod crane crow deer dove duck eel egret elk falcon finch fox frog gecko "

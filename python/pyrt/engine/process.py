@@ -61,7 +61,7 @@ class Process:
 
         Is not cancelled, for it takes milliseconds and half a start can't be undone from here.
         """
-        with trio.CancelScope(shield=True), trio.move_on_after(START_LIMIT):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + START_LIMIT):
             message = await receive(self._control)
             if not message.data:
                 raise EngineError("the spawner or the keeper was killed while it started a container", hint="try again")
@@ -85,8 +85,8 @@ class Process:
     async def attend(self, limit: float | None, record: Callable[[ExitStatus], Awaitable[ExitStatus]]) -> None:
         """Waits for the end, killing the process when ``limit`` seconds have passed, and for its keeper's end.
 
-        ``record`` gets the status before anybody else does, and returns what is to be told. Is not cancelled: a process has to be killed, or
-        forsaken, to end this.
+        ``record`` gets the status before anybody else does, and returns what is to be told. Is not cancelled: a
+        process has to be killed, or its socket closed, to end this.
         """
         with trio.CancelScope(shield=True):
             status = await self._end(limit)
@@ -105,7 +105,9 @@ class Process:
 
     async def _end(self, limit: float | None) -> ExitStatus:
         try:
-            with trio.move_on_after(float("inf") if limit is None else limit):
+            if limit is None:
+                return self._judge((await receive(self._control)).data)
+            with trio.move_on_after(limit):
                 return self._judge((await receive(self._control)).data)
             self._timed_out = self.signal(signals.SIGKILL, "time limit")
             return self._judge((await receive(self._control)).data)
@@ -154,14 +156,13 @@ class Process:
     async def kill(self, cause: str) -> None:
         """SIGKILL, then waits until the keeper has cleaned up; not cancelled, but given up after KILL_LIMIT."""
         self.signal(signals.SIGKILL, cause)
-        with trio.CancelScope(shield=True), trio.move_on_after(KILL_LIMIT):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_LIMIT):
             await self.gone.wait()
 
     def close(self) -> None:
         """Closes the control socket and the pidfd: an attached process that runs is killed by its keeper."""
-        if self._control.fileno() >= 0:
+        if self._control.fileno() >= 0 and not self.gone.is_set():
             trio.lowlevel.notify_closing(self._control)
-            self._control.close()
         self.forget()
 
     def forget(self) -> None:

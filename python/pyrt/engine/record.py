@@ -14,7 +14,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``image`` is the image as it was asked for, ``image_id`` its id; ``layers`` are the directories it uses.
     ``owner`` is the engine whose process supervises it. ``id_base`` is the first host id of its user namespace,
     or None where it has none of its own. ``auto_remove``: nothing of it is kept when it has ended.
-    ``stop_signal`` is a name or number. ``options`` are the runtime's options as JSON. ``error`` is why it could not be started.
+    ``stop_signal`` is a number. ``options`` are the runtime's options as JSON. ``error`` is why it could not be
+    started.
     """
 
     id: str
@@ -30,7 +31,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pid: int = 0
     id_base: int | None = None
     labels: dict[str, str] = {}
-    stop_signal: str = "TERM"
+    stop_signal: int = 15
     status: ExitStatus | None = None
     error: str = ""
     options: msgspec.Raw = msgspec.Raw(b"{}")

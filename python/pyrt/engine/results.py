@@ -72,14 +72,27 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     at: int
 
 
-class Timing(msgspec.Struct, frozen=True):
-    """What the steps of one start took, in the order in which they were done. ``total`` is in nanoseconds."""
+class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the steps of one start took.
 
-    marks: tuple[Mark, ...] = ()
+    ``engine`` are its own steps; ``steps`` are (part, name) of the plan's, ``done`` when each was done, in nanoseconds
+    since the start was asked for, or 0 or less for one that was not run. ``marks`` has all of them in order.
+    """
+
+    engine: tuple[Mark, ...] = ()
+    steps: tuple[tuple[str, str], ...] = ()
+    done: tuple[int, ...] = ()
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """All steps that were run, in the order in which they were done."""
+        plan = [Mark(part, name, at) for (part, name), at in zip(self.steps, self.done, strict=False) if at > 0]
+        return tuple(sorted((*self.engine, *plan), key=lambda mark: mark.at))
 
     @property
     def total(self) -> int:
-        return max((mark.at for mark in self.marks), default=0)
+        """Nanoseconds from the call to the execution of the container's command."""
+        return max((*self.done, *(mark.at for mark in self.engine)), default=0)
 
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE: Final = 16 * 1024
 # A keeper sends a pidfd and at most one terminal.
 _ANCILLARY: Final = socket.CMSG_SPACE(4 * array.array("i").itemsize)
+_END_LIMIT: Final = 5.0
 _GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED})
 
 
@@ -46,6 +47,7 @@ class Spawner:
     def __init__(self, launch: Callable[[], tuple[int, int]]) -> None:
         self._launch = launch
         self._turn = trio.Lock()
+        self._former: list[int] = []
         self.launches = 0
         self._open()
 
@@ -82,7 +84,8 @@ class Spawner:
 
     def _relaunch(self) -> None:
         self._socket.close()
-        _reap(self.pid)
+        # It may still be about to die: then it is reaped with the last one.
+        self._former = [pid for pid in (*self._former, self.pid) if not _reap(pid)]
         self._open()
 
     def forget(self) -> None:
@@ -92,9 +95,10 @@ class Spawner:
     async def aclose(self) -> None:
         """Ends the spawner, and reaps it. Keepers live on with their containers."""
         self._socket.close()
-        with trio.CancelScope(shield=True), trio.move_on_after(5):
-            await _ended(self.pid)
-        _reap(self.pid)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _END_LIMIT):
+            for pid in (*self._former, self.pid):
+                await _ended(pid)
+                _reap(pid)
 
 
 async def _ended(pid: int) -> None:
@@ -108,11 +112,12 @@ async def _ended(pid: int) -> None:
         os.close(pidfd)
 
 
-def _reap(pid: int) -> None:
+def _reap(pid: int) -> bool:
+    """Whether it is reaped; False if it has not ended."""
     try:
-        os.waitpid(pid, os.WNOHANG)
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
-        pass  # The host program waits for all its children, or ignores SIGCHLD.
+        return True  # The host program waits for all its children, or ignores SIGCHLD.
 
 
 def control_pair() -> tuple[socket.socket, socket.socket]:

@@ -17,6 +17,7 @@ transition does to the world, and who records it, is not known here.
                 +--------+          +--------+                              | restarting | -- start
                                                                             +------------+
     created, exited, failed, restarting -- remove --> removing -- removed --> (gone)
+    running, paused, stopping ------------ vanish ------^
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Verb(StrEnum):
     UNPAUSE = "unpause"
     STOP = "stop"
     EXIT = "exit"
+    VANISH = "vanish"
     LOSE = "lose"
     AWAIT_RESTART = "await restart"
     REMOVE = "remove"
@@ -70,6 +72,8 @@ TABLE: Final[dict[Verb, tuple[frozenset[State], State]]] = {
     V.UNPAUSE: (frozenset({S.PAUSED}), S.RUNNING),
     V.STOP: (frozenset({S.RUNNING, S.PAUSED}), S.STOPPING),
     V.EXIT: (frozenset({S.RUNNING, S.PAUSED, S.STOPPING}), S.EXITED),
+    # The end of one of which nothing is to be kept: both at once, for most containers end like that.
+    V.VANISH: (frozenset({S.RUNNING, S.PAUSED, S.STOPPING}), S.REMOVING),
     # Its supervisor is gone and nobody saw the end: at any moment after the start was asked for.
     V.LOSE: (frozenset({S.STARTING, S.RUNNING, S.PAUSED, S.STOPPING}), S.EXITED),
     V.AWAIT_RESTART: (frozenset({S.EXITED, S.FAILED}), S.RESTARTING),

@@ -23,13 +23,13 @@ class Stopwatch:
         """A step of the engine is done."""
         self._marks.append(Mark("engine", name, time.monotonic_ns() - self._begun))
 
-    def timing(self, plan: _native.Plan, report: _native.Started) -> Timing:
-        """All steps in the order in which they were done; those that were not run are left out."""
-        marks = [*self._marks, Mark("keeper", "take the plan", report.begun - self._begun)]
-        marks += [
-            Mark(step.part, step.name, at - self._begun)
-            for step, at in zip(plan.steps(), report.timings, strict=False)
-            if at
-        ]
-        marks.sort(key=lambda mark: mark.at)
-        return Timing(tuple(marks))
+    def timing(self, steps: tuple[tuple[str, str], ...], report: _native.Started) -> Timing:
+        """``steps`` are part and name of the plan's steps."""
+        begun = self._begun
+        taken = Mark("keeper", "take the plan", report.begun - begun)
+        return Timing((*self._marks, taken), steps, tuple([at and at - begun for at in report.timings]))
+
+
+def steps_of(plan: _native.Plan) -> tuple[tuple[str, str], ...]:
+    """Part and name of each step of a plan."""
+    return tuple([(step.part, step.name) for step in plan.steps()])

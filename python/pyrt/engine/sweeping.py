@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -33,7 +34,7 @@ async def take_over(core: Core) -> list[Record]:
             continue
         for record in core.journal.records(owner=owner):
             try:
-                left.append(await core.commit(lambda transaction, record=record: _lose(transaction, record, core)))
+                left.append(await core.commit(partial(_lose, core, record)))
             except (IllegalTransition, ContainerNotFound):
                 continue  # Another engine has taken it over.
         bury(core.layout.owners, owner)
@@ -48,7 +49,7 @@ async def clear(core: Core, left: list[Record]) -> None:
     await core.janitor.remove_folders(_strays(core))
 
 
-def _lose(transaction: Transaction, record: Record, core: Core) -> Record:
+def _lose(core: Core, record: Record, transaction: Transaction) -> Record:
     if record.state in LIVE:
         status = ExitStatus(verdict=Verdict.LOST, finished=time.time_ns())
         record = transaction.move(record, Verb.LOSE, status=status, owner=core.owner.id)

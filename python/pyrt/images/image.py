@@ -21,8 +21,9 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
     ``id`` is the digest of its configuration, ``digest`` that of its manifest; ``names`` are canonical
     ("docker.io/library/debian:12"), ``repo_digests`` say where it was pulled from
-    ("docker.io/library/debian@sha256:..."). ``layers`` are absolute directories in overlay's form, the
-    topmost first, without repetitions. ``size`` is the sum of its layers' plain bytes.
+    ("docker.io/library/debian@sha256:..."). ``layers`` are absolute directories in overlay's form, the topmost
+    first, without repetitions and without those that an opaque root hides. ``size`` is the sum of its layers'
+    plain bytes.
     """
 
     id: str
@@ -80,7 +81,10 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class LayerReport(Protocol):
-    """What an extraction found: digest of the bytes as they came, and of the plain tar; sizes in bytes."""
+    """What an extraction found: digest of the bytes as they came, and of the plain tar; sizes in bytes.
+
+    ``opaque_root``: the layer hides all below it, which overlayfs does not see at a layer's root.
+    """
 
     @property
     def digest(self) -> str: ...
@@ -91,7 +95,7 @@ class LayerReport(Protocol):
     @property
     def size(self) -> int: ...
     @property
-    def entries(self) -> int: ...
+    def opaque_root(self) -> bool: ...
 
 
 def hex_of(digest: str) -> str:

@@ -38,18 +38,29 @@ if TYPE_CHECKING:
     from pyrt.images.schema import Database
 
 LAYER: Final = "layer"
+COLUMNS: Final = "diff_id, digest, blob_size, size, opaque"
 _ROOT: Final = "root"
 # What overlay shows as the mode of "/" if a layer does not say.
 _ROOT_MODE: Final = 0o755
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """A row of the table: a layer that is whole. ``blob_size`` counts the bytes as they came, ``size`` plain ones."""
+    """A layer that is whole: ``blob_size`` counts the bytes as they came, ``size`` plain ones.
+
+    ``opaque``: its root hides all layers below it.
+    """
 
     diff_id: str
     digest: str
     blob_size: int
     size: int
+    opaque: bool
+
+    @classmethod
+    def of(cls, row: tuple[str, str, int, int, int]) -> Layer:
+        """From a row of ``COLUMNS``."""
+        diff_id, digest, blob_size, size, opaque = row
+        return cls(diff_id, digest, blob_size, size, bool(opaque))
 
 
 class LayerIngestion:
@@ -198,19 +209,17 @@ def find_layer(layout: Layout, database: Database, diff_id: str | None, digest: 
     """The layer of this diff id (or, if that is not known, of this digest), if directory and blob are both there."""
     column, value = ("diff_id", diff_id) if diff_id else ("digest", digest)
     with database.read() as connection:
-        row = connection.execute(
-            f"SELECT diff_id, digest, blob_size, size FROM layers WHERE {column} = ?", (value,)
-        ).fetchone()
+        row = connection.execute(f"SELECT {COLUMNS} FROM layers WHERE {column} = ?", (value,)).fetchone()
     if row is None:
         return None
-    layer = Layer(*row)
+    layer = Layer.of(row)
     whole = exists(hex_of(layer.diff_id), within=layout.layers) and exists(hex_of(layer.digest), within=layout.blobs)
     return layer if whole else None
 
 
 def _record(database: sqlite3.Connection, report: LayerReport) -> None:
     database.execute(
-        """INSERT INTO layers (diff_id, digest, blob_size, size, added) VALUES (?, ?, ?, ?, ?)
+        """INSERT INTO layers (diff_id, digest, blob_size, size, opaque, added) VALUES (?, ?, ?, ?, ?, ?)
            ON CONFLICT (diff_id) DO UPDATE SET digest = excluded.digest, blob_size = excluded.blob_size""",
-        (report.diff_id, report.digest, report.compressed_size, report.size, time.time()),
+        (report.diff_id, report.digest, report.compressed_size, report.size, report.opaque_root, time.time()),
     )

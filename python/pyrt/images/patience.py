@@ -87,19 +87,19 @@ class Refused(RegistryError):
         self.retry_after = retry_after
 
 
-def explain(error: httpx2.HTTPError, url: httpx2.URL) -> ConnectionFailed:
-    """A failed connection in a sentence."""
+def explain(error: httpx2.HTTPError, url: httpx2.URL, *, met: bool) -> ConnectionFailed:
+    """A failed connection in a sentence; ``met``: the server has answered before, so it may come back."""
     where = f"registry {shown(url)}"
     if isinstance(error, httpx2.ConnectTimeout):
         return ConnectionFailed(f"{where} can't be reached: no answer in time", passing=True)
     if isinstance(error, httpx2.ConnectError):
-        return _explain_connecting(error, where, shown(url))
+        return _explain_connecting(error, where, shown(url), met=met)
     if isinstance(error, httpx2.TimeoutException):
         return ConnectionFailed(f"{where} fell silent", passing=True)
     return ConnectionFailed(f"the connection to {where} was cut", passing=True)
 
 
-def _explain_connecting(error: httpx2.ConnectError, where: str, host: str) -> ConnectionFailed:
+def _explain_connecting(error: httpx2.ConnectError, where: str, host: str, *, met: bool) -> ConnectionFailed:
     untrusted = _cause(error, ssl.SSLCertVerificationError)
     if untrusted:
         return ConnectionFailed(
@@ -113,7 +113,7 @@ def _explain_connecting(error: httpx2.ConnectError, where: str, host: str) -> Co
     if _cause(error, socket.gaierror):
         return ConnectionFailed(f"{where} can't be found: no such host", passing=False, hint="is the name right?")
     if _cause(error, ConnectionRefusedError):
-        return ConnectionFailed(f"{where} can't be reached: connection refused", passing=False, hint="is it running?")
+        return ConnectionFailed(f"{where} can't be reached: connection refused", passing=met, hint="is it running?")
     system = next((each for each in _causes(error) if isinstance(each, OSError) and each.strerror), None)
     reason = system.strerror.lower() if system and system.strerror else "no connection"
     return ConnectionFailed(f"{where} can't be reached: {reason}", passing=True)

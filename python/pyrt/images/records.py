@@ -8,7 +8,7 @@ import msgspec
 
 from pyrt.errors import InvalidImage, StateError
 from pyrt.images.image import ImageUsage, hex_of
-from pyrt.images.ingestion import Layer
+from pyrt.images.ingestion import COLUMNS, Layer
 from pyrt.images.reference import Reference
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ class Record(msgspec.Struct, frozen=True):
         names = database.execute("SELECT name FROM names WHERE image = ? ORDER BY name", (image,)).fetchall()
         digests = database.execute("SELECT name FROM repo_digests WHERE image = ? ORDER BY name", (image,)).fetchall()
         layers = database.execute(
-            """SELECT diff_id, digest, blob_size, size FROM image_layers JOIN layers USING (diff_id)
-               WHERE image = ? ORDER BY position""",
+            f"SELECT {COLUMNS} FROM image_layers JOIN layers USING (diff_id) WHERE image = ? ORDER BY position",
             (image,),
         ).fetchall()
         return cls(
@@ -40,12 +39,25 @@ class Record(msgspec.Struct, frozen=True):
             manifest,
             tuple(name for (name,) in names),
             tuple(digest for (digest,) in digests),
-            tuple(Layer(*layer) for layer in layers),
+            tuple(Layer.of(layer) for layer in layers),
         )
 
     @classmethod
     def all(cls, database: sqlite3.Connection) -> list[Record]:
         return [cls.of(database, image) for (image,) in database.execute("SELECT id FROM images").fetchall()]
+
+    def stack(self) -> list[str]:
+        """Diff ids of the layers that are to be stacked, topmost first.
+
+        A layer that comes twice hides its lower self wholly, and overlayfs refuses a directory twice (ELOOP).
+        It does not look at an opaque mark of a root: what that hides is left away here.
+        """
+        stacked: dict[str, None] = {}
+        for layer in reversed(self.layers):
+            stacked[layer.diff_id] = None
+            if layer.opaque:
+                break
+        return list(stacked)
 
     @property
     def called(self) -> str:

@@ -47,6 +47,7 @@ _TABLES: Final = (
         digest TEXT NOT NULL,               -- digest of the bytes as they came: names the blob
         blob_size INTEGER NOT NULL,
         size INTEGER NOT NULL,              -- bytes of the plain tar
+        opaque INTEGER NOT NULL,            -- whether its root hides all layers below
         added REAL NOT NULL,                -- seconds since 1970
         used INTEGER NOT NULL DEFAULT 0     -- whether an image ever had it: if not, its image may be on its way
     ) WITHOUT ROWID""",

@@ -7,6 +7,7 @@ descriptor alone.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE: Final = 0.005
 _LONGEST_PAUSE: Final = 0.1
+# Who loses against sweepers so often has lost the folder itself.
+_MOST_ATTEMPTS: Final = 1000
 
 
 class Cancelled(PyrtError):
@@ -42,11 +45,12 @@ class Scratch:
     @classmethod
     def take(cls, ingest: int, name: str, *, cancelled: Callable[[], bool] | None = None) -> Scratch:
         """That of this name, made or left over from a crash; waits while another works in it."""
-        while True:
-            make_folder(name, within=ingest)
+        for _ in range(_MOST_ATTEMPTS):
             try:
+                make_folder(name, within=ingest)
                 descriptor = open_folder(name, within=ingest)
             except FileNotFoundError:
+                # Somebody who sweeps took it for abandoned before it could be locked.
                 continue
             try:
                 _wait_for(descriptor, cancelled)
@@ -56,6 +60,7 @@ class Scratch:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "the folder for unfinished things is gone", name)
 
     @classmethod
     def abandoned(cls, ingest: int, name: str) -> Scratch | None:

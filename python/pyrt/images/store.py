@@ -272,15 +272,13 @@ class Store:
         return self._image(row, config)
 
     def _image(self, row: Record, config: ImageConfig) -> Image:
-        # A layer that comes twice hides its lower self wholly, and overlayfs refuses a directory twice (ELOOP).
-        topmost_first = dict.fromkeys(layer.diff_id for layer in reversed(row.layers))
         return Image(
             id=row.id,
             digest=row.manifest,
             names=row.names,
             repo_digests=row.repo_digests,
             config=config,
-            layers=tuple(self._layout.layer_path(diff_id) for diff_id in topmost_first),
+            layers=tuple(self._layout.layer_path(diff_id) for diff_id in row.stack()),
             size=sum(layer.size for layer in row.layers),
             created=parse_time(config.created),
             platform=Platform.of(config.os, config.architecture, config.variant, config.os_version, config.os_features),

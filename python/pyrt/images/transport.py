@@ -48,6 +48,7 @@ class Transport:
         self.origin: httpx2.URL | None = None
         self._scheme_lock = trio.Lock()
         self._clients: dict[str, httpx2.AsyncClient] = {}
+        self._met: set[str] = set()
 
     @classmethod
     @asynccontextmanager
@@ -78,13 +79,14 @@ class Transport:
         request = client.build_request(method, url, headers={**_HEADERS, **headers}, content=content)
         try:
             response = await client.send(request, stream=True)
+            self._met.add(shown(url))
             try:
                 yield response
             finally:
                 with trio.CancelScope(shield=True):
                     await response.aclose()
         except httpx2.HTTPError as error:
-            raise explain(error, url) from error
+            raise explain(error, url, met=shown(url) in self._met) from error
 
     @asynccontextmanager
     async def follow(

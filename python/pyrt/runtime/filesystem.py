@@ -42,18 +42,17 @@ def _own_mounts(shm_size: int, rights: bool, host_ipc: bool) -> dict[str, dict[s
     """What each container has, by destination. ``rights``: /sys and cgroups can be written."""
     plain = ("nosuid", "noexec", "nodev")
     seen = plain if rights else (*plain, "ro")
+    shm = _mount("/dev/shm", "tmpfs", (*plain, "mode=1777", f"size={shm_size}"))
     mounts = [
         _mount("/proc", "proc", plain),
         _mount("/dev", "tmpfs", ("nosuid", "noexec", "strictatime", "mode=755", "size=65536k")),
         _mount("/dev/pts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")),
         _mount("/sys", "sysfs", seen),
         _mount("/sys/fs/cgroup", "cgroup", (*seen, "relatime")),
+        # Shows the queues of the ipc namespace that the container is in.
+        _mount("/dev/mqueue", "mqueue", plain),
+        _bind("/dev/shm", "/dev/shm", plain) if host_ipc else shm,
     ]
-    if host_ipc:
-        mounts += [_bind("/dev/mqueue", "/dev/mqueue", plain), _bind("/dev/shm", "/dev/shm", plain)]
-    else:
-        shm = (*plain, "mode=1777", f"size={shm_size}")
-        mounts += [_mount("/dev/mqueue", "mqueue", plain), _mount("/dev/shm", "tmpfs", shm)]
     return {mount["destination"]: mount for mount in mounts}
 
 

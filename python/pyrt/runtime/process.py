@@ -25,9 +25,6 @@ _ENV_NAME: Final = re.compile(r"[^=\x00]+")
 # MAX_ARG_STRLEN: the kernel takes no longer word.
 _LONGEST_WORD: Final = 131_072
 
-Lookup = "Callable[[str], bytes | None]"
-"""Gives a file of the image, None if there is none; for /etc/passwd and /etc/group."""
-
 
 def command(config: Config, options: RunOptions) -> tuple[str, ...]:
     """Entrypoint and arguments, combined as Docker does: an entrypoint of the caller's clears the image's command."""
@@ -82,10 +79,8 @@ def user(config: Config, options: RunOptions, lookup: Callable[[str], bytes | No
 
 
 def _find(text: str, extra: Sequence[str], lookup: Callable[[str], bytes | None], ids: int, *, of_image: bool) -> User:
-    # A user without a name in it is in no list of members: most of the time one file is enough.
-    passwd = lookup("/etc/passwd")
     try:
-        return resolve_user(text, passwd, lookup("/etc/group"), extra, ids=ids)
+        return resolve_user(text, lookup("/etc/passwd"), lookup("/etc/group"), extra, ids=ids)
     except UsageError as error:
         if not of_image or extra:
             raise
@@ -188,7 +183,10 @@ class _Spec(msgspec.Struct):
 
 
 def build_process(spec: bytes, options: ExecOptions, *, host: Host, lookup: Callable[[str], bytes | None]) -> bytes:
-    """The JSON of one more process for the container that ``spec`` made; what ``options`` leaves open is as there."""
+    """The JSON of one more process for the container that ``spec`` made; what ``options`` leaves open is as there.
+
+    ``lookup`` gives a file of the image (/etc/passwd, /etc/group) or None.
+    """
     known = msgspec.json.decode(spec, type=_Spec)
     own, mapped = known.process, bool(known.linux.uid_mappings)
     who = User(own.user.uid, own.user.gid, own.user.additional_gids, "", "")
@@ -196,15 +194,11 @@ def build_process(spec: bytes, options: ExecOptions, *, host: Host, lookup: Call
     if options.tty:
         env.setdefault("TERM", "xterm")
     if options.user:
-        ids = RANGE if mapped else LARGEST_ID + 1
-        before = resolve_user(str(who.uid), lookup("/etc/passwd"), None)
-        who = _find(options.user, (), lookup, ids, of_image=False)
-        # A home that was set by hand stays; the one that we had found for the other user does not fit.
-        if env.get("HOME") == before.home:
-            env["HOME"] = who.home
+        who = _become(who, options.user, env, lookup, RANGE if mapped else LARGEST_ID + 1)
     env.update(_checked_env(options.env))
-    bounding = frozenset(own.capabilities.bounding)
-    rights = (_ALL if mapped else host.capabilities) if options.privileged else bounding
+    rights = frozenset(own.capabilities.bounding)
+    if options.privileged:
+        rights = _ALL if mapped else host.capabilities
     found: dict[str, Any] = {
         "user": {"uid": who.uid, "gid": who.gid, "additionalGids": who.groups},
         "args": _checked_words(options.command),
@@ -219,6 +213,15 @@ def build_process(spec: bytes, options: ExecOptions, *, host: Host, lookup: Call
     if own.oom_score_adj is not None:
         found["oomScoreAdj"] = own.oom_score_adj
     return encode(found)
+
+
+def _become(before: User, text: str, env: dict[str, str], lookup: Callable[[str], bytes | None], ids: int) -> User:
+    """Another user, who gets a home of their own; one that was set by hand stays."""
+    home = resolve_user(str(before.uid), lookup("/etc/passwd"), None).home
+    who = _find(text, (), lookup, ids, of_image=False)
+    if env.get("HOME") == home:
+        env["HOME"] = who.home
+    return who
 
 
 def encode(document: Any) -> bytes:

@@ -93,34 +93,29 @@ def build(
     rights = process.granted(options, host, mapped=mapped)
     asked = filesystem.asked_mounts(config, options, exists)
     upper = upper_kind(image, options)
+    linux = _linux(options, host, id, id_base, rights)
+    linux["maskedPaths"] = filesystem.masked(options, host, hidden, asked)
+    linux["readonlyPaths"] = filesystem.readonly(options)
     spec: dict[str, Any] = {
         "ociVersion": VERSION,
         "process": process.process(options, words, env, who, cwd, rights),
         "root": {"path": "rootfs", "readonly": options.read_only},
         "mounts": filesystem.mounts(asked, options, hidden),
-        "linux": _linux(options, host, id, id_base, rights)
-        | {
-            "maskedPaths": filesystem.masked(options, host, hidden, asked),
-            "readonlyPaths": filesystem.readonly(options),
-        },
+        "linux": linux,
     }
     if options.uts == "private":
         spec["hostname"] = hostname
         if options.domainname:
             spec["domainname"] = _domainname(options.domainname)
-    start = {
-        "id": id,
-        "rootfs": {
-            "lowers": lowers or image.layers,
-            "upper": _upper(upper, folder),
-            "volatile": volatile,
-            "files": filesystem.files(image, options, host, hostname, asked),
-        },
-        "init": options.init,
+    rootfs = {
+        "lowers": lowers or image.layers,
+        "upper": _upper(upper, folder),
+        "volatile": volatile,
+        "files": filesystem.files(image, options, host, hostname, asked),
     }
     return Built(
         spec=encode(spec),
-        start=encode(start),
+        start=encode({"id": id, "rootfs": rootfs, "init": options.init}),
         command=words,
         user=who,
         hostname=hostname,

@@ -4,8 +4,8 @@
 //! * [`execute`] walks the plan with raw system calls: no policy, no allocation after the clone.
 //! * [`explain`] turns the plan, or the step at which it failed, into sentences.
 //!
-//! [`seccomp`] compiles system call filters. [`protocol`] is how a plan travels to the keeper that executes it, and what comes back.
-//! Nothing here knows Python.
+//! [`seccomp`] compiles system call filters; [`protocol`] is how a plan travels to the keeper that executes it, and what
+//! comes back. Nothing here knows Python.
 
 pub mod compile;
 pub mod execute;

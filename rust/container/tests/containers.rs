@@ -149,7 +149,10 @@ fn pipe() -> (OwnedFd, OwnedFd) {
     (own(read), own(write))
 }
 
+/// In a mount namespace of this thread's own, as a keeper has it: what was opened before is of another one.
 fn launch(compiled: &Compiled) -> Result<Launched, Failure> {
+    pyrt_container::sys::unshare((libc::CLONE_NEWNS | libc::CLONE_FS) as u64).unwrap();
+    pyrt_container::sys::set_propagation(libc::MS_PRIVATE).unwrap();
     let (read, write) = pipe();
     let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let plan = Plan::parse(&compiled.bytes).unwrap();

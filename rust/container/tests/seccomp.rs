@@ -49,7 +49,8 @@ fn the_kernel_answers_as_the_rules_say() {
         r#"{NEEDED},
         {{"names":["uname"],"action":"SCMP_ACT_ERRNO","errnoRet":71}},
         {{"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[
-            {{"index":0,"value":1,"op":"SCMP_CMP_EQ"}},{{"index":1,"value":15,"valueTwo":1,"op":"SCMP_CMP_MASKED_EQ"}}]}},
+            {{"index":0,"value":1,"op":"SCMP_CMP_EQ"}},
+            {{"index":1,"value":15,"valueTwo":1,"op":"SCMP_CMP_MASKED_EQ"}}]}},
         {{"names":["ioctl"],"action":"SCMP_ACT_ALLOW"}},
         {{"names":["ioctl"],"action":"SCMP_ACT_ERRNO","args":[
             {{"index":1,"value":4294967295,"valueTwo":21522,"op":"SCMP_CMP_MASKED_EQ"}}]}}"#
@@ -83,7 +84,12 @@ fn a_call_that_kills_does() {
 #[test]
 fn the_longest_program_loads() {
     let rules: Vec<_> = (0..790)
-        .map(|value| format!(r#"{{"names":["getppid"],"action":"SCMP_ACT_ERRNO","errnoRet":{value},"args":[{{"index":3,"value":{value},"op":"SCMP_CMP_EQ"}}]}}"#))
+        .map(|value| {
+            format!(
+                r#"{{"names":["getppid"],"action":"SCMP_ACT_ERRNO","errnoRet":{value},
+                     "args":[{{"index":3,"value":{value},"op":"SCMP_CMP_EQ"}}]}}"#
+            )
+        })
         .collect();
     let filter = compile(&format!("{NEEDED},{}", rules.join(",")));
     assert!(filter.program.len() / 8 > 3900);

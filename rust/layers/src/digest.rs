@@ -28,6 +28,10 @@ impl Hasher {
         self.length += bytes.len() as u64;
     }
 
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
     pub(crate) fn finish(self) -> (Digest, u64) {
         (Digest(self.state.finalize().into()), self.length)
     }

@@ -39,6 +39,14 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Something in a directory cannot be told in a layer.
+    #[error("{} cannot be written into a layer: {why}", shown(.entry))]
+    Unwritable {
+        /// Its path in the directory, raw.
+        entry: Vec<u8>,
+        /// Why not.
+        why: &'static str,
+    },
     /// The caller's flag was raised.
     #[error("cancelled")]
     Cancelled,
@@ -49,7 +57,8 @@ pub enum Error {
 pub enum Fault {
     /// The image lies, is damaged, or asks for more than the limits.
     Image,
-    /// This machine: its disk is full, a right is missing, a file system lacks something.
+    /// This machine: its disk is full, a right is missing, a file system lacks something, a directory is not as it
+    /// should be.
     Machine,
     /// The caller cancelled.
     Caller,
@@ -60,7 +69,7 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Entry { .. } | Self::Stream { .. } => Fault::Image,
-            Self::System { .. } => Fault::Machine,
+            Self::System { .. } | Self::Unwritable { .. } => Fault::Machine,
             Self::Cancelled => Fault::Caller,
         }
     }

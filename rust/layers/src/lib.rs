@@ -15,6 +15,7 @@ mod remove;
 mod sys;
 mod tar;
 mod tree;
+mod write;
 
 pub use compression::Compression;
 pub use digest::Digest;
@@ -22,3 +23,4 @@ pub use error::{Error, Fault, Reason, SparseFault};
 pub use options::{Contents, Limits, Options, Overlay, Progress, Report};
 pub use pipeline::extract;
 pub use remove::remove_tree;
+pub use write::{Packing, WriteOptions, Written, write_layer};

@@ -29,15 +29,15 @@ use crate::tree;
 
 /// Large enough that handing one on costs nothing beside filling it, small enough for the second-level cache.
 const COMPRESSED_BUFFER: usize = 128 << 10;
-const PLAIN_BUFFER: usize = 256 << 10;
+pub(crate) const PLAIN_BUFFER: usize = 256 << 10;
 /// How many buffers of each kind there are, at most.
-const BUFFERS: usize = 8;
+pub(crate) const BUFFERS: usize = 8;
 /// How long a source may keep silent before the cancel flag is looked at.
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 const NO_PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// A filled buffer on its way, or the end of the stream. A hang-up without that end means that something failed.
-type Message<'pool> = Option<Arc<Buffer<'pool>>>;
+pub(crate) type Message<'pool> = Option<Arc<Buffer<'pool>>>;
 
 /// Extracts the layer that `source` gives into `directory`, which must be empty, in overlay form.
 ///
@@ -65,7 +65,7 @@ pub fn extract(source: BorrowedFd<'_>, directory: BorrowedFd<'_>, options: &Opti
 }
 
 /// What a thread has found about some bytes.
-type Hashed = (Digest, u64);
+pub(crate) type Hashed = (Digest, u64);
 
 fn put_together(
     read: Result<(Compression, Hashed)>,
@@ -76,21 +76,21 @@ fn put_together(
     let (contents, (compression, (digest, compressed_size)), (diff_id, size)) = match (unpacked, decoded, read, hashed)
     {
         (Ok(contents), Ok(()), Ok(read), Some(hashed)) => (contents, read, hashed),
-        (unpacked, decoded, read, _) => return Err(first_cause(unpacked.err(), decoded.err(), read.err())),
+        (unpacked, decoded, read, _) => return Err(first_cause([unpacked.err(), decoded.err(), read.err()])),
     };
     let digest = if compression == Compression::None { diff_id } else { digest };
     Ok(Report { digest, diff_id, compressed_size, size, compression, contents })
 }
 
 /// Whoever was hung up on says "cancelled"; the cause is what another says.
-fn first_cause(unpack: Option<Error>, decode: Option<Error>, read: Option<Error>) -> Error {
-    let errors = [unpack, decode, read].into_iter().flatten();
+pub(crate) fn first_cause<const N: usize>(errors: [Option<Error>; N]) -> Error {
+    let errors = errors.into_iter().flatten();
     errors
         .reduce(|first, next| if matches!(first, Error::Cancelled) { next } else { first })
         .unwrap_or(Error::Cancelled)
 }
 
-fn start<'scope, T: Send + 'scope>(
+pub(crate) fn start<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,
     work: impl FnOnce() -> T + Send + 'scope,
@@ -103,7 +103,7 @@ fn start<'scope, T: Send + 'scope>(
     builder.spawn_scoped(scope, quietly).map_err(Error::system("start a thread to", name.as_bytes()))
 }
 
-fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+pub(crate) fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
@@ -228,17 +228,17 @@ impl<'pool> Decode<'_, 'pool> {
     fn decompress(&mut self, mut input: &[u8], mut output: Buffer<'pool>, pool: &'pool Pool) -> Result<Buffer<'pool>> {
         loop {
             let Some(decoder) = &mut self.decoder else { return Ok(output) };
-            let (read, written) = decoder.step(input, output.room()).map_err(|reason| self.refuse(reason))?;
-            input = &input[read..];
-            self.read += read as u64;
-            output.filled(written);
+            let step = decoder.step(input, output.room()).map_err(|reason| self.refuse(reason))?;
+            input = &input[step.read..];
+            self.read += step.read as u64;
+            output.filled(step.written);
             if output.room().is_empty() {
                 self.send(Arc::new(output))?;
                 output = pool.take();
             } else if input.is_empty() {
                 // With room left, nothing waits inside the decoder.
                 return Ok(output);
-            } else if (read, written) == (0, 0) {
+            } else if step.is_none() {
                 let detail = "no progress".to_owned();
                 return Err(self.refuse(Reason::Damaged { compression: "compressed", detail }));
             }
@@ -266,7 +266,7 @@ impl<'pool> Decode<'_, 'pool> {
 }
 
 /// Digest and length of what comes, unless it breaks off.
-fn hash(messages: Receiver<Message<'_>>) -> Option<Hashed> {
+pub(crate) fn hash(messages: Receiver<Message<'_>>) -> Option<Hashed> {
     let mut hasher = Hasher::default();
     loop {
         match messages.recv() {

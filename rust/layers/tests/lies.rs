@@ -157,11 +157,21 @@ fn unknown_types_are_refused() {
 #[test]
 fn an_archive_that_breaks_off_is_refused() {
     let whole = Tar::new().file("a", [1; 1000]).pax(&[("path", b"b")]).file("x", "y").end();
-    for length in [1, 511, 513, 1024, 1535, 2048 - 512 + 1, 2100, 2560, 3071] {
+    for length in [1, 511, 513, 1024, 1511, 2048 - 512 + 1, 2100, 2560, 3071] {
         let reason = refused(&whole[..length]);
         assert!(matches!(reason, Reason::Truncated | Reason::HeaderOrphan), "{length}: {reason}");
     }
     assert_eq!(refused(b""), Reason::Empty);
+}
+
+/// `umoci insert` ends its layers with the last byte of the last file.
+#[test]
+fn the_padding_behind_the_last_file_may_be_missing() {
+    let whole = Tar::new().file("a", [1; 1000]).0;
+    for length in 512 + 1000..=whole.len() {
+        let ground = Ground::new();
+        ground.extract(&whole[..length]).unwrap();
+    }
 }
 
 #[test]

@@ -110,6 +110,21 @@ fn streams_may_follow_each_other_anywhere() {
 }
 
 #[test]
+fn a_stream_may_end_where_a_buffer_does() {
+    let plain = Tar::new().file("text", vec![b'x'; 650_000]).bytes(&[0; 1 << 20]).0;
+    for (compression, program) in [
+        (Compression::Gzip, "gzip"),
+        (Compression::Zstd, "zstd"),
+        (Compression::Xz, "xz"),
+        (Compression::Bzip2, "bzip2"),
+    ] {
+        let parts: Vec<_> = plain.chunks(1 << 18).map(|part| through(program, &["-c"], part)).collect();
+        check(&parts.concat(), &plain, compression);
+        check(&parts.join(&[0; 8][..]), &plain, compression);
+    }
+}
+
+#[test]
 fn thousands_of_members_as_estargz_has_them() {
     let plain = layer();
     let empty = through("gzip", &["-c"], b"");

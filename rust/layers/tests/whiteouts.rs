@@ -2,12 +2,9 @@
 
 mod support;
 
-use std::ffi::CString;
-use std::fs;
-use std::path::Path;
-
 use pyrt_layers::{Options, Overlay, Reason};
-use support::ground::{Ground, content, extracted, is_opaque, is_whiteout, names, node, open, refused};
+use support::ground::{Ground, content, extracted, is_opaque, is_whiteout, names, node, refused};
+use support::mounted::Mounted;
 use support::picture::{Kind, picture};
 use support::tars::{Header, Tar};
 
@@ -145,26 +142,6 @@ fn an_overlay_in_a_user_namespace_has_its_own_mark() {
     assert_eq!(node(&ground.picture(), "d").xattrs.keys().collect::<Vec<_>>(), ["user.overlay.opaque"]);
 }
 
-/// Mounts an overlay of directories, the topmost first, and unmounts it at the end.
-struct Mounted(std::path::PathBuf);
-
-impl Mounted {
-    fn new(at: &Path, lowers: &[&Path]) -> Self {
-        fs::create_dir(at).unwrap();
-        let lowers: Vec<_> = lowers.iter().map(|lower| lower.to_str().unwrap()).collect();
-        let data = CString::new(format!("lowerdir={}", lowers.join(":"))).unwrap();
-        rustix::mount::mount("overlay", at, "overlay", rustix::mount::MountFlags::RDONLY, Some(data.as_c_str()))
-            .unwrap();
-        Self(at.to_owned())
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
-    }
-}
-
 #[test]
 fn overlayfs_shows_what_the_layers_say() {
     let lower = Tar::new()
@@ -194,12 +171,11 @@ fn overlayfs_shows_what_the_layers_say() {
     up.extract(&upper).unwrap();
     let base = tempfile::tempdir().unwrap();
     let at = base.path().join("merged");
-    let mounted = Mounted::new(&at, &[&up.layer(), &low.layer()]);
+    let mounted = Mounted::new(&at, &[&up.layer(), &low.layer()], None);
     let merged = picture(&at);
     drop(mounted);
     assert_eq!(names(&merged), ["file", "keep", "keep/b", "opaque", "opaque/b", "replaced", "replaced/b", "same"]);
     for (name, text) in [("file", "upper"), ("keep/b", "lower"), ("opaque/b", "upper"), ("same", "lower")] {
         assert_eq!(content(&merged, name), text.as_bytes(), "{name}");
     }
-    drop(open(&low.layer()));
 }

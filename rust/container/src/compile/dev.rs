@@ -125,7 +125,8 @@ pub(super) fn write(options: &Options, nodes: &[Node], places: &Places, root: (u
     for name in &places.files {
         writer.plan.keeper(Op::MakeFile { dir: dev, name, content: b"", mode: 0o600, uid, gid });
     }
-    nodes.iter().for_each(|node| write_node(dev, node, root, writer));
+    let mut made = Vec::new();
+    nodes.iter().for_each(|node| write_node(dev, node, root, &mut made, writer));
     if options.for_new_mount() & RDONLY != 0 {
         let (set, clear, propagation, recursive) = (RDONLY, 0, 0, false);
         writer.plan.keeper(Op::SetMountAttributes { mount: dev, set, clear, propagation, recursive });
@@ -151,10 +152,15 @@ fn is_owner(word: &CStr) -> bool {
     word.to_bytes().starts_with(b"uid=") || word.to_bytes().starts_with(b"gid=")
 }
 
-fn write_node(dir: Slot, node: &Node, root: (u32, u32), writer: &mut Writer) {
+/// `made` are the directories that are there already.
+fn write_node<'n>(dir: Slot, node: &'n Node, root: (u32, u32), made: &mut Vec<&'n str>, writer: &mut Writer) {
     for (end, _) in node.name.match_indices('/') {
-        let (uid, gid) = root;
-        writer.plan.keeper(Op::MakeDirectory { dir, name: &c(&node.name[..end]), mode: 0o755, uid, gid });
+        let folder = &node.name[..end];
+        if !made.contains(&folder) {
+            let (uid, gid) = root;
+            writer.plan.keeper(Op::MakeDirectory { dir, name: &c(folder), mode: 0o755, uid, gid });
+            made.push(folder);
+        }
     }
     let Node { mode, major, minor, uid, gid, .. } = *node;
     writer.plan.keeper(Op::MakeNode { dir, name: &c(&node.name), mode, major, minor, uid, gid });

@@ -9,53 +9,18 @@ use std::ffi::CString;
 use crate::host::Host;
 use crate::plan::{Op, STDERR, STDIN, STDOUT, TextsBuf};
 use crate::seccomp;
-use crate::spec::{IoPriority, Personality, Process, ResourceLimit, Scheduler, Text};
+use crate::spec::{Personality, Process, Text};
 
 use super::capabilities::Sets;
 use super::error::{Error, Result};
 use super::ids::Ids;
-use super::limits::{MAX_CPUS, parse_list};
 use super::opened::Writer;
 use super::paths::inside;
+use super::rlimits::{Limit, limits};
+use super::scheduling::{affinity, io_priority, persona, scheduler};
 
 /// What docker and podman search when an image says nothing.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// In the order of their numbers (asm-generic/resource.h).
-const LIMITS: [&str; 16] = [
-    "RLIMIT_CPU",
-    "RLIMIT_FSIZE",
-    "RLIMIT_DATA",
-    "RLIMIT_STACK",
-    "RLIMIT_CORE",
-    "RLIMIT_RSS",
-    "RLIMIT_NPROC",
-    "RLIMIT_NOFILE",
-    "RLIMIT_MEMLOCK",
-    "RLIMIT_AS",
-    "RLIMIT_LOCKS",
-    "RLIMIT_SIGPENDING",
-    "RLIMIT_MSGQUEUE",
-    "RLIMIT_NICE",
-    "RLIMIT_RTPRIO",
-    "RLIMIT_RTTIME",
-];
-/// Those that could end the making of the container before it is made: the child holds more descriptors than its
-/// process will, writes more, and has its own stack.
-const LIMITS_SET_LAST: [&str; 5] = ["RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_NOFILE", "RLIMIT_AS"];
-
-/// The name of a limit's number.
-pub(crate) fn limit_name(resource: u32) -> &'static str {
-    LIMITS.get(resource as usize).copied().unwrap_or("RLIMIT_?")
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Limit {
-    resource: u32,
-    soft: u64,
-    hard: u64,
-    last: bool,
-}
 
 /// A checked process.
 #[derive(Debug)]
@@ -131,26 +96,13 @@ impl<'a> Identity<'a> {
         if let Some(score) = self.process.oom_score_adj {
             writer.plan.keeper(Op::AdjustOomScore { score });
         }
-        for limit in &self.limits {
-            self.write_early_limit(limit, writer);
-        }
+        self.limits.iter().for_each(|limit| limit.write_early(writer));
         // Whatever the keeper runs as can open its own pipes.
         if !self.process.terminal && self.host != (0, 0) {
             let (uid, gid) = self.host;
             for slot in [STDIN, STDOUT, STDERR] {
                 writer.plan.keeper(Op::GiveAway { slot, uid, gid });
             }
-        }
-    }
-
-    /// A ceiling can only be raised by the keeper; what would hurt is lowered by the child, at last.
-    fn write_early_limit(&self, limit: &Limit, writer: &mut Writer) {
-        const HARMLESS: u64 = 4096;
-        let Limit { resource, soft, hard, last } = *limit;
-        if !last || (limit_name(resource) == "RLIMIT_NOFILE" && soft >= HARMLESS) {
-            writer.plan.keeper(Op::SetLimit { resource, soft, hard });
-        } else if hard >= HARMLESS {
-            writer.plan.keeper(Op::SetLimit { resource, soft: hard, hard });
         }
     }
 
@@ -257,10 +209,7 @@ impl<'a> Identity<'a> {
     }
 
     fn write_exec(&self, writer: &mut Writer) {
-        for limit in self.limits.iter().filter(|limit| limit.last) {
-            let Limit { resource, soft, hard, .. } = *limit;
-            writer.plan.child(Op::SetLimit { resource, soft, hard });
-        }
+        self.limits.iter().for_each(|limit| limit.write_last(writer));
         writer.plan.child(Op::CleanProcess {});
         let (arguments, environment) = (texts(&self.process.args), texts(&self.process.env));
         writer.plan.child(Op::Exec {
@@ -314,108 +263,6 @@ fn candidates(process: &Process<'_>) -> TextsBuf {
     candidates
 }
 
-fn limits(rlimits: &[ResourceLimit<'_>], path: &str) -> Result<Vec<Limit>> {
-    let mut limits: Vec<Limit> = Vec::with_capacity(rlimits.len());
-    for (index, given) in rlimits.iter().enumerate() {
-        let field = |name: &str| format!("{path}[{index}]{name}");
-        let Some(number) = LIMITS.iter().position(|name| *name == &*given.kind) else {
-            return Err(Error::spec(field(".type"), format!("{:?} is no limit", &*given.kind)));
-        };
-        if given.soft > given.hard {
-            let message = format!("{} is more than the hard limit, {}", given.soft, given.hard);
-            return Err(Error::spec(field(".soft"), message));
-        }
-        let resource = number as u32;
-        if limits.iter().any(|earlier| earlier.resource == resource) {
-            return Err(Error::spec(field(".type"), format!("{} comes twice", given.kind)));
-        }
-        let last = LIMITS_SET_LAST.contains(&&*given.kind);
-        limits.push(Limit { resource, soft: given.soft, hard: given.hard, last });
-    }
-    Ok(limits)
-}
-
-/// `struct sched_attr` (sched_setattr(2)).
-fn scheduler(given: &Scheduler<'_>, path: &str) -> Result<Vec<u8>> {
-    let policy: u32 = match &*given.policy {
-        "SCHED_OTHER" => 0,
-        "SCHED_FIFO" => 1,
-        "SCHED_RR" => 2,
-        "SCHED_BATCH" => 3,
-        "SCHED_IDLE" => 5,
-        "SCHED_DEADLINE" => 6,
-        other => return Err(Error::spec(format!("{path}.policy"), format!("{other:?} is no policy of this kernel"))),
-    };
-    let mut flags = 0u64;
-    for (index, flag) in given.flags.iter().enumerate() {
-        flags |= match &**flag {
-            "SCHED_FLAG_RESET_ON_FORK" => 0x01,
-            "SCHED_FLAG_RECLAIM" => 0x02,
-            "SCHED_FLAG_DL_OVERRUN" => 0x04,
-            "SCHED_FLAG_KEEP_POLICY" => 0x08,
-            "SCHED_FLAG_KEEP_PARAMS" => 0x10,
-            other => return Err(Error::spec(format!("{path}.flags[{index}]"), format!("{other:?}: not supported"))),
-        };
-    }
-    let Ok(priority) = u32::try_from(given.priority) else {
-        return Err(Error::spec(format!("{path}.priority"), format!("{} is below 0", given.priority)));
-    };
-    const SIZE: u32 = 48;
-    let mut attributes = Vec::with_capacity(SIZE as usize);
-    attributes.extend_from_slice(&SIZE.to_ne_bytes());
-    attributes.extend_from_slice(&policy.to_ne_bytes());
-    attributes.extend_from_slice(&flags.to_ne_bytes());
-    attributes.extend_from_slice(&given.nice.to_ne_bytes());
-    attributes.extend_from_slice(&priority.to_ne_bytes());
-    for time in [given.runtime, given.deadline, given.period] {
-        attributes.extend_from_slice(&time.to_ne_bytes());
-    }
-    Ok(attributes)
-}
-
-fn io_priority(given: &IoPriority<'_>, path: &str) -> Result<u32> {
-    let class = match &*given.class {
-        "IOPRIO_CLASS_RT" => 1,
-        "IOPRIO_CLASS_BE" => 2,
-        "IOPRIO_CLASS_IDLE" => 3,
-        other => return Err(Error::spec(format!("{path}.class"), format!("{other:?} is no class"))),
-    };
-    if given.priority > 7 {
-        return Err(Error::spec(format!("{path}.priority"), format!("{} is not within 0 to 7", given.priority)));
-    }
-    // IOPRIO_PRIO_VALUE (linux/ioprio.h).
-    Ok(class << 13 | given.priority)
-}
-
-fn persona(given: &Personality<'_>) -> Result<u64> {
-    match &*given.domain {
-        "LINUX" => Ok(0),
-        "LINUX32" => Ok(8),
-        other => Err(Error::spec("linux.personality.domain", format!("{other:?} is neither LINUX nor LINUX32"))),
-    }
-}
-
-fn affinity(process: &Process<'_>, path: &str) -> Result<[Option<Vec<u8>>; 2]> {
-    let Some(given) = &process.exec_cpu_affinity else { return Ok([None, None]) };
-    let mask = |list: &Option<Text<'_>>, name: &str| match list.as_deref().filter(|list| !list.is_empty()) {
-        None => Ok(None),
-        Some(list) => {
-            let numbers = parse_list(list).map_err(|message| Error::spec(format!("{path}.{name}"), message))?;
-            Ok(Some(cpu_mask(&numbers)))
-        }
-    };
-    Ok([mask(&given.initial, "initial")?, mask(&given.last, "final")?])
-}
-
-/// Bits in longs, as sched_setaffinity(2) takes them.
-fn cpu_mask(numbers: &[usize]) -> Vec<u8> {
-    let mut mask = vec![0; MAX_CPUS / 8];
-    numbers.iter().for_each(|number| mask[number / 8] |= 1 << (number % 8));
-    let used = mask.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-    mask.truncate(used.next_multiple_of(size_of::<u64>()));
-    mask
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -438,20 +285,5 @@ mod tests {
         assert_eq!(found(r#"["PATH=:/a"]"#, "x"), ["./x", "/a/x"]);
         assert_eq!(found(r#"["PATH=/"]"#, "x"), ["/x"]);
         assert_eq!(found("[]", "x").len(), 6);
-    }
-
-    #[test]
-    fn masks_are_whole_words() {
-        assert_eq!(cpu_mask(&[0, 9]), [1, 2, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(cpu_mask(&[64]).len(), 16);
-    }
-
-    #[test]
-    fn priorities_are_the_kernels_numbers() {
-        let json = r#"{"class": "IOPRIO_CLASS_BE", "priority": 4}"#;
-        assert_eq!(io_priority(&serde_json::from_str(json).unwrap(), "p").unwrap(), 0x4004);
-        let json = r#"{"policy": "SCHED_BATCH", "nice": -5}"#;
-        let attributes = scheduler(&serde_json::from_str(json).unwrap(), "p").unwrap();
-        assert_eq!((attributes.len(), attributes[4], attributes[16]), (48, 3, 0xfb));
     }
 }

@@ -13,12 +13,14 @@
 
 mod capabilities;
 mod cgroups;
+mod container;
 mod dev;
 mod device_rules;
 mod error;
 mod hidden;
 mod identity;
 mod ids;
+mod join;
 mod limits;
 mod mounts;
 mod names;
@@ -26,33 +28,31 @@ mod namespaces;
 mod opened;
 mod options;
 mod paths;
+mod rlimits;
 mod rootfs;
+mod scheduling;
 mod start;
 mod sysctl;
 
 use std::os::fd::OwnedFd;
 
 use crate::host::{Host, OLDEST_KERNEL};
-use crate::plan::{MAX_OPS, Op, Part, Plan, Slot, TextsBuf};
+use crate::plan::{MAX_OPS, Op, Part, Plan};
 use crate::seccomp;
-use crate::spec::{Linux, NOT_SUPPORTED, NamespaceKind, Process, Spec};
+use crate::spec::{Linux, Process, Spec};
 
 pub use error::{Blame, Error, Result, describe};
 pub use start::{File, Rootfs as Layers, Start, Upper};
 
 pub(crate) use capabilities::names as capability_names;
-pub(crate) use identity::limit_name;
+pub(crate) use rlimits::limit_name;
 
-use cgroups::{Cgroups, Placement};
-use hidden::Hidden;
-use identity::{Identity, write_become_root};
+use cgroups::Placement;
+use container::Parts;
+use identity::Identity;
 use ids::Ids;
-use mounts::{Made, Mounts, Surroundings, root_propagation};
-use namespaces::{Namespaces, flag};
+use namespaces::Namespaces;
 use opened::{Opened, Writer};
-use options::{PRIVATE, RDONLY};
-use rootfs::Rootfs;
-use sysctl::Parameters;
 
 /// A plan with what it needs opened.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ pub fn compile_exec(spec: &[u8], process: &[u8], start: &[u8], pidfd: OwnedFd, h
     let identity = Identity::of(&process, "process", &ids, host)?;
     let identity = identity.in_container(spec.linux.personality.as_ref(), filter(&spec.linux)?, false)?;
     let mut writer = opened.into_writer()?;
-    write_exec(&namespaces, first, &placement, &identity, &start, &mut writer);
+    join::write(&namespaces, first, &placement, &identity, &start, &mut writer);
     finish(writer)
 }
 
@@ -130,169 +130,6 @@ fn filter(linux: &Linux<'_>) -> Result<Option<seccomp::Filter>> {
     })
 }
 
-/// Everything that a container is made of, checked and opened.
-struct Parts<'a> {
-    spec: &'a Spec<'a>,
-    id: &'a str,
-    namespaces: &'a Namespaces,
-    ids: &'a Ids<'a>,
-    cgroups: Cgroups,
-    rootfs: Rootfs<'a>,
-    mounts: Mounts,
-    hidden: Hidden,
-    parameters: Parameters,
-    identity: Identity<'a>,
-    propagation: u64,
-}
-
-/// What the keeper hands to the child.
-struct Handed {
-    root: Slot,
-    made: Made,
-    files: Vec<(Slot, std::ffi::CString)>,
-    covers: Option<(Slot, Slot)>,
-    placement: Placement,
-}
-
-impl<'a> Parts<'a> {
-    fn open(
-        spec: &'a Spec<'a>,
-        process: &'a Process<'a>,
-        start: &'a Start<'a>,
-        namespaces: &'a Namespaces,
-        ids: &'a Ids<'a>,
-        host: &Host,
-        opened: &mut Opened,
-    ) -> Result<Self> {
-        let linux = &spec.linux;
-        if let Some((clock, _)) = linux.time_offsets.first() {
-            return Err(Error::spec(format!("linux.timeOffsets.{clock}"), NOT_SUPPORTED));
-        }
-        if start.init && !namespaces.is_new(NamespaceKind::Pid) {
-            return Err(Error::spec("start.init", "needs a new pid namespace: only PID 1 reaps what others leave"));
-        }
-        names::check(spec, namespaces)?;
-        let identity = Identity::of(process, "process", ids, host)?;
-        let identity = identity.in_container(linux.personality.as_ref(), filter(linux)?, start.init)?;
-        let cgroups = Cgroups::open(linux, &start.id, host, opened)?;
-        let rootfs = Rootfs::open(spec, start, ids, host, opened)?;
-        let idmap_binds = rootfs.is_layered();
-        let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
-        let around = Surroundings { host, namespaces, ids, idmap_binds, views, cgroup_v2 };
-        let mounts = Mounts::open(spec, around, opened)?;
-        let hidden = Hidden::open(linux, mounts.has_own_dev(), host, opened)?;
-        let parameters = Parameters::of(linux, namespaces)?;
-        let propagation = root_propagation(spec)?;
-        let id = &*start.id;
-        Ok(Self { spec, id, namespaces, ids, cgroups, rootfs, mounts, hidden, parameters, identity, propagation })
-    }
-
-    fn write_keeper(&self, writer: &mut Writer) -> Handed {
-        let placement = self.cgroups.write(writer);
-        if self.ids.mapped {
-            self.write_joins_of_keeper(writer);
-        }
-        if let namespaces::Origin::Joined(pidfd) = self.namespaces.of(NamespaceKind::Pid) {
-            writer.plan.keeper(Op::JoinPidNamespace { pidfd });
-        }
-        let (flags, cgroup) = (self.namespaces.clone_flags(), placement.clone_into);
-        writer.plan.keeper(Op::Clone { flags, cgroup });
-        let userns = self.ids.mapped.then(|| self.write_user_namespace(writer));
-        let ids = self.ids.root();
-        let root = self.rootfs.write(userns, ids, writer);
-        let made = self.mounts.write_keeper(userns, ids, writer);
-        let covered: Vec<String> = self.mounts.destinations().map(str::to_owned).collect();
-        let files = self.rootfs.write_files(&covered, ids, writer);
-        let covers = self.hidden.write_keeper(made.dev, writer);
-        self.identity.write_keeper(writer);
-        writer.plan.keeper(Op::Release {});
-        Handed { root, made, files, covers, placement }
-    }
-
-    /// From inside a new user namespace nobody has the right to join the host's: the child is born there.
-    fn write_joins_of_keeper(&self, writer: &mut Writer) {
-        for (kind, fd) in self.namespaces.joined().filter(|&(kind, _)| kind != NamespaceKind::Pid) {
-            writer.plan.keeper(Op::JoinNamespaces { fd, flags: flag(kind) });
-        }
-    }
-
-    fn write_user_namespace(&self, writer: &mut Writer) -> Slot {
-        let (uids, gids) = self.ids.texts();
-        let (uid_map, gid_map) = (uids.as_bytes(), gids.as_bytes());
-        writer.plan.keeper(Op::WriteIdMaps { uid_map, gid_map, deny_setgroups: false });
-        let out = writer.slot("the user namespace");
-        writer.plan.keeper(Op::OpenUserNamespace { out });
-        out
-    }
-
-    fn write_child(&self, mut handed: Handed, writer: &mut Writer) {
-        self.write_alone(&mut handed, writer);
-        writer.plan.child(Op::AwaitKeeper {});
-        if self.ids.mapped {
-            write_become_root(writer);
-        }
-        write_keyring(self.id, writer);
-        if let Some(proc) = handed.made.proc {
-            self.parameters.write(proc, writer);
-        }
-        writer.plan.child(Op::PivotRoot { root: handed.root });
-        self.write_files(&handed, writer);
-        self.hidden.write_child(handed.covers, writer);
-        self.identity.write_stdio(handed.made.dev.is_some(), writer);
-        self.write_root_attributes(handed.root, writer);
-        self.identity.write_last(writer);
-    }
-
-    /// What needs nothing from the keeper, and goes on while it works.
-    fn write_alone(&self, handed: &mut Handed, writer: &mut Writer) {
-        write_placement(&handed.placement, writer);
-        if self.namespaces.is_new(NamespaceKind::Cgroup) {
-            writer.plan.child(Op::Unshare { flags: flag(NamespaceKind::Cgroup) });
-        }
-        if !self.ids.mapped {
-            for (kind, fd) in self.namespaces.joined().filter(|&(kind, _)| kind != NamespaceKind::Pid) {
-                writer.plan.child(Op::JoinNamespaces { fd, flags: flag(kind) });
-            }
-        }
-        writer.plan.child(Op::NewSession {});
-        if self.namespaces.is_new(NamespaceKind::Network) {
-            writer.plan.child(Op::LoopbackUp {});
-        }
-        names::write(self.spec, writer);
-        // Of the copy of the keeper's mounts, which ends with pivot_root.
-        writer.plan.child(Op::SetPropagation { flags: PRIVATE });
-        self.mounts.write_before_pivot(&mut handed.made, writer);
-        if !self.parameters.is_empty() && handed.made.proc.is_none() {
-            let out = writer.slot("a private proc");
-            let options = TextsBuf::default();
-            writer.plan.child(Op::NewMount { fstype: c"proc", options: options.as_texts(), attributes: 0, out });
-            handed.made.proc = Some(out);
-        }
-    }
-
-    fn write_files(&self, handed: &Handed, writer: &mut Writer) {
-        self.mounts.write_after_pivot(&handed.made, writer);
-        for (mount, path) in &handed.files {
-            // Images have links at /etc/resolv.conf; they are followed within the root.
-            writer.plan.child(Op::Attach { mount: *mount, path, file: true, strict: false });
-        }
-        self.identity.write_working_directory(writer);
-    }
-
-    fn write_root_attributes(&self, mount: Slot, writer: &mut Writer) {
-        let mut write = |set: u64, propagation: u64| {
-            writer.plan.child(Op::SetMountAttributes { mount, set, clear: 0, propagation, recursive: false });
-        };
-        // Private and slave it is already: nothing shares with a mount that was made here.
-        if matches!(self.propagation, libc::MS_SHARED | libc::MS_UNBINDABLE) {
-            write(0, self.propagation);
-        }
-        if self.rootfs.becomes_readonly() {
-            write(RDONLY, 0);
-        }
-    }
-}
-
 fn write_placement(placement: &Placement, writer: &mut Writer) {
     writer.plan.child(Op::DieWithKeeper {});
     placement.tasks.iter().for_each(|&tasks| writer.plan.child(Op::JoinCgroup { tasks }));
@@ -300,34 +137,6 @@ fn write_placement(placement: &Placement, writer: &mut Writer) {
 
 fn write_keyring(id: &str, writer: &mut Writer) {
     writer.plan.child(Op::JoinKeyring { name: &paths::c(&format!("_ses.{id}")) });
-}
-
-fn write_exec(
-    namespaces: &Namespaces,
-    first: Slot,
-    placement: &Placement,
-    identity: &Identity<'_>,
-    start: &Start<'_>,
-    writer: &mut Writer,
-) {
-    if namespaces.is_own(NamespaceKind::Pid) {
-        writer.plan.keeper(Op::JoinPidNamespace { pidfd: first });
-    }
-    writer.plan.keeper(Op::Clone { flags: 0, cgroup: placement.clone_into });
-    identity.write_keeper(writer);
-    writer.plan.keeper(Op::Release {});
-    identity.write_first_affinity(writer);
-    write_placement(placement, writer);
-    writer.plan.child(Op::JoinNamespaces { fd: first, flags: namespaces.join_flags() });
-    writer.plan.child(Op::AwaitKeeper {});
-    if namespaces.is_new_user() {
-        write_become_root(writer);
-    }
-    writer.plan.child(Op::NewSession {});
-    write_keyring(&start.id, writer);
-    identity.write_stdio(false, writer);
-    identity.write_last_affinity(writer);
-    identity.write_last(writer);
 }
 
 /// For [`crate::host`], which opens the hierarchies' roots.

@@ -12,7 +12,6 @@ use crate::spec::{Spec, Text};
 use crate::sys;
 
 use super::error::{Error, Result};
-use super::ids::Ids;
 use super::opened::{Opened, Writer, clone_tree, open};
 use super::options::{NODEV, NOSUID, PRIVATE, RDONLY};
 use super::paths::{c, place};
@@ -49,17 +48,11 @@ enum Changes {
 }
 
 impl<'a> Rootfs<'a> {
-    pub fn open(
-        spec: &Spec<'_>,
-        start: &'a Start<'a>,
-        ids: &Ids<'_>,
-        host: &Host,
-        opened: &mut Opened,
-    ) -> Result<Self> {
+    pub fn open(spec: &Spec<'_>, start: &'a Start<'a>, host: &Host, opened: &mut Opened) -> Result<Self> {
         let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
         match &start.rootfs {
             Some(layers) => {
-                let base = open_layers(layers, ids, host, opened)?;
+                let base = open_layers(layers, host, opened)?;
                 check_files(&layers.files)?;
                 Ok(Self { base, readonly, files: &layers.files })
             }
@@ -145,16 +138,17 @@ fn check_files(files: &[File<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// A directory as a layer: a detached clone where it has to be idmapped, else just the place.
+/// A directory as a layer: a detached clone, because overlayfs takes no mounts of another mount namespace than that
+/// of whoever mounts it, and the keeper has its own.
 fn open_layer(path: &str, field: &str, detached: bool) -> Result<OwnedFd> {
     let place = open(path, libc::O_PATH | libc::O_DIRECTORY).map_err(|failure| failure.at(field, path))?;
     if detached { clone_tree(&place, false).map_err(|failure| failure.at(field, path)) } else { Ok(place) }
 }
 
-fn open_layers(layers: &Layers<'_>, ids: &Ids<'_>, host: &Host, opened: &mut Opened) -> Result<Base> {
+fn open_layers(layers: &Layers<'_>, host: &Host, opened: &mut Opened) -> Result<Base> {
     host.check_kernel(OVERLAY_BY_DESCRIPTOR, "a root file system of layers")?;
     let single = layers.lowers.len() == 1 && layers.upper.is_none();
-    let detached = host.privileged && (ids.mapped || single);
+    let detached = host.privileged;
     let mut lowers = Vec::with_capacity(layers.lowers.len());
     for (index, path) in layers.lowers.iter().enumerate() {
         let layer = open_layer(path, &format!("start.rootfs.lowers[{index}]"), detached)?;

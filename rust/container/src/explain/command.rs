@@ -53,7 +53,7 @@ pub(super) fn explain(
     let path = if path.is_empty() { text(candidates.iter().next()) } else { path.into_owned() };
     match errno.0 {
         libc::ENOENT if head.is_empty() => not_found(&text(arguments.iter().next()), &path, environment),
-        libc::ENOENT => missing_helper(&path, head),
+        libc::ENOENT => missing_requirement(&path, head),
         libc::EISDIR => Command::new(Kind::NotExecutable, &path, format!("exec {path}: it is a directory")),
         libc::EACCES => not_permitted(&path, head),
         libc::ENOEXEC => no_program(&path, head),
@@ -88,7 +88,7 @@ fn not_found(command: &str, path: &str, environment: Texts<'_>) -> Command {
 }
 
 /// The file is there, so what it names is not.
-fn missing_helper(path: &str, head: &[u8]) -> Command {
+fn missing_requirement(path: &str, head: &[u8]) -> Command {
     if let Some(interpreter) = shebang(head) {
         return missing_interpreter(path, &interpreter);
     }

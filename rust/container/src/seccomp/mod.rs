@@ -16,9 +16,9 @@
 //! # What is not in the list
 //!
 //! A number without a name in Linux 6.18 answers ENOSYS unless the default lets it pass: a C library that probes for
-//! a newer call falls back, where EPERM would be taken for an answer. A call of the x32 ABI that the profile does not list
-//! answers ENOSYS, as kernels without x32 do; a call of another architecture that the profile does not list ends
-//! the process. 32-bit ARM is always such a one.
+//! a newer call falls back, where EPERM would be taken for an answer. If the profile does not list x32, its calls
+//! answer ENOSYS, as kernels without it do. A call of another architecture that is not listed ends the process;
+//! 32-bit ARM is always such a one.
 //!
 //! Names that this machine lacks are passed over; only a name that nobody knows, in a rule that stops what the default
 //! would let pass, is an error.

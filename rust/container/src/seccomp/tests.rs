@@ -215,14 +215,16 @@ fn a_rule_whose_action_is_the_default_is_not_skipped() {
 
 #[test]
 fn two_conditions_on_one_argument_are_alternatives() {
-    let json = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["personality"],"action":"SCMP_ACT_ALLOW","args":[
+    let json = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[
+        {"names":["personality"],"action":"SCMP_ACT_ALLOW","args":[
         {"index":0,"value":0,"op":"SCMP_CMP_EQ"},{"index":0,"value":8,"op":"SCMP_CMP_EQ"}]}]}"#;
     assert_eq!([0, 8, 9].map(|persona| decide(json, 135, &[persona])), [ALLOW, ALLOW, errno(1)]);
 }
 
 #[test]
 fn what_has_no_name_is_not_there_unless_the_default_lets_it_pass() {
-    let strict = r#"{"defaultAction":"SCMP_ACT_KILL","syscalls":[{"names":["read","of_the_future"],"action":"SCMP_ACT_ALLOW"}]}"#;
+    let strict = r#"{"defaultAction":"SCMP_ACT_KILL",
+        "syscalls":[{"names":["read","of_the_future"],"action":"SCMP_ACT_ALLOW"}]}"#;
     assert_eq!([0, 1, 400, 470].map(|number| decide(strict, number, &[])), [ALLOW, 0, errno(38), errno(38)]);
     let lax = r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#;
     assert_eq!([0, 400, 470, X32_BIT].map(|number| decide(lax, number, &[])), [ALLOW, ALLOW, ALLOW, errno(38)]);
@@ -255,7 +257,8 @@ fn a_program_that_the_kernel_would_not_take_is_refused() {
     let conditions: Vec<_> =
         (0..3000).map(|value| format!(r#"{{"index":0,"value":{value},"op":"SCMP_CMP_EQ"}}"#)).collect();
     let json = format!(
-        r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{}]}}]}}"#,
+        r#"{{"defaultAction":"SCMP_ACT_ERRNO",
+            "syscalls":[{{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{}]}}]}}"#,
         conditions.join(",")
     );
     assert!(matches!(compile(json.as_bytes()), Err(Error::TooLong(length)) if length > LONGEST));

@@ -61,18 +61,25 @@ impl fmt::Display for Compression {
     }
 }
 
-/// What one call of a codec did.
+/// What one call has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Step {
-    read: usize,
-    written: usize,
-    /// The stream, member or frame is complete.
-    ended: bool,
+pub(crate) struct Step {
+    pub(crate) read: usize,
+    pub(crate) written: usize,
+    /// The stream, member or frame is complete; which may take no further byte, in or out.
+    pub(crate) ended: bool,
+}
+
+impl Step {
+    /// Whether nothing happened, which asks for more input.
+    pub(crate) fn is_none(self) -> bool {
+        self == Self { read: 0, written: 0, ended: false }
+    }
 }
 
 /// One stream, member or frame of a format.
 trait Codec {
-    /// Reads some of `input`, writes some of `output`. No step at all means that it needs more input.
+    /// Reads some of `input`, writes some of `output`.
     fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, Reason>;
     /// Prepares for another stream.
     fn restart(&mut self) -> Result<(), Reason>;
@@ -113,18 +120,15 @@ impl Decoder {
         Ok(Some(Self { compression, codec, state: State::Start }))
     }
 
-    /// Reads some of `input`, writes some of `output`; the numbers of bytes. (0, 0) asks for more input.
-    pub(crate) fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<(usize, usize), Reason> {
+    /// Reads some of `input`, writes some of `output`.
+    pub(crate) fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, Reason> {
         if self.state == State::Between {
             let zeros = input.iter().take_while(|&&byte| byte == 0).count();
-            if zeros == input.len() {
-                return Ok((zeros, 0));
+            if zeros > 0 || input.is_empty() {
+                return Ok(Step { read: zeros, written: 0, ended: false });
             }
             self.codec.restart()?;
             self.state = State::Again;
-            if zeros > 0 {
-                return Ok((zeros, 0));
-            }
         }
         let step = self.codec.step(input, output).map_err(|reason| self.explain(reason))?;
         self.state = match (step.ended, self.state) {
@@ -133,7 +137,7 @@ impl Decoder {
             (false, State::Start) if step.read == 0 => State::Start,
             (false, _) => State::Inside,
         };
-        Ok((step.read, step.written))
+        Ok(step)
     }
 
     /// Says that there is no more input; it must have ended with a stream.

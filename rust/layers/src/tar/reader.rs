@@ -152,8 +152,17 @@ impl<S: Source> Reader<S> {
 
     fn skip_content(&mut self) -> Result<()> {
         self.give_back();
-        self.left += std::mem::take(&mut self.padding);
         while self.piece()?.is_some() {}
+        // Not always there behind the last entry: `umoci insert` ends with the file's own bytes.
+        let mut padding = std::mem::take(&mut self.padding) as usize;
+        while padding > 0 {
+            let count = self.source.fill()?.len().min(padding);
+            if count == 0 {
+                break;
+            }
+            self.consume(count);
+            padding -= count;
+        }
         Ok(())
     }
 

@@ -18,9 +18,9 @@ const CAPABILITY: &[u8] = b"security.capability";
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
 const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
-/// Whether an image may set an attribute of that name. Labels of the host's security modules are not the image's to
+/// Whether an attribute of that name belongs into a layer. Labels of the host's security modules are not the image's to
 /// choose.
-fn is_allowed(name: &[u8]) -> bool {
+pub(super) fn is_allowed(name: &[u8]) -> bool {
     let is_plain = name.starts_with(b"user.") || name.starts_with(b"trusted.");
     let is_special = [CAPABILITY, ACCESS_ACL, DEFAULT_ACL].contains(&name);
     (is_plain || is_special) && !FORGED.iter().any(|forged| name.starts_with(forged)) && !name.contains(&0)

@@ -8,5 +8,7 @@
 mod directories;
 mod metadata;
 mod place;
+mod walk;
 
 pub(crate) use place::unpack;
+pub(crate) use walk::{Listener, tell};

@@ -2,5 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 pub mod ground;
+pub mod growth;
+pub mod mounted;
 pub mod picture;
 pub mod tars;

@@ -1,0 +1,187 @@
+//! A new container: everything it is made of, and the order of its steps.
+
+use std::ffi::CString;
+
+use crate::host::Host;
+use crate::plan::{Op, Slot, TextsBuf};
+use crate::spec::{NOT_SUPPORTED, NamespaceKind, Process, Spec};
+
+use super::cgroups::{Cgroups, Placement};
+use super::error::{Error, Result};
+use super::hidden::Hidden;
+use super::identity::{Identity, write_become_root};
+use super::ids::Ids;
+use super::mounts::{Made, Mounts, Surroundings, root_propagation};
+use super::namespaces::{Namespaces, Origin, flag};
+use super::opened::{Opened, Writer};
+use super::options::{PRIVATE, RDONLY};
+use super::rootfs::Rootfs;
+use super::start::Start;
+use super::sysctl::Parameters;
+use super::{filter, names, write_keyring, write_placement};
+
+/// Everything that a container is made of, checked and opened.
+pub(super) struct Parts<'a> {
+    spec: &'a Spec<'a>,
+    id: &'a str,
+    namespaces: &'a Namespaces,
+    ids: &'a Ids<'a>,
+    cgroups: Cgroups,
+    rootfs: Rootfs<'a>,
+    mounts: Mounts,
+    hidden: Hidden,
+    parameters: Parameters,
+    identity: Identity<'a>,
+    propagation: u64,
+}
+
+/// What the keeper hands to the child.
+pub(super) struct Handed {
+    root: Slot,
+    made: Made,
+    files: Vec<(Slot, CString)>,
+    covers: Option<(Slot, Slot)>,
+    placement: Placement,
+}
+
+impl<'a> Parts<'a> {
+    /// Checks and opens everything.
+    pub fn open(
+        spec: &'a Spec<'a>,
+        process: &'a Process<'a>,
+        start: &'a Start<'a>,
+        namespaces: &'a Namespaces,
+        ids: &'a Ids<'a>,
+        host: &Host,
+        opened: &mut Opened,
+    ) -> Result<Self> {
+        let linux = &spec.linux;
+        if let Some((clock, _)) = linux.time_offsets.first() {
+            return Err(Error::spec(format!("linux.timeOffsets.{clock}"), NOT_SUPPORTED));
+        }
+        if start.init && !namespaces.is_new(NamespaceKind::Pid) {
+            return Err(Error::spec("start.init", "needs a new pid namespace: only PID 1 reaps what others leave"));
+        }
+        names::check(spec, namespaces)?;
+        let identity = Identity::of(process, "process", ids, host)?;
+        let identity = identity.in_container(linux.personality.as_ref(), filter(linux)?, start.init)?;
+        let cgroups = Cgroups::open(linux, &start.id, host, opened)?;
+        let rootfs = Rootfs::open(spec, start, host, opened)?;
+        let idmap_binds = rootfs.is_layered();
+        let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
+        let around = Surroundings { host, namespaces, ids, idmap_binds, views, cgroup_v2 };
+        let mounts = Mounts::open(spec, around, opened)?;
+        let hidden = Hidden::open(linux, mounts.has_own_dev(), host, opened)?;
+        let parameters = Parameters::of(linux, namespaces)?;
+        let propagation = root_propagation(spec)?;
+        let id = &*start.id;
+        Ok(Self { spec, id, namespaces, ids, cgroups, rootfs, mounts, hidden, parameters, identity, propagation })
+    }
+
+    /// The keeper's list.
+    pub fn write_keeper(&self, writer: &mut Writer) -> Handed {
+        let placement = self.cgroups.write(writer);
+        if self.ids.mapped {
+            self.write_joins_of_keeper(writer);
+        }
+        if let Origin::Joined(pidfd) = self.namespaces.of(NamespaceKind::Pid) {
+            writer.plan.keeper(Op::JoinPidNamespace { pidfd });
+        }
+        let (flags, cgroup) = (self.namespaces.clone_flags(), placement.clone_into);
+        writer.plan.keeper(Op::Clone { flags, cgroup });
+        let userns = self.ids.mapped.then(|| self.write_user_namespace(writer));
+        let ids = self.ids.root();
+        let root = self.rootfs.write(userns, ids, writer);
+        let made = self.mounts.write_keeper(userns, ids, writer);
+        let covered: Vec<String> = self.mounts.destinations().map(str::to_owned).collect();
+        let files = self.rootfs.write_files(&covered, ids, writer);
+        let covers = self.hidden.write_keeper(made.dev, writer);
+        self.identity.write_keeper(writer);
+        writer.plan.keeper(Op::Release {});
+        Handed { root, made, files, covers, placement }
+    }
+
+    /// From inside a new user namespace nobody has the right to join the host's: the child is born there.
+    fn write_joins_of_keeper(&self, writer: &mut Writer) {
+        for (kind, fd) in self.namespaces.joined().filter(|&(kind, _)| kind != NamespaceKind::Pid) {
+            writer.plan.keeper(Op::JoinNamespaces { fd, flags: flag(kind) });
+        }
+    }
+
+    fn write_user_namespace(&self, writer: &mut Writer) -> Slot {
+        let (uids, gids) = self.ids.texts();
+        let (uid_map, gid_map) = (uids.as_bytes(), gids.as_bytes());
+        writer.plan.keeper(Op::WriteIdMaps { uid_map, gid_map, deny_setgroups: false });
+        let out = writer.slot("the user namespace");
+        writer.plan.keeper(Op::OpenUserNamespace { out });
+        out
+    }
+
+    /// The child's list.
+    pub fn write_child(&self, mut handed: Handed, writer: &mut Writer) {
+        self.write_alone(&mut handed, writer);
+        writer.plan.child(Op::AwaitKeeper {});
+        if self.ids.mapped {
+            write_become_root(writer);
+        }
+        write_keyring(self.id, writer);
+        if let Some(proc) = handed.made.proc {
+            self.parameters.write(proc, writer);
+        }
+        writer.plan.child(Op::PivotRoot { root: handed.root });
+        self.write_files(&handed, writer);
+        self.hidden.write_child(handed.covers, writer);
+        self.identity.write_stdio(handed.made.dev.is_some(), writer);
+        self.write_root_attributes(handed.root, writer);
+        self.identity.write_last(writer);
+    }
+
+    /// What needs nothing from the keeper, and goes on while it works.
+    fn write_alone(&self, handed: &mut Handed, writer: &mut Writer) {
+        write_placement(&handed.placement, writer);
+        if self.namespaces.is_new(NamespaceKind::Cgroup) {
+            writer.plan.child(Op::Unshare { flags: flag(NamespaceKind::Cgroup) });
+        }
+        if !self.ids.mapped {
+            for (kind, fd) in self.namespaces.joined().filter(|&(kind, _)| kind != NamespaceKind::Pid) {
+                writer.plan.child(Op::JoinNamespaces { fd, flags: flag(kind) });
+            }
+        }
+        writer.plan.child(Op::NewSession {});
+        if self.namespaces.is_new(NamespaceKind::Network) {
+            writer.plan.child(Op::LoopbackUp {});
+        }
+        names::write(self.spec, writer);
+        // Of the copy of the keeper's mounts, which ends with pivot_root.
+        writer.plan.child(Op::SetPropagation { flags: PRIVATE });
+        self.mounts.write_before_pivot(&mut handed.made, writer);
+        if !self.parameters.is_empty() && handed.made.proc.is_none() {
+            let out = writer.slot("a private proc");
+            let options = TextsBuf::default();
+            writer.plan.child(Op::NewMount { fstype: c"proc", options: options.as_texts(), attributes: 0, out });
+            handed.made.proc = Some(out);
+        }
+    }
+
+    fn write_files(&self, handed: &Handed, writer: &mut Writer) {
+        self.mounts.write_after_pivot(&handed.made, writer);
+        for (mount, path) in &handed.files {
+            // Images have links at /etc/resolv.conf; they are followed within the root.
+            writer.plan.child(Op::Attach { mount: *mount, path, file: true, strict: false });
+        }
+        self.identity.write_working_directory(writer);
+    }
+
+    fn write_root_attributes(&self, mount: Slot, writer: &mut Writer) {
+        let mut write = |set: u64, propagation: u64| {
+            writer.plan.child(Op::SetMountAttributes { mount, set, clear: 0, propagation, recursive: false });
+        };
+        // Private and slave it is already: nothing shares with a mount that was made here.
+        if matches!(self.propagation, libc::MS_SHARED | libc::MS_UNBINDABLE) {
+            write(0, self.propagation);
+        }
+        if self.rootfs.becomes_readonly() {
+            write(RDONLY, 0);
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! One more process in a running container: it joins what the first one has.
+
+use crate::plan::{Op, Slot};
+use crate::spec::NamespaceKind;
+
+use super::cgroups::Placement;
+use super::identity::{Identity, write_become_root};
+use super::namespaces::Namespaces;
+use super::opened::Writer;
+use super::start::Start;
+use super::{write_keyring, write_placement};
+
+/// Both lists.
+pub(super) fn write(
+    namespaces: &Namespaces,
+    first: Slot,
+    placement: &Placement,
+    identity: &Identity<'_>,
+    start: &Start<'_>,
+    writer: &mut Writer,
+) {
+    if namespaces.is_own(NamespaceKind::Pid) {
+        writer.plan.keeper(Op::JoinPidNamespace { pidfd: first });
+    }
+    writer.plan.keeper(Op::Clone { flags: 0, cgroup: placement.clone_into });
+    identity.write_keeper(writer);
+    writer.plan.keeper(Op::Release {});
+    identity.write_first_affinity(writer);
+    write_placement(placement, writer);
+    writer.plan.child(Op::JoinNamespaces { fd: first, flags: namespaces.join_flags() });
+    writer.plan.child(Op::AwaitKeeper {});
+    if namespaces.is_new_user() {
+        write_become_root(writer);
+    }
+    writer.plan.child(Op::NewSession {});
+    write_keyring(&start.id, writer);
+    identity.write_stdio(false, writer);
+    identity.write_last_affinity(writer);
+    identity.write_last(writer);
+}

@@ -1,0 +1,187 @@
+"""What a death leaves: of the engine, its spawner, a keeper. The containers end, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from pyrt.engine import debris
+from pyrt.engine.events import ContainerExited, ContainerRemoved
+from pyrt.engine.results import Verdict
+from pyrt.engine.states import State as Life
+from pyrt.errors import ContainerNotFound
+from pyrt.runtime.options import make_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyrt.engine.engine import Engine
+    from tests.engine.conftest import OpenEngine
+    from tests.leakcheck import State
+
+pytestmark = pytest.mark.root
+
+HOLD = """
+import sys, trio, pyrt
+from pyrt.runtime.options import make_options
+
+async def main():
+    async with pyrt.open_engine(sys.argv[1], run_dir=sys.argv[2]) as engine:
+        await engine.start("host", make_options(["sleep", "1000"], name="gone"))
+        await engine.start("host", make_options(["sleep", "1000"], name="kept"), keep=True)
+        print("ready", flush=True)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+@contextmanager
+def another_program(state: State, code: str = HOLD, stdin: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A program with an engine of its own that has said that it is ready."""
+    command = [sys.executable, "-c", code, str(state.root), str(state.run)]
+    with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"ready\n"
+        try:
+            yield program
+        finally:
+            program.kill()
+
+
+async def test_the_next_engine_records_the_end_and_clears_up(opened: OpenEngine, state: State) -> None:
+    with another_program(state) as program:
+        async with opened() as engine:
+            before = {record.name: record for record in engine.containers()}
+            assert {record.state for record in before.values()} == {Life.RUNNING}
+        program.kill()
+    async with opened() as engine:
+        kept = engine.inspect("kept")
+        assert kept.state is Life.EXITED
+        assert kept.status is not None
+        assert (kept.status.verdict, kept.owner) == (Verdict.LOST, "")
+        ended = [event async for event in engine.events(0, follow=False) if isinstance(event, ContainerExited)]
+        assert [(event.verdict, event.cause) for event in ended] == [(Verdict.LOST, "engine died")] * 2
+        stream = engine.events(ended[0].seq - 1)
+        async for event in stream:
+            if isinstance(event, ContainerRemoved):
+                break
+        with pytest.raises(ContainerNotFound):
+            engine.inspect("gone")
+        assert engine.journal.leases() == {}
+        assert os.listdir(engine.layout.containers) == [kept.id]
+        assert not {str(record.pid) for record in before.values()} & set(os.listdir("/proc"))
+        await engine.remove("kept")
+
+
+async def test_what_another_engine_runs_is_not_touched_by_those_that_come_and_go(
+    opened: OpenEngine, state: State
+) -> None:
+    with another_program(state) as program:
+        for _ in range(3):
+            async with opened() as engine:
+                await engine.run("host", ["true"])
+                assert {record.state for record in engine.containers() if record.name == "kept"} == {Life.RUNNING}
+        assert program.poll() is None
+        program.kill()
+    async with opened() as engine:
+        await engine.remove("kept")
+        await until_removed(engine, "gone")
+
+
+async def test_containers_of_an_engine_that_was_killed_end_by_themselves(opened: OpenEngine, state: State) -> None:
+    with another_program(state) as program:
+        async with opened() as engine:
+            pids = [os.pidfd_open(record.pid) for record in engine.containers()]
+        program.kill()
+    for pidfd in pids:
+        await trio.lowlevel.wait_readable(pidfd)
+        os.close(pidfd)
+    async with opened() as engine:
+        await engine.remove("kept")
+        await until_removed(engine, "gone")
+
+
+async def until_removed(engine: Engine, name: str) -> None:
+    async for event in engine.events(0):
+        if isinstance(event, ContainerRemoved) and event.name == name:
+            return
+
+
+async def test_a_keeper_that_is_killed_takes_its_container_with_it(engine: Engine) -> None:
+    container = await engine.start("host", make_options(["sleep", "1000"]))
+    os.kill(parent_of(container.pid), signal.SIGKILL)
+    status = await container.wait()
+    assert status.verdict is Verdict.LOST
+    assert status.exit_code == 255
+    await engine.settled()
+    assert engine.containers() == []
+    container.close_streams()
+    await debris.clear_cgroups(container.id)
+
+
+async def test_a_spawner_that_is_killed_is_replaced(engine: Engine) -> None:
+    async with engine.open_container("host", ["cat"]) as container:
+        os.kill(engine.spawner.pid, signal.SIGKILL)
+        for number in range(5):
+            done = await engine.run("host", ["sh", "-c", f"echo {number}"])
+            assert done.stdout == b"%d\n" % number
+        assert engine.spawner.launches == 2
+        await container.stdin.send_all(b"still here")
+        assert await container.stdout.receive_some() == b"still here"
+
+
+async def test_debris_of_nobody_is_removed_when_an_engine_opens(opened: OpenEngine, state: State) -> None:
+    async with opened() as engine:
+        stray = engine.layout.make_upper("f" * 64)
+        os.mkdir(f"{stray}/upper/of-a-container-that-nobody-knows")
+    async with opened() as engine:
+        with trio.fail_after(10):
+            while os.listdir(engine.layout.containers):
+                await trio.lowlevel.checkpoint()
+
+
+FORK = """
+import os, sys, trio, pyrt
+from pyrt.runtime.options import make_options
+
+async def main():
+    async with pyrt.open_engine(sys.argv[1], run_dir=sys.argv[2]) as engine:
+        await engine.start("host", make_options(["sleep", "1000"], name="box"))
+        if os.fork() == 0:
+            os.closerange(1, 2)
+            os.read(0, 1)
+            os._exit(0)
+        print("ready", flush=True)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+async def test_a_forked_child_of_the_program_keeps_no_container_alive(opened: OpenEngine, state: State) -> None:
+    reading, writing = os.pipe()
+    with another_program(state, FORK, stdin=reading) as program:
+        os.close(reading)
+        async with opened() as engine:
+            pidfd = os.pidfd_open(engine.inspect("box").pid)
+        program.kill()
+        # The child lives, and holds what fork gave it.
+        with trio.fail_after(10):
+            await trio.lowlevel.wait_readable(pidfd)
+            async with opened() as engine:
+                await until_removed(engine, "box")
+        os.close(pidfd)
+        os.close(writing)
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
