@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, makedev};
 use rustix::io::Errno;
 
 use super::directories::{Directories, Directory, Me, Unreachable, is_whiteout, timestamps};
@@ -138,9 +138,9 @@ impl<S: Source> Layer<'_, S> {
         let (mut offset, mut left) = (0, 0);
         while let Some(mut piece) = self.reader.piece()? {
             while !piece.is_empty() {
-                if left == 0
-                    && let Some(segment) = segments.next()
-                {
+                if left == 0 {
+                    // The map was checked to add up to the content.
+                    let Some(segment) = segments.next() else { return Ok(()) };
                     (offset, left) = (segment.offset, segment.length);
                 }
                 let count = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -153,34 +153,36 @@ impl<S: Source> Layer<'_, S> {
     }
 
     fn directory(&mut self, entry: &Entry) -> Result<()> {
-        if entry.path.is_empty() {
-            let root = self.parent(entry)?;
-            return self.metadata.directory(entry, &root, &mut self.directories, false);
-        }
         let parent = self.parent(entry)?;
+        if entry.path.is_empty() {
+            return self.metadata.directory(entry, &parent, &mut self.directories, false);
+        }
         let name = names::split(&entry.path).1;
         let mode = Mode::from_raw_mode(entry.mode & 0o1777);
+        let make = || rustix::fs::mkdirat(parent.changing(), name, mode);
         let failed = || Error::system("make the directory", &entry.path);
-        let (is_new, is_opaque) = match rustix::fs::mkdirat(parent.changing(), name, mode) {
-            Ok(()) => (true, false),
+        let (mut is_new, mut is_opaque) = (true, false);
+        match make() {
+            Ok(()) => {}
+            Err(Errno::EXIST) if self.is_directory(&parent, name)? => is_new = false,
             Err(Errno::EXIST) => {
-                let stat = sys::stat(parent.fd(), name).map_err(failed())?;
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                    (false, false)
-                } else {
-                    // What was here, be it a whiteout, hid what lower layers have; so does the directory.
-                    self.directories.clear(&parent, name)?;
-                    rustix::fs::mkdirat(parent.changing(), name, mode).map_err(failed())?;
-                    (true, true)
-                }
+                // What was here, be it a whiteout, hid what lower layers have; so does the directory.
+                self.directories.clear(&parent, name)?;
+                make().map_err(failed())?;
+                is_opaque = true;
             }
             Err(error) => return Err(failed()(error)),
-        };
+        }
         let directory = self.child(&parent, name)?;
         if is_opaque {
             self.directories.make_opaque(&directory)?;
         }
         self.metadata.directory(entry, &directory, &mut self.directories, is_new)
+    }
+
+    fn is_directory(&self, parent: &Directory, name: &[u8]) -> Result<bool> {
+        let stat = sys::stat(parent.fd(), name).map_err(Error::system("look at", &names::join(&parent.path, name)))?;
+        Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
     /// The directory `name`, which is in its parent now.
@@ -215,27 +217,16 @@ impl<S: Source> Layer<'_, S> {
 
     /// A further name for what an earlier entry made. Symbolic links are linked themselves, never followed.
     fn hard_link(&mut self, entry: &Entry, target: &[u8]) -> Result<()> {
-        let shown = || String::from_utf8_lossy(target).into_owned();
-        let missing = Reason::LinkTargetMissing { target: shown() };
+        let missing = || Reason::LinkTargetMissing { target: String::from_utf8_lossy(target).into_owned() };
         let (above, old_name) = names::split(target);
         let from = self.directories.look(above).map_err(|why| match why {
-            Unreachable::Refused(Reason::ParentNotDirectory) | Unreachable::Missing => {
-                self.reader.refuse(missing.clone())
-            }
+            Unreachable::Refused(Reason::ParentNotDirectory) | Unreachable::Missing => self.reader.refuse(missing()),
             why => self.unreachable(why),
         })?;
-        let old = match sys::stat(from.fd(), old_name) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                return Err(self.reader.refuse(Reason::LinkToDirectory { target: shown() }));
-            }
-            Ok(stat) if !is_whiteout(&stat) => stat,
-            Ok(_) | Err(Errno::NOENT) => return Err(self.reader.refuse(missing)),
-            Err(error) => return Err(Error::system("look at", target)(error)),
-        };
+        let old = self.link_target(&from, target)?.ok_or_else(|| self.reader.refuse(missing()))?;
         let parent = self.parent(entry)?;
-        let name = names::split(&entry.path).1;
-        let is_same = |new: rustix::fs::Stat| (new.st_dev, new.st_ino) == (old.st_dev, old.st_ino);
-        if sys::stat(parent.fd(), name).is_ok_and(is_same) {
+        let is_same = |new: Stat| (new.st_dev, new.st_ino) == (old.st_dev, old.st_ino);
+        if sys::stat(parent.fd(), names::split(&entry.path).1).is_ok_and(is_same) {
             return Ok(());
         }
         let linked = self.make(&parent, entry, "make the hard link", |at, name| {
@@ -244,9 +235,22 @@ impl<S: Source> Layer<'_, S> {
         match linked {
             // The target lay in the directory that gave way to the link.
             Err(Error::System { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => {
-                Err(self.reader.refuse(missing))
+                Err(self.reader.refuse(missing()))
             }
             linked => linked,
+        }
+    }
+
+    /// What a hard link shall be another name of, if it is in this layer.
+    fn link_target(&self, directory: &Directory, target: &[u8]) -> Result<Option<Stat>> {
+        match sys::stat(directory.fd(), names::split(target).1) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                let target = String::from_utf8_lossy(target).into_owned();
+                Err(self.reader.refuse(Reason::LinkToDirectory { target }))
+            }
+            Ok(stat) if !is_whiteout(&stat) => Ok(Some(stat)),
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(Error::system("look at", target)(error)),
         }
     }
 
@@ -278,8 +282,7 @@ impl<S: Source> Layer<'_, S> {
             Err(Errno::EXIST) => {}
             Err(error) => return Err(failed()(error)),
         }
-        let stat = sys::stat(parent.fd(), hidden).map_err(failed())?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        if self.is_directory(&parent, hidden)? {
             let directory = self.child(&parent, hidden)?;
             self.directories.make_opaque(&directory)?;
         }
