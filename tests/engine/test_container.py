@@ -119,6 +119,25 @@ async def test_stop_kills_in_the_end(engine: Engine) -> None:
         assert (status.verdict, status.signal) == (Verdict.KILLED, signal.SIGKILL)
 
 
+async def test_two_may_stop_it_at_once(engine: Engine) -> None:
+    async with engine.open_container("host", STUBBORN) as container:
+        assert await container.stdout.receive_some() == b"ready\n"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(container.stop, 0.3)
+            nursery.start_soon(container.stop, 0.2)
+        assert container.status is not None
+        assert container.status.verdict is Verdict.KILLED
+
+
+async def test_one_that_is_being_stopped_can_still_be_joined(engine: Engine) -> None:
+    async with engine.open_container("host", STUBBORN) as container:
+        assert await container.stdout.receive_some() == b"ready\n"
+        with trio.move_on_after(0.1):
+            await container.stop(timeout=60)
+        assert engine.inspect(container.id).state is State.STOPPING
+        assert (await container.exec(["true"])).exit_code == 0
+
+
 async def test_a_signal_is_told_with_its_cause(engine: Engine) -> None:
     async with engine.open_container("host", POLITE) as container:
         assert await container.stdout.receive_some() == b"ready\n"

@@ -134,6 +134,12 @@ async def test_on_a_full_disk_it_says_so_and_works_again_when_there_is_room(engi
                 await fill(other, small / "ballast")
             (small / "ballast").unlink()
             assert (await other.run("host", ["true"])).exit_code == 0
+            async with other.open_container("host", ["cat"], upper="tmpfs") as container:
+                fill_up(small / "ballast")
+                await container.stdin.aclose()
+                assert (await container.wait()).exit_code == 0
+            assert other.inspect(container.id).status is None  # There was no room to record the end.
+            (small / "ballast").unlink()
             await other.settled()
             assert other.journal.leases() == {}
             assert other.containers() == []
@@ -141,11 +147,15 @@ async def test_on_a_full_disk_it_says_so_and_works_again_when_there_is_room(engi
         await trio.run_process(["umount", small])
 
 
-async def fill(engine: Engine, ballast: Path) -> None:
-    """Runs containers while the disk fills up."""
+def fill_up(ballast: Path) -> None:
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
+
+
+async def fill(engine: Engine, ballast: Path) -> None:
+    """Runs containers on a disk that is full."""
+    fill_up(ballast)
     for _ in range(100):
         await engine.run("host", ["true"])
 
@@ -233,6 +243,13 @@ async def test_an_error_of_the_caller_s_is_not_wrapped(opened: object, engine: E
     with pytest.raises(KeyError, match="mine"):
         async with opened():  # type: ignore[operator]
             raise KeyError("mine")
+
+
+async def test_what_keeps_an_engine_from_opening_is_not_wrapped_either(opened: object, state: State) -> None:
+    (state.root / "journal.db").write_bytes(b"no database" * 999)
+    with pytest.raises(StateError, match="damaged"):
+        async with opened():  # type: ignore[operator]
+            pass
 
 
 async def test_an_engine_that_is_closed_says_so(opened: object) -> None:

@@ -43,7 +43,7 @@ class Attended:
         self.stdin = Writer(stdio.stdin)
         self.stdout = Reader(stdio.stdout)
         self.stderr = Reader(stdio.stderr)
-        self._terminal = process.terminal >= 0
+        self._terminal = stdio.terminal
         self.left = trio.Event()
         """Set when the engine has nothing more to do with it: neither process, nor cgroup, nor mount is there."""
 

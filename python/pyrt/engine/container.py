@@ -18,7 +18,7 @@ from pyrt.runtime.signals import parse_signal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyrt.engine.engine import Engine
+    from pyrt.engine.joining import Joining
     from pyrt.engine.pipes import Stdio
     from pyrt.engine.process import Process
     from pyrt.engine.record import Record
@@ -76,7 +76,7 @@ class Container(Attended):
     It lives as long as the engine at most, and is killed before that where it was started by ``open_container``.
     """
 
-    def __init__(self, engine: Engine, record: Record, process: Process, stdio: Stdio, timing: Timing) -> None:
+    def __init__(self, engine: Joining, record: Record, process: Process, stdio: Stdio, timing: Timing) -> None:
         super().__init__(record.id, process, stdio, timing)
         self._engine = engine
         self.record = record

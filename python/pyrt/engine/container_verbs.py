@@ -58,7 +58,8 @@ class ContainerVerbs(ImageVerbs):
         record = self.journal.get(container)
         if record.state not in LIVE:
             return await self.wait(record.id)
-        record = await self._stopping(record)
+        if record.state is not State.STOPPING:
+            record = await self._stopping(record)
         with trio.move_on_after(timeout), suppress(IllegalTransition):
             await self._signal(record, record.stop_signal, "stop")
             return await self._wait_for(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import resource
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from pyrt.engine.journal import CHECKPOINT_EVERY, Busy, Journal
 from pyrt.engine.owner import Owner
 from pyrt.engine.spares import Spares
 from pyrt.engine.spawner import Spawner
-from pyrt.errors import EngineError, HostError, SpecError, StateError
+from pyrt.errors import ContainerError, EngineError, HostError, SpecError, StateError
 from pyrt.images.store import Store
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from pyrt.engine.events import Event
     from pyrt.engine.journal import Transaction
     from pyrt.engine.layout import Layout
+    from pyrt.engine.record import Record
+
+log = logging.getLogger("pyrt.engine")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,6 +49,7 @@ class Core:
         self.layout = layout
         self.nursery = nursery
         self.closing = False
+        self._owed: list[tuple[Callable[[Transaction], Record], Record]] = []
         self.live: dict[str, Container] = {}
         self.executions: set[Execution] = set()
         self.threads = trio.CapacityLimiter(THREADS)
@@ -103,6 +108,26 @@ class Core:
     async def tell(self, event: Event) -> None:
         """Records an event that changes no container."""
         await self.commit(lambda transaction: transaction.emit(event))
+
+    def owe(self, change: Callable[[Transaction], Record], record: Record) -> None:
+        """Remembers a last move of a container that could not be recorded, for ``pay``."""
+        log.error("the end of container %s can't be recorded just now", record.name)
+        self._owed.append((change, record))
+
+    async def pay(self) -> None:
+        """Records what could not be recorded when it happened."""
+        owed, self._owed = self._owed, []
+        for change, record in owed:
+            await self.settle(change, record)
+
+    async def settle(self, change: Callable[[Transaction], Record], record: Record) -> None:
+        """Records the last move of a container; sooner or later, for the disk may be full."""
+        try:
+            self.janitor.discard(await self.commit(change))
+        except StateError:
+            self.owe(change, record)
+        except ContainerError:
+            log.exception("the end of container %s is known already", record.name)
 
     async def in_thread(self, call: Callable[..., R], *arguments: object) -> R:
         """Runs blocking work in a worker thread of the engine's own."""

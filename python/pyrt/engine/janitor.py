@@ -17,6 +17,7 @@ import trio
 from pyrt import _native
 from pyrt.engine.events import ContainerRemoved
 from pyrt.engine.journal import CHECKPOINT_EVERY
+from pyrt.engine.states import State
 from pyrt.errors import ContainerNotFound, IllegalTransition, PyrtError
 
 if TYPE_CHECKING:
@@ -57,13 +58,22 @@ class Janitor:
         self._hurry = trio.Event()
         self._idle = trio.Event()
         self._idle.set()
-        self.failed: dict[str, str] = {}
-        """Why the folder of a container could not be removed; the next engine tries again."""
+        self._failed: list[Record] = []
 
-    def discard(self, *records: Record) -> None:
-        """Has containers taken away that are in state ``removing`` and of which no process is left."""
-        self._pending.extend(records)
-        self.wake()
+    def discard(self, record: Record) -> None:
+        """Has a container taken away of which no process is left, if it is in state ``removing``."""
+        if record.state is State.REMOVING:
+            self._pending.append(record)
+            self.wake()
+
+    def try_again(self) -> None:
+        """Has what could not be taken away tried once more."""
+        for record in self._clear_failed():
+            self.discard(record)
+
+    def _clear_failed(self) -> list[Record]:
+        failed, self._failed = self._failed, []
+        return failed
 
     def wake(self) -> None:
         """There is something to do."""
@@ -91,43 +101,49 @@ class Janitor:
         """Closes what it holds."""
         os.close(self._folder)
 
-    async def remove_folders(self, names: list[str]) -> None:
-        """Removes folders of containers, and makes some for those to come."""
-        if names:
-            await trio.to_thread.run_sync(self._remove_folders, names, limiter=self._threads)
+    async def remove_folders(self, names: list[str]) -> frozenset[str]:
+        """Removes folders of containers, and makes some for those to come; returns the names of those that stay."""
+        if not names:
+            return frozenset()
+        return await trio.to_thread.run_sync(self._remove_folders, names, limiter=self._threads)
 
     async def _tidy(self) -> None:
         try:
             while self._pending:
                 batch, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]
-                await self.remove_folders([record.id for record in batch])
-                await self._commit(partial(self._forget, batch))
+                await self._remove(batch)
             if self._journal.commits >= CHECKPOINT_EVERY:
                 await trio.to_thread.run_sync(self._journal.checkpoint, limiter=self._threads)
         except PyrtError:
-            # A full disk, most likely: what is left is removed by the next engine, or when the folder is opened again.
-            log.exception("containers could not be removed")
+            log.exception("the journal could not be brought into the database")
+
+    async def _remove(self, batch: list[Record]) -> None:
+        stuck = await self.remove_folders([record.id for record in batch])
+        self._failed += [record for record in batch if record.id in stuck]
+        gone = [record for record in batch if record.id not in stuck]
+        try:
+            await self._commit(partial(self._forget, gone))
+        except PyrtError:
+            # A full disk, most likely.
+            log.exception("the removal of %d containers could not be recorded", len(gone))
+            self._failed += gone
 
     def _forget(self, batch: list[Record], transaction: Transaction) -> None:
         for record in batch:
-            if record.id in self.failed:
-                continue
             try:
                 transaction.delete(record)
             except (ContainerNotFound, IllegalTransition):
                 continue  # Another engine was faster.
             transaction.emit(ContainerRemoved(container=record.id, name=record.name, image=record.image))
 
-    def _remove_folders(self, names: list[str]) -> None:
+    def _remove_folders(self, names: list[str]) -> frozenset[str]:
+        stuck = set()
         for name in names:
             try:
-                os.stat(name, dir_fd=self._folder, follow_symlinks=False)
                 _native.remove_tree(self._folder, name)
-                self.failed.pop(name, None)
-            except FileNotFoundError:
-                continue
-            except (PyrtError, OSError) as error:
-                self.failed[name] = str(error)
+            except PyrtError as error:
+                stuck.add(name)
                 log.warning("the folder of container %s can't be removed: %s", name[:12], error)
         with suppress(OSError):  # On a full disk: then they are made, or refused, when they are wanted.
             self._spares.refill()
+        return frozenset(stuck)

@@ -39,6 +39,8 @@ class Stdio:
 
     def __init__(self, given: tuple[int, int, int] | None = None, *, wants_stdin: bool = True) -> None:
         self.stdin = self.stdout = self.stderr = -1
+        self.terminal = False
+        """Whether the container has a terminal, whose master ``stdin`` and ``stdout`` are."""
         self._theirs: list[int] = []
         if given is not None:
             self.theirs = given
@@ -84,6 +86,7 @@ class Stdio:
         if master < 0:
             return
         self._close_ours()
+        self.terminal = True
         self.stdout = master
         self.stdin = fcntl.fcntl(master, fcntl.F_DUPFD_CLOEXEC, 3)
 

@@ -163,6 +163,11 @@ class Process:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_LIMIT):
             await self.gone.wait()
 
+    def take_terminal(self) -> int:
+        """The terminal's master, which is the caller's from now on; -1 if there is none."""
+        terminal, self.terminal = self.terminal, -1
+        return terminal
+
     def close(self) -> None:
         """Closes the control socket and the pidfd: an attached process that runs is killed by its keeper."""
         if self._control.fileno() >= 0 and not self.gone.is_set():
@@ -172,6 +177,7 @@ class Process:
     def forget(self) -> None:
         """The same without a word to Trio: after a fork, in the child."""
         self._control.close()
-        descriptor, self.pidfd = self.pidfd, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        for descriptor in (self.pidfd, self.take_terminal()):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.pidfd = -1

@@ -44,6 +44,7 @@ _decode_options: Final = msgspec.json.Decoder(RunOptions).decode
 
 # The number in whose place a container's first host id is put; as a lease it is never given.
 _BASE: Final = LEASE_FIRST - LEASE_SIZE
+_BLANK_BASE: Final = b'"hostID":%d,' % _BASE
 
 
 class _Machine(NamedTuple):
@@ -65,6 +66,8 @@ class Mould:
 
     def __init__(self, built: Built, blank: str) -> None:
         self.built = built
+        # Both maps have it, or fill would leave a container with ids of nobody's.
+        assert built.spec.count(_BLANK_BASE) == (2 if b'"uidMappings"' in built.spec else 0)
         self.steps: tuple[tuple[str, str], ...] = ()
         """Part and name of the steps of its plan, once one was compiled."""
         self._blank = blank
@@ -73,7 +76,7 @@ class Mould:
         """Specification and start document of one container."""
         spec, start = self._name(self.built.spec, container), self._name(self.built.start, container)
         if id_base is not None:
-            spec = spec.replace(b'"hostID":%d,' % _BASE, b'"hostID":%d,' % id_base)
+            spec = spec.replace(_BLANK_BASE, b'"hostID":%d,' % id_base)
         return spec, start
 
     def _name(self, document: bytes, container: str) -> bytes:
@@ -105,7 +108,11 @@ class Recipes:
         if options.mounts or options.devices or options.seccomp.startswith("/"):
             return self._build(machine, image, options, keep=keep)  # It depends on what there is just now.
         key = (image.id, options if not options.name else msgspec.structs.replace(options, name=""), keep)
-        mould = self._moulds.get(key)
+        try:
+            mould = self._moulds.get(key)
+        except TypeError:
+            hint = "tuples are meant; make_options takes lists as well"
+            raise UsageError("an option holds a list or another value that can change", hint=hint) from None
         if mould is None:
             mould = self._build(machine, image, options, keep=keep)
             if len(self._moulds) >= _MOST_MOULDS:

@@ -6,6 +6,8 @@ keepers clean up, and what a killed keeper leaves is found by the container's id
 
 from __future__ import annotations
 
+import itertools
+import logging
 import os
 import time
 from functools import partial
@@ -18,12 +20,18 @@ from pyrt.engine.events import ContainerExited
 from pyrt.engine.owner import bury, is_alive
 from pyrt.engine.results import ExitStatus, Verdict
 from pyrt.engine.states import LIVE, State, Verb
-from pyrt.errors import ContainerNotFound, IllegalTransition
+from pyrt.errors import ContainerNotFound, IllegalTransition, PyrtError
 
 if TYPE_CHECKING:
     from pyrt.engine.core import Core
     from pyrt.engine.journal import Transaction
     from pyrt.engine.record import Record
+
+
+# A sweep of the images looks at all of their files, and needs them for itself.
+_IMAGES_EVERY = 20
+
+log = logging.getLogger("pyrt.engine")
 
 
 async def take_over(core: Core) -> list[Record]:
@@ -44,7 +52,7 @@ async def take_over(core: Core) -> list[Record]:
 async def clear(core: Core, left: list[Record]) -> None:
     """Takes away what is left of containers whose engines died: processes, cgroups, folders."""
     for record in left:
-        if await debris.clear_cgroups(record.id) and record.state is State.REMOVING:
+        if await debris.clear_cgroups(record.id):
             core.janitor.discard(record)
     await core.janitor.remove_folders(_strays(core))
 
@@ -77,10 +85,20 @@ def _strays(core: Core) -> list[str]:
 
 
 async def sweep_for_ever(core: Core, left: list[Record], pause: float) -> None:
-    """Clears ``left``, then looks after engines that have died every ``pause`` seconds; and once after the images."""
-    await clear(core, left)
-    await trio.sleep(pause)
-    await core.in_thread(core.store.sweep)
-    while True:
-        await clear(core, await take_over(core))
+    """Clears ``left``, then looks every ``pause`` seconds for what engines that died left, and for what was put off."""
+    work = partial(clear, core, left)
+    for count in itertools.count(1):
+        try:
+            await work()
+        except (PyrtError, OSError):
+            log.exception("what others left can't be cleared up just now")
         await trio.sleep(pause)
+        work = partial(_look_again, core, images=count % _IMAGES_EVERY == 1)
+
+
+async def _look_again(core: Core, *, images: bool) -> None:
+    core.janitor.try_again()
+    await core.pay()
+    await clear(core, await take_over(core))
+    if images:
+        await core.in_thread(core.store.sweep)

@@ -1,0 +1,156 @@
+"""Handing plans to keepers, and the processes that join a running container, which may be another engine's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pyrt import _native
+from pyrt.engine import debris
+from pyrt.engine.container import Execution
+from pyrt.engine.container_verbs import ContainerVerbs
+from pyrt.engine.pipes import Stdio
+from pyrt.engine.process import Process
+from pyrt.engine.recipe import Recipes, make_exec_options
+from pyrt.engine.results import Completed
+from pyrt.engine.spawner import control_pair
+from pyrt.engine.states import State
+from pyrt.engine.stopwatch import Stopwatch, steps_of
+from pyrt.errors import IllegalTransition, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import trio
+
+    from pyrt.engine.container import Container
+    from pyrt.engine.events import Event
+    from pyrt.engine.layout import Layout
+    from pyrt.engine.record import Record
+    from pyrt.engine.results import ExitStatus
+
+log = logging.getLogger("pyrt.engine")
+
+
+class Joining(ContainerVerbs):
+    """The engine's `exec`, and what it has in common with a start."""
+
+    def __init__(self, layout: Layout, nursery: trio.Nursery, *, kept_events: int) -> None:
+        super().__init__(layout, nursery, kept_events=kept_events)
+        self.recipes = Recipes(layout)
+
+    async def execute(self, compiled: Callable[[], _native.Plan], stdio: Stdio) -> tuple[Process, _native.Started]:
+        """Hands a plan to a keeper and waits until its program is executed; raises what went wrong."""
+        ours, theirs = control_pair()
+        process = Process(ours)
+        try:
+            with theirs:
+                await self._send(compiled(), theirs.fileno(), stdio)
+            stdio.sent()
+            report = await process.begin()
+            if isinstance(report, _native.Failed):
+                raise _native.failure(compiled(), report)
+        except BaseException:
+            process.close()
+            raise
+        return process, report
+
+    async def _send(self, plan: _native.Plan, control: int, stdio: Stdio) -> None:
+        """Sends a plan and lets it go at once, while the message holds what it has opened.
+
+        The last to close a detached mount waits for an RCU grace period, milliseconds: that is to be the keeper.
+        """
+        try:
+            message, descriptors = plan.start_message(True, control, *stdio.theirs)
+            await self.spawner.send(message, descriptors)
+        finally:
+            # An error's traceback would go on holding it.
+            del plan
+
+    async def complete(self, attended: Container | Execution, stdin: bytes, max_output: int) -> Completed:
+        """Feeds a process that was just started, collects what it writes, and waits for its end; else kills it."""
+        try:
+            output = await attended.communicate(stdin, max_output=max_output)
+        except BaseException:
+            await attended.destroy("cancelled")
+            raise
+        attended.close_streams()
+        return Completed(
+            id=attended.id,
+            stdout=output.stdout,
+            stderr=output.stderr,
+            status=output.status,
+            lost_output=output.lost,
+            timing=attended.timing,
+        )
+
+    async def exec(
+        self,
+        container: str,
+        command: Sequence[str],
+        *,
+        stdio: tuple[int, int, int] | None = None,
+        wants_stdin: bool = True,
+        time: float | None = None,
+        **options: Any,
+    ) -> Execution:
+        """Starts another process in a running container, which may be another engine's; see ``start`` for ``stdio``.
+
+        ``time`` is its limit in seconds, ``options`` are the fields of ``ExecOptions``. Raises IllegalTransition if the
+        container does not run, CommandNotFound and its kin, UsageError.
+        """
+        self.require_open()
+        asked = make_exec_options(command, **options)
+        watch = Stopwatch()
+        record = self.journal.get(container)
+        image = self.recipes.image(self.store, record.image_id)
+        with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not asked.tty) as ends:
+            steps: list[tuple[tuple[str, str], ...]] = []
+
+            def compiled() -> _native.Plan:
+                plan = self.recipes.joining_plan(image, record, asked, pidfd)
+                steps.append(steps_of(plan))
+                return plan
+
+            process, report = await self.execute(compiled, ends)
+            timing = watch.timing(steps[0], report)
+            ends.use_terminal(process.take_terminal())
+        execution = Execution(secrets.token_hex(32), record, asked.command, process, ends, timing)
+        self.executions.add(execution)
+        self.nursery.start_soon(self._supervise_execution, execution, time)
+        return execution
+
+    async def _supervise_execution(self, execution: Execution, limit: float | None) -> None:
+        async def record(status: ExitStatus) -> ExitStatus:
+            await self._tell_safely(execution.exited_event(status))
+            return status
+
+        await self._tell_safely(execution.started_event())
+        await execution.attend(limit, record)
+        self.executions.discard(execution)
+        execution.left.set()
+
+    async def _tell_safely(self, event: Event) -> None:
+        try:
+            await self.tell(event)
+        except StateError:
+            log.exception("an event could not be recorded")
+
+    @contextmanager
+    def _pidfd(self, record: Record) -> Iterator[int]:
+        """A pidfd of PID 1 of a running container, for the time of the block."""
+        mine = self.live.get(record.id)
+        runs = record.state in (State.RUNNING, State.STOPPING)
+        if mine and mine.status is None and runs:
+            yield mine.pidfd
+            return
+        pidfd = debris.open_pidfd(record.pid, record.id) if runs else None
+        if pidfd is None:
+            raise IllegalTransition(f"container {record.name} is {record.state}: nothing can be executed in it")
+        try:
+            yield pidfd
+        finally:
+            os.close(pidfd)

@@ -1,0 +1,256 @@
+"""Starting containers, and seeing them to their ends.
+
+::
+
+    start:  find image -> spec -> record, lease -> folder -> plan -> spawner -> Started -> record
+    then, one task a container:                            Exited -> record -> end of file -> janitor
+
+What must be on record before the process runs is recorded before; that it has started is recorded while it runs.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from pyrt import _native
+from pyrt.engine import debris, names
+from pyrt.engine.container import Container
+from pyrt.engine.core import out_of_descriptors
+from pyrt.engine.events import (
+    ContainerCreated,
+    ContainerExited,
+    ContainerFailed,
+    ContainerOutOfMemory,
+    ContainerStarted,
+)
+from pyrt.engine.joining import Joining
+from pyrt.engine.pipes import Stdio
+from pyrt.engine.recipe import options_as_json
+from pyrt.engine.record import Record
+from pyrt.engine.results import Verdict
+from pyrt.engine.states import State, Verb
+from pyrt.engine.stopwatch import Stopwatch, steps_of
+from pyrt.errors import PyrtError, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from pyrt.engine.events import ContainerEvent
+    from pyrt.engine.journal import Transaction
+    from pyrt.engine.layout import Layout
+    from pyrt.engine.process import Process
+    from pyrt.engine.recipe import Mould
+    from pyrt.engine.results import ExitStatus, Timing
+    from pyrt.images.image import Image
+    from pyrt.runtime.options import RunOptions
+
+AT_ONCE: Final = 32
+"""Containers that are being started at the same moment; more wait for their turn."""
+
+
+class Starting(Joining):
+    """The engine's way from an image to a container that runs, and from there to its end."""
+
+    def __init__(self, layout: Layout, nursery: trio.Nursery, *, kept_events: int) -> None:
+        super().__init__(layout, nursery, kept_events=kept_events)
+        self.turns = trio.Semaphore(AT_ONCE)
+
+    async def start(
+        self,
+        image: str | Image,
+        options: RunOptions,
+        *,
+        stdio: tuple[int, int, int] | None = None,
+        wants_stdin: bool = True,
+        keep: bool = False,
+        cause: str = "start",
+    ) -> Container:
+        """Starts a container and returns once its command is executed. It lives as long as the engine at most.
+
+        ``stdio``: descriptors that become its standard input, output and error and stay the caller's; else there are
+        pipes, of which that of the input is at its end unless ``wants_stdin``. With a terminal (``options.tty``)
+        neither. ``keep``: record and files stay when it has ended, until ``remove``.
+        The call is not cancelled between the start and its return: use ``destroy`` in a ``finally``.
+        """
+        self.require_open()
+        watch = Stopwatch()
+        found = self.recipes.image(self.store, image)
+        watch.mark("find the image")
+        mould = self.recipes.mould(found, options, keep=keep)
+        watch.mark("make the specification")
+        async with self._turn():
+            record = await self._create(found, image, mould, options, keep=keep, cause=cause)
+            watch.mark("record it")
+            try:
+                return await self._launch(record, mould, options, stdio, wants_stdin, watch, cause)
+            except BaseException as error:
+                failure = self._explained(error)
+                await self._failed(record, failure)
+                if failure is error:
+                    raise
+                raise failure from error
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Lets AT_ONCE starts in at a time; without a checkpoint if there is room."""
+        try:
+            self.turns.acquire_nowait()
+        except trio.WouldBlock:
+            await self.turns.acquire()
+        try:
+            self.require_open()
+            yield
+        finally:
+            self.turns.release()
+
+    async def _create(
+        self, found: Image, image: str | Image, mould: Mould, options: RunOptions, *, keep: bool, cause: str
+    ) -> Record:
+        """A record that says what may be left if this process is killed from now on, and a lease of ids."""
+        container = secrets.token_hex(32)
+        name = names.check(options.name) if options.name else names.generate(container)
+        built = mould.built
+
+        def change(transaction: Transaction) -> Record:
+            record = Record(
+                id=container,
+                name=name,
+                image=image if isinstance(image, str) else (image.names or (image.id,))[0],
+                image_id=found.id,
+                owner=self.owner.id,
+                state=State.STARTING,
+                auto_remove=not keep,
+                command=built.command,
+                created=transaction.now,
+                id_base=transaction.lease(container) if options.userns == "auto" else None,
+                labels=built.labels,
+                stop_signal=built.stop_signal,
+                options=options_as_json(options),
+            )
+            transaction.insert(record)
+            transaction.emit(ContainerCreated(container=container, name=name, image=record.image, cause=cause))
+            return record
+
+        return await self.commit(change)
+
+    async def _launch(
+        self,
+        record: Record,
+        mould: Mould,
+        options: RunOptions,
+        stdio: tuple[int, int, int] | None,
+        wants_stdin: bool,
+        watch: Stopwatch,
+        cause: str,
+    ) -> Container:
+        with Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
+            if mould.built.upper == "directory":
+                self.spares.take(record.id)
+            watch.mark("make its folder and pipes")
+            documents = mould.fill(record.id, record.id_base)
+            process, report = await self.execute(lambda: self._compile(mould, documents, watch), ends)
+            try:
+                ends.use_terminal(process.take_terminal())
+                timing = watch.timing(mould.steps, report)
+                record = await self._started(record, process, timing, cause)
+            except BaseException:
+                process.close()
+                raise
+        container = Container(self, record, process, ends, timing)
+        self.live[record.id] = container
+        self.nursery.start_soon(self._supervise, container, options.limits.time)
+        return container
+
+    def _compile(self, mould: Mould, documents: tuple[bytes, bytes], watch: Stopwatch) -> _native.Plan:
+        plan = _native.compile(*documents)
+        mould.steps = mould.steps or steps_of(plan)
+        watch.mark("compile the plan")
+        return plan
+
+    async def _started(self, record: Record, process: Process, timing: Timing, cause: str) -> Record:
+        def change(transaction: Transaction) -> Record:
+            after = transaction.move(record, Verb.STARTED, pid=process.pid, started=process.started)
+            if not record.auto_remove:
+                transaction.keep_timing(record, timing)
+            transaction.emit(
+                ContainerStarted(
+                    container=record.id, name=record.name, image=record.image, pid=process.pid, cause=cause
+                ),
+                at=process.started,
+            )
+            return after
+
+        return await self.commit(change)
+
+    async def _failed(self, record: Record, error: BaseException) -> None:
+        sentence = str(error) if isinstance(error, PyrtError) else type(error).__name__
+
+        def change(transaction: Transaction) -> Record:
+            after = transaction.move(record, Verb.FAIL, error=sentence)
+            transaction.release(after)
+            transaction.emit(ContainerFailed(container=record.id, name=record.name, image=record.image, error=sentence))
+            if after.auto_remove:
+                return transaction.move(after, Verb.REMOVE)
+            return transaction.own(after, "")
+
+        await self.settle(change, record)
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """The error as the caller is to see it."""
+        if failure := out_of_descriptors(error, len(self.live)):
+            return failure
+        if isinstance(error, OSError):
+            where = f": {error.filename}" if error.filename else ""
+            return StateError(f"the container's files can't be made: {error.strerror}{where}")
+        return error
+
+    async def _supervise(self, container: Container, limit: float | None) -> None:
+        await container.attend(limit, lambda status: self._exited(container, status))
+        if container.status and container.status.verdict is Verdict.LOST:
+            # Its keeper was killed, and has not cleaned up.
+            await debris.clear_cgroups(container.id)
+        del self.live[container.id]
+        self.janitor.discard(container.record)
+        container.left.set()
+
+    async def _exited(self, container: Container, status: ExitStatus) -> ExitStatus:
+        def change(transaction: Transaction) -> Record:
+            final = status
+            if status.verdict is Verdict.SIGNALED and transaction.was_asked(container.id, status.signal or 1):
+                final = status.but(verdict=Verdict.KILLED)
+            verb = Verb.VANISH if container.record.auto_remove else Verb.EXIT
+            owner = container.record.owner if container.record.auto_remove else ""
+            after = transaction.move(container.record, verb, status=final, owner=owner)
+            transaction.release(after)
+            for event in _of_the_end(after, final, container.cause):
+                transaction.emit(event, at=final.finished)
+            return after
+
+        try:
+            container.record = await self.commit(change)
+        except StateError:
+            # A full disk, most likely: whoever waits is told nevertheless.
+            self.owe(change, container.record)
+        return container.record.status or status
+
+
+def _of_the_end(record: Record, status: ExitStatus, cause: str) -> Iterator[ContainerEvent]:
+    """What is told when a container has ended."""
+    if status.oom_kills:
+        yield ContainerOutOfMemory(
+            container=record.id, name=record.name, image=record.image, kills=status.oom_kills, cause=cause
+        )
+    yield ContainerExited(
+        container=record.id,
+        name=record.name,
+        image=record.image,
+        verdict=status.verdict,
+        exit_code=status.exit_code,
+        code=status.code,
+        signal=status.signal,
+        cause=cause,
+    )
