@@ -5,9 +5,11 @@ It runs the commands that it prints, on a state folder of its own, so that a str
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -23,16 +25,18 @@ def main() -> None:
     os.environ["PYRT_ROOT"] = str(BUILD / "state")
     os.environ["PYRT_RUN"] = str(BUILD / "run")
     os.environ["PATH"] = f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
-    BUILD.mkdir(parents=True, exist_ok=True)
+    end_server()
+    shutil.rmtree(BUILD, ignore_errors=True)
+    BUILD.mkdir(parents=True)
 
     say("This machine's own files as a disposable view: no image, no download. The first call starts the server.")
-    run("pyrt run host -- python3 -c 'print(6*7)'")
-    run("pyrt run host -- python3 -c 'print(6*7)'")
+    run("pyrt run --rm host -- python3 -c 'print(6*7)'")
+    run("pyrt run --rm host -- python3 -c 'print(6*7)'")
 
     say("A real image, made of one Debian package: busybox-static.")
     make_tree(BUILD / "busybox")
     run(f"pyrt image import {BUILD / 'busybox'} busybox")
-    run("pyrt run busybox sh -c 'echo hello from $(hostname), as $(id -un); ls /'")
+    run("pyrt run --rm busybox sh -c 'echo hello from $(hostname), as $(id -un); ls /'")
     run("pyrt images")
 
     say("Every step that makes it, and what each took.")
@@ -44,8 +48,9 @@ def main() -> None:
 
     say("What happened, and what is left.")
     run("pyrt rm demo")
-    run("pyrt events --since 0 --json | tail -3")
+    run("pyrt events --since 0 --until 0s | tail -4")
     print(f"The image's files are in {layer()}\nEverything else is below {BUILD}")
+    end_server()
 
 
 def say(text: str) -> None:
@@ -89,6 +94,17 @@ def measure(*, pause: float) -> float:
 def layer() -> str:
     layers = Path(os.environ["PYRT_ROOT"], "layers", "sha256")
     return ", ".join(str(path) for path in layers.iterdir())
+
+
+def end_server() -> None:
+    """It would end by itself when nobody has called for a while. It holds the lock as long as it lives."""
+    for path in Path(os.environ["PYRT_RUN"]).glob("*.lock"):
+        with path.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.kill(int(lock.read()), signal.SIGTERM)
+                fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 if __name__ == "__main__":
