@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.desk import Desk, eventually
+from tests.cli.desk import Desk, Terminal, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -335,6 +335,22 @@ def test_the_same_verbs_without_a_server(loaded: Desk) -> None:
     assert local("images", "-q").stdout.decode() == loaded.ok("images", "-q")
     assert local("run", "--rm", "box", "nothing").returncode == 127
     assert local("no-verb").stderr.startswith(b"pyrt: ")
+
+
+def test_a_terminal_without_a_server(loaded: Desk) -> None:
+    python = loaded.environment["PYRT_PYTHON"]
+    command = [python, "-m", "pyrt", "run", "-it", "--rm", "-e", "PS1=prompt>", "box", "sh"]
+    with Terminal(loaded, (), 31, 99, executable=python, command=command) as terminal:
+        terminal.expect("prompt>")
+        terminal.type("stty size\r")
+        terminal.expect("31 99")
+        terminal.resize(40, 132)
+        terminal.type("sleep 0; stty size\r")
+        terminal.expect("40 132")
+        assert terminal.is_raw()
+        terminal.type("exit 3\r")
+        assert terminal.wait() == 3
+        assert terminal.mode() == terminal.usual_mode
 
 
 def test_a_command_is_quick(loaded: Desk) -> None:
