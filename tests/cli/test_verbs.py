@@ -322,6 +322,22 @@ def test_prune_asks_and_system_df_counts(loaded: Desk) -> None:
     assert loaded.ok("image", "prune", "-f") == "Total reclaimed space: 0B\n"
 
 
+def test_completion_knows_what_there_is(running: Desk) -> None:
+    assert running.ok("__complete", "running") == "web\n"
+    assert running.ok("__complete", "runnable").split() == ["host", "box:latest"]
+    assert set(running.ok("__complete", "things").split()) == {"web", "box:latest"}
+
+
+def test_colour_is_for_terminals_that_want_it(pyrt: Desk) -> None:
+    with pyrt.terminal("nothing") as terminal:
+        assert terminal.wait() == 125
+        assert b"\x1b[31mpyrt:" in terminal.shown
+    pyrt.environment["NO_COLOR"] = "1"
+    with pyrt.terminal("nothing") as terminal:
+        assert terminal.wait() == 125
+        assert b"\x1b" not in terminal.shown
+
+
 # ---- without a server ----
 
 
