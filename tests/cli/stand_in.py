@@ -75,8 +75,7 @@ class StandInEngine:
     async def images(self) -> list[Any]:
         """Never comes to an end, as a slow registry might."""
         Path(os.environ["PYRT_RUN"], "waits").touch()  # noqa: ASYNC240
-        while True:
-            await trio.sleep(3600)
+        await trio.sleep_forever()
 
     def containers(self) -> list[Any]:
         return []

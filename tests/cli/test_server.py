@@ -318,3 +318,23 @@ def test_the_server_holds_nothing_of_its_first_caller_open(desk: Desk) -> None:
     os.close(writer)
     assert os.read(reader, 1) == b""
     os.close(reader)
+
+
+@pytest.mark.root
+def test_a_client_that_sees_other_files_is_told_so(desk: Desk) -> None:
+    assert desk.run("version").returncode == 0
+    unshare = ["unshare", "--mount", "--propagation", "unchanged", str(desk.program), "version"]
+    done = subprocess.run(unshare, env=desk.environment, capture_output=True, timeout=20)
+    assert done.returncode == 125
+    assert b"different mount namespaces" in done.stderr
+
+
+def test_the_reader_of_a_clients_output_does_not_wait_for_the_server(served: Desk) -> None:
+    client = served.popen("images", stdout=subprocess.PIPE)
+    eventually((served.run_folder / "waits").exists)
+    os.kill(served.server(), signal.SIGSTOP)
+    try:
+        client.kill()
+        assert client.communicate(timeout=20)[0] == b""
+    finally:
+        os.kill(served.server(), signal.SIGCONT)

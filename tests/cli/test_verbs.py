@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.desk import Desk, eventually
+from tests.cli.desk import Desk, Terminal, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -322,6 +322,22 @@ def test_prune_asks_and_system_df_counts(loaded: Desk) -> None:
     assert loaded.ok("image", "prune", "-f") == "Total reclaimed space: 0B\n"
 
 
+def test_completion_knows_what_there_is(running: Desk) -> None:
+    assert running.ok("__complete", "running") == "web\n"
+    assert running.ok("__complete", "runnable").split() == ["host", "box:latest"]
+    assert set(running.ok("__complete", "things").split()) == {"web", "box:latest"}
+
+
+def test_colour_is_for_terminals_that_want_it(pyrt: Desk) -> None:
+    with pyrt.terminal("nothing") as terminal:
+        assert terminal.wait() == 125
+        assert b"\x1b[31mpyrt:" in terminal.shown
+    pyrt.environment["NO_COLOR"] = "1"
+    with pyrt.terminal("nothing") as terminal:
+        assert terminal.wait() == 125
+        assert b"\x1b" not in terminal.shown
+
+
 # ---- without a server ----
 
 
@@ -335,6 +351,22 @@ def test_the_same_verbs_without_a_server(loaded: Desk) -> None:
     assert local("images", "-q").stdout.decode() == loaded.ok("images", "-q")
     assert local("run", "--rm", "box", "nothing").returncode == 127
     assert local("no-verb").stderr.startswith(b"pyrt: ")
+
+
+def test_a_terminal_without_a_server(loaded: Desk) -> None:
+    python = loaded.environment["PYRT_PYTHON"]
+    command = [python, "-m", "pyrt", "run", "-it", "--rm", "-e", "PS1=prompt>", "box", "sh"]
+    with Terminal(loaded, (), 31, 99, executable=python, command=command) as terminal:
+        terminal.expect("prompt>")
+        terminal.type("stty size\r")
+        terminal.expect("31 99")
+        terminal.resize(40, 132)
+        terminal.type("sleep 0; stty size\r")
+        terminal.expect("40 132")
+        assert terminal.is_raw()
+        terminal.type("exit 3\r")
+        assert terminal.wait() == 3
+        assert terminal.mode() == terminal.usual_mode
 
 
 def test_a_command_is_quick(loaded: Desk) -> None:

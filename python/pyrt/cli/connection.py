@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from pyrt.cli.dispatch import dispatch
+from pyrt.cli.dispatch import dispatch, report
 from pyrt.cli.protocol import PROTOCOL, Call, Kind, Malformed, Wire, parse_call, parse_signal, parse_window
 from pyrt.cli.remote import RemoteConsole
+from pyrt.errors import EngineError
 
 if TYPE_CHECKING:
     from pyrt.engine.engine import Engine
@@ -33,6 +34,8 @@ class Host(Protocol):
 
     version: str
     log_name: str
+    namespace: str | None
+    """The mount namespace in which paths mean what the user means; see ``mount_namespace``."""
 
     async def engine(self) -> Engine: ...
 
@@ -81,9 +84,27 @@ async def _serve(host: Host, wire: Wire, process: int) -> None:
         return
     console = RemoteConsole(wire, call, (descriptors[0], descriptors[1], descriptors[2]), process)
     try:
-        await _Conversation(host, wire, console).hold(call)
+        if mount_namespace(process) != host.namespace:
+            await report(console, _ELSEWHERE)
+            await wire.send(Kind.EXIT, bytes([_ELSEWHERE.exit_code, 0]))
+        else:
+            await _Conversation(host, wire, console).hold(call)
     finally:
         console.close()
+
+
+def mount_namespace(process: int | str) -> str | None:
+    """The name of a process's mount namespace; None for one that can't be seen from here."""
+    try:
+        return os.readlink(f"/proc/{process}/ns/mnt")
+    except OSError:
+        return None
+
+
+_ELSEWHERE: Final = EngineError(
+    "this command and its server do not see the same files: they are in different mount namespaces",
+    hint="PYRT_RUN names a folder for a server of this one's own",
+)
 
 
 def _close(descriptors: list[int]) -> None:

@@ -28,14 +28,6 @@ _WAITING_SIGNALS: Final = 64
 _OWN_DESCRIPTOR: Final = re.compile(r"/dev/(?:fd/(\d+)|(stdin)|(stdout)|(stderr))|/proc/self/fd/(\d+)")
 
 
-class Interrupted(BaseException):
-    """A signal that the verb did not ask for ends it. ``number`` is the signal's."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 class Console(abc.ABC):
     """One user, for the time of one command."""
 

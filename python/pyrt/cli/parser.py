@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _HELP_COLUMN: Final = 28
 _WIDEST: Final = 110
+# argparse takes 100 us for a line of `run`, and programs tend to ask for the same again.
+_MOST_REMEMBERED: Final = 64
+_LONGEST_REMEMBERED: Final = 4096
 _REST_OF_CLUSTER: Final = re.compile(r"ignored explicit argument '(.)")
 """What argparse says of the z in -itz."""
 
@@ -54,6 +57,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=f"pyrt {verb}", usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False)
         self.verb = verb
         self._given: Sequence[str] = ()
+        self._parsed: dict[tuple[str, ...], argparse.Namespace] = {}
         self.help = help
         names = ("-h", "--help") if short_help else ("--help",)
         self.add_argument(*names, action=_AskForHelp, nargs=0, help="show this and end")
@@ -70,7 +74,19 @@ class Parser(argparse.ArgumentParser):
         action.required = False
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """The options as a namespace; raises UsageError or HelpWanted."""
+        """The options as a namespace, which is nobody's to change; raises UsageError or HelpWanted."""
+        line = tuple(arguments)
+        known = self._parsed.get(line)
+        if known is not None:
+            return known
+        namespace = self._parse(line)
+        if sum(map(len, line)) <= _LONGEST_REMEMBERED:
+            if len(self._parsed) >= _MOST_REMEMBERED:
+                self._parsed.clear()
+            self._parsed[line] = namespace
+        return namespace
+
+    def _parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         self._given = arguments
         namespace = argparse.Namespace()
         _, rest = self.parse_known_args(list(arguments), namespace)

@@ -19,7 +19,10 @@ _USUAL_SIZE: Final = (24, 80)
 
 
 class RemoteConsole(Console):
-    """The client's side of one call. Owns the three descriptors that came with it."""
+    """The client's side of one call. Owns the three descriptors that came with it.
+
+    Only that of stdin is kept: as long as we held the others, who reads a client's output in a pipe would wait for us.
+    """
 
     def __init__(self, wire: Wire, call: Call, descriptors: tuple[int, int, int], process: int) -> None:
         super().__init__()
@@ -27,10 +30,13 @@ class RemoteConsole(Console):
         self.directory = call.directory
         self.process = process
         self._lines = call.environment
-        self._descriptors = descriptors
-        input, output, error = descriptors
-        self.terminals = os.isatty(input), os.isatty(output), os.isatty(error)
-        self.rows, self.columns = self._size()
+        self._input, output, error = descriptors
+        try:
+            self.terminals = os.isatty(self._input), os.isatty(output), os.isatty(error)
+            self.rows, self.columns = self._size((output, self._input, error))
+        finally:
+            os.close(output)
+            os.close(error)
         self._usual_mode: Mode | None = None
 
     @cached_property
@@ -42,9 +48,8 @@ class RemoteConsole(Console):
         """Gives the client's descriptors up, and the terminal back as it was."""
         if self._usual_mode is not None:
             # A client that was killed could not do it.
-            restore(self._descriptors[0], self._usual_mode)
-        for descriptor in self._descriptors:
-            os.close(descriptor)
+            restore(self._input, self._usual_mode)
+        os.close(self._input)
 
     async def write(self, stream: int, data: bytes) -> None:
         for start in range(0, len(data), LONGEST_TEXT):
@@ -57,7 +62,7 @@ class RemoteConsole(Console):
 
     async def relay_terminal(self, master: int, *, keys: bool) -> None:
         if keys and self.terminals[0]:
-            self._usual_mode = termios.tcgetattr(self._descriptors[0])
+            self._usual_mode = termios.tcgetattr(self._input)
         await self._relay(Streams.TERMINAL | (Streams.INPUT if keys else 0), (master,))
 
     async def _relay(self, streams: int, ends: tuple[int, ...]) -> None:
@@ -71,15 +76,17 @@ class RemoteConsole(Console):
         """The client itself keeps this order."""
 
     async def input_file(self) -> int:
-        if stat.S_ISREG(os.fstat(self._descriptors[0]).st_mode):
-            return os.dup(self._descriptors[0])
+        if stat.S_ISREG(os.fstat(self._input).st_mode):
+            return os.dup(self._input)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         await self.relay(input=writer)
         return reader
 
-    def _size(self) -> tuple[int, int]:
-        for number in (1, 0, 2):
-            if self.terminals[number]:
-                columns, rows = os.get_terminal_size(self._descriptors[number])
+    @staticmethod
+    def _size(descriptors: tuple[int, int, int]) -> tuple[int, int]:
+        """Of the first of these that is a terminal."""
+        for descriptor in descriptors:
+            if os.isatty(descriptor):
+                columns, rows = os.get_terminal_size(descriptor)
                 return rows or _USUAL_SIZE[0], columns or _USUAL_SIZE[1]
         return _USUAL_SIZE

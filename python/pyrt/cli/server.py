@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 import trio.lowlevel
 
-from pyrt.cli.connection import serve_connection
+from pyrt.cli.connection import mount_namespace, serve_connection
 from pyrt.cli.verbs import VERBS, module_of, parser_of
 from pyrt.errors import EngineError, HostError
 
@@ -52,6 +52,7 @@ class Server:
         self.place = place
         self.version = version
         self.log_name = str(place.log)
+        self.namespace = mount_namespace("self")
         self._open_engine = open_engine
         self._engine: Engine | None = None
         self._door = contextlib.ExitStack()

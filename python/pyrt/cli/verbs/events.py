@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyrt.cli.verbs import Invocation
     from pyrt.engine.engine import Engine
     from pyrt.engine.events import Event
+    from pyrt.engine.feed import EventStream
 
 HELP = Help(
     "events [OPTIONS]",
@@ -72,15 +73,24 @@ async def main(invocation: Invocation) -> int:
     filters = Filters.parse(options.filter, FILTERS)
     line = _formatter(options, colour=console.has_colour())
     until = parse_moment(options.until) if options.until else Moment()
-    stream = engine.events(_cursor(engine, parse_moment(options.since)) if options.since else None)
-    with trio.CancelScope(deadline=_deadline(until)) as waiting:
-        while not _is_past(stream.cursor, until) and (batch := await stream.receive_batch()):
-            chosen = [event for event in batch if _is_before(event, until) and filters.take(event)]
-            if chosen:
-                with trio.CancelScope(shield=waiting.cancel_called):
-                    await console.out("".join(line(event) for event in chosen))
-            if not _is_before(batch[-1], until):
-                break
+    cursor = _cursor(engine, parse_moment(options.since)) if options.since else None
+
+    async def show(stream: EventStream, seconds: float) -> None:
+        """Prints what comes within so many seconds, up to the end that was asked for."""
+        deadline = trio.current_time() + seconds
+        while not _is_past(stream.cursor, until):
+            with trio.CancelScope(deadline=deadline) as waiting:
+                batch = await stream.receive_batch()
+            if waiting.cancelled_caught or not batch:
+                return
+            await console.out("".join(line(each) for each in batch if _is_before(each, until) and filters.take(each)))
+
+    stream = engine.events(cursor)
+    if (seconds := _seconds_to(until)) > 0:
+        await show(stream, seconds)
+    if until.time is not None:
+        # What had happened by then and was not read yet.
+        await show(engine.events(stream.cursor, follow=False), float("inf"))
     return 0
 
 
@@ -118,10 +128,8 @@ def _cursor(engine: Engine, since: Moment) -> int:
     return low
 
 
-def _deadline(until: Moment) -> float:
-    if until.time is None:
-        return float("inf")
-    return trio.current_time() + max(0.05, (until.time - time.time_ns()) / _SECOND)
+def _seconds_to(until: Moment) -> float:
+    return float("inf") if until.time is None else (until.time - time.time_ns()) / _SECOND
 
 
 def _is_past(cursor: int, until: Moment) -> bool:

@@ -44,4 +44,4 @@ def _overview(group: str | None, *, colour: bool) -> str:
             lines.append(paint(title, "bold", colour=colour))
             lines += [f"  {name:<15} {summary}" for name, summary in shown.items()]
             lines.append("")
-    return "\n".join(lines) + _FOOTER + "\n" if group else "\n".join(lines) + "\n" + _FOOTER
+    return "\n".join([*lines, _FOOTER])
