@@ -16,6 +16,8 @@ from tests.cli.desk import Desk
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.leakcheck import State
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -36,14 +38,29 @@ def client_program() -> Path:
 
 @pytest.fixture
 def desk(client_program: Path) -> Iterator[Desk]:
-    """A user's place: runtime folder, state folder, working directory, and the server that the client starts there."""
+    """A user's place with a server whose engine is a stand-in: for what flows between people and processes."""
     folder = Path(tempfile.mkdtemp(prefix="pyrt-desk-"))
     python = folder / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent / "stand_in.py"}" "$@"\n')
     python.chmod(0o755)
-    desk = Desk(client_program, folder, python)
+    desk = Desk(client_program, folder, folder / "run", {"PYRT_PYTHON": str(python), "PYRT_ROOT": ""})
     try:
         yield desk
     finally:
         desk.close()
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def pyrt(client_program: Path, state: State, tmp_path: Path) -> Iterator[Desk]:
+    """A user's place with a real server."""
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    desk = Desk(client_program, folder, state.run, {"PYRT_PYTHON": sys.executable})
+    try:
+        yield desk
+        if desk.socket_of_any():
+            for identifier in desk.ok("ps", "-aq").split():
+                desk.ok("rm", "-f", identifier)
+    finally:
+        desk.close()

@@ -7,11 +7,12 @@ import os
 import pty
 import select
 import signal
-import socket
+import socket as socket_module
 import struct
 import subprocess
 import termios
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,16 +35,11 @@ def eventually(condition: Callable[[], Any]) -> Any:
 class Desk:
     """One user. ``run`` is what they type."""
 
-    def __init__(self, program: Path, folder: Path, python: Path) -> None:
+    def __init__(self, program: Path, folder: Path, run_folder: Path, environment: dict[str, str]) -> None:
         self.program = program
         self.folder = folder
-        self.run_folder = folder / "run"
-        self.environment = {
-            **os.environ,
-            "PYRT_RUN": str(self.run_folder),
-            "PYRT_PYTHON": str(python),
-            "PYRT_ROOT": "",
-        }
+        self.run_folder = run_folder
+        self.environment = {**os.environ, "PYRT_RUN": str(run_folder), **environment}
 
     @property
     def socket(self) -> Path:
@@ -83,9 +79,9 @@ class Desk:
         shell.expect("bash>")
         return shell
 
-    def connect(self) -> socket.socket:
+    def connect(self) -> socket_module.socket:
         """A connection to the server, without the client's manners."""
-        connection = socket.socket(socket.AF_UNIX)
+        connection = socket_module.socket(socket_module.AF_UNIX)
         connection.settimeout(PATIENCE)
         connection.connect(str(self.socket))
         return connection
@@ -94,6 +90,16 @@ class Desk:
         """The server's process."""
         return int((self.run_folder / "pyrt.lock").read_text())
 
+    def socket_of_any(self) -> bool:
+        """Whether a server listens, whatever its state folder."""
+        return any(self.run_folder.glob("*.sock"))
+
+    def ok(self, *arguments: str | bytes, **options: Any) -> str:
+        """What the client prints, if nothing goes wrong."""
+        done = self.run(*arguments, **options)
+        assert done.returncode == 0, done
+        return str(done.stdout.decode())
+
     def close(self) -> None:
         """Ends the server, and sees that it has gone and left nothing."""
         for lock in self.run_folder.glob("*.lock") if self.run_folder.exists() else ():
@@ -101,9 +107,12 @@ class Desk:
             if process and _is_locked(lock):
                 os.kill(process, signal.SIGCONT)
                 os.kill(process, signal.SIGTERM)
-                eventually(lambda lock=lock: not _is_locked(lock))
-                eventually(lambda process=process: not is_alive(process))
-        assert not list(self.run_folder.glob("*.sock")) if self.run_folder.exists() else True
+                eventually(partial(_has_ended, process, lock))
+        if self.run_folder.exists():
+            assert not list(self.run_folder.glob("*.sock"))
+            # Files to lock are kept: to remove one is to have somebody lock what nobody else will find.
+            for lasting in [*self.run_folder.glob("*.lock"), *self.run_folder.glob("*.start")]:
+                lasting.unlink()
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:
@@ -124,6 +133,10 @@ def is_alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def _has_ended(process: int, lock: Path) -> bool:
+    return not _is_locked(lock) and not is_alive(process)
 
 
 def _is_locked(path: Path) -> bool:

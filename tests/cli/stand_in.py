@@ -75,8 +75,8 @@ class StandInEngine:
     async def images(self) -> list[Any]:
         """Never comes to an end, as a slow registry might."""
         Path(os.environ["PYRT_RUN"], "waits").touch()  # noqa: ASYNC240
-        await trio.sleep_forever()
-        return []
+        while True:
+            await trio.sleep(3600)
 
     def containers(self) -> list[Any]:
         return []

@@ -128,7 +128,8 @@ def _is_full(pipe: IO[bytes] | None) -> bool:
 
 
 def test_the_third_request_to_end_ends_the_client_and_what_runs(desk: Desk) -> None:
-    client = desk.popen("run", "host", "sh", "-c", "trap '' INT; echo $$; sleep 1000 & wait", stdout=subprocess.PIPE)
+    script = "trap '' INT; echo $$; while :; do sleep 0.01; done"
+    client = desk.popen("run", "host", "sh", "-c", script, stdout=subprocess.PIPE)
     assert client.stdout
     process = int(client.stdout.readline())
     for _ in range(3):

@@ -19,7 +19,7 @@ from pyrt.cli.protocol import PROTOCOL, Call, Kind, encode_call
 from tests.cli.desk import Desk, eventually, interrupt, is_alive
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 def frame(kind: int, payload: bytes = b"", descriptors: int = 0) -> bytes:
@@ -61,9 +61,9 @@ def served(desk: Desk) -> Desk:
 
 
 @pytest.fixture
-def descriptors() -> Sequence[int]:
+def descriptors() -> Iterator[list[int]]:
     null = os.open("/dev/null", os.O_RDWR)
-    yield [null, null, null]  # type: ignore[misc]
+    yield [null, null, null]
     os.close(null)
 
 
@@ -133,7 +133,7 @@ def test_a_server_of_another_version_makes_room_and_does_what_it_has_to_do(serve
     eventually(lambda: not is_alive(old))
 
 
-def test_a_client_of_an_unknown_protocol_is_told_the_version(served: Desk, descriptors: Sequence[int]) -> None:
+def test_a_client_of_an_unknown_protocol_is_told_the_version(served: Desk, descriptors: list[int]) -> None:
     with served.connect() as connection:
         send(
             connection, frame(Kind.CALL, struct.pack("<HI", 77, 0) + b"3.0\0what follows is anybody's", 3), descriptors
@@ -205,7 +205,7 @@ def test_garbage_closes_its_own_connection_and_no_other(served: Desk, name: str)
     assert served.run("version").returncode == 0
 
 
-def test_calls_that_are_cut_off_or_lie_are_closed(served: Desk, descriptors: Sequence[int]) -> None:
+def test_calls_that_are_cut_off_or_lie_are_closed(served: Desk, descriptors: list[int]) -> None:
     whole = call(served, "version")
     lies = [whole[:-1], whole[:6], struct.pack("<HI", PROTOCOL, 2**32 - 1) + whole[6:], b"\1\0"]
     for payload in lies:
@@ -215,7 +215,7 @@ def test_calls_that_are_cut_off_or_lie_are_closed(served: Desk, descriptors: Seq
     assert served.run("version").returncode == 0
 
 
-def test_descriptors_are_not_hoarded_by_those_who_send_too_many(served: Desk, descriptors: Sequence[int]) -> None:
+def test_descriptors_are_not_hoarded_by_those_who_send_too_many(served: Desk, descriptors: list[int]) -> None:
     before = _open_descriptors(served.server())
     for _ in range(50):
         with served.connect() as connection:
@@ -230,7 +230,7 @@ def _open_descriptors(process: int) -> int:
     return len(os.listdir(f"/proc/{process}/fd"))
 
 
-def test_garbage_after_a_call_ends_what_was_called(served: Desk, descriptors: Sequence[int]) -> None:
+def test_garbage_after_a_call_ends_what_was_called(served: Desk, descriptors: list[int]) -> None:
     with served.connect() as connection:
         send(connection, frame(Kind.CALL, call(served, "run", "host", "sleep", "1000"), 3), descriptors)
         assert connection.recv(8)[4:6] == struct.pack("<H", Kind.RELAY)
@@ -238,7 +238,7 @@ def test_garbage_after_a_call_ends_what_was_called(served: Desk, descriptors: Se
         read_all(connection)
 
 
-def test_a_call_in_single_bytes_is_a_call(served: Desk, descriptors: Sequence[int]) -> None:
+def test_a_call_in_single_bytes_is_a_call(served: Desk, descriptors: list[int]) -> None:
     data = frame(Kind.CALL, call(served, "version"), 3)
     with served.connect() as connection:
         send(connection, data[:1], descriptors)

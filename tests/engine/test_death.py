@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from pyrt.engine import debris
 from pyrt.engine.events import ContainerExited, ContainerRemoved
 from pyrt.engine.results import Verdict
 from pyrt.engine.states import State as Life
@@ -125,7 +124,6 @@ async def test_a_keeper_that_is_killed_takes_its_container_with_it(engine: Engin
     await engine.settled()
     assert engine.containers() == []
     container.close_streams()
-    await debris.clear_cgroups(container.id)
 
 
 async def test_a_spawner_that_is_killed_is_replaced(engine: Engine) -> None:
@@ -147,6 +145,94 @@ async def test_debris_of_nobody_is_removed_when_an_engine_opens(opened: OpenEngi
         with trio.fail_after(10):
             while os.listdir(engine.layout.containers):
                 await trio.lowlevel.checkpoint()
+
+
+BUSY = """
+import sys, trio, pyrt
+
+async def work(engine):
+    while True:
+        done = await engine.run("host", ["sh", "-c", "echo $$ > /file; exit 3"])
+        assert done.exit_code == 3
+        print("done", flush=True)
+
+async def main():
+    async with pyrt.open_engine(sys.argv[1], run_dir=sys.argv[2]) as engine, trio.open_nursery() as nursery:
+        print("ready", flush=True)
+        for _ in range(4):
+            nursery.start_soon(work, engine)
+
+trio.run(main)
+"""
+
+
+async def test_killed_at_work_again_and_again_nothing_is_left(opened: OpenEngine, state: State) -> None:
+    for number in range(8):
+        with another_program(state, BUSY) as program:
+            assert program.stdout is not None
+            for _ in range(number):
+                program.stdout.readline()
+            program.kill()
+        async with opened() as engine:
+            with trio.fail_after(20):
+                while engine.containers() or os.listdir(engine.layout.containers):
+                    await trio.lowlevel.checkpoint()
+            assert engine.journal.leases() == {}
+            assert (await engine.run("host", ["true"])).exit_code == 0
+            events = [event async for event in engine.events(0, follow=False)]
+            assert [event.seq for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_two_programs_at_work_on_one_folder(opened: OpenEngine, state: State) -> None:
+    with another_program(state, BUSY) as one, another_program(state, BUSY) as two:
+        async with opened() as engine:
+            for _ in range(10):
+                assert (await engine.run("host", ["sh", "-c", "exit 4"])).exit_code == 4
+            for program in (one, two):
+                assert program.stdout is not None
+                for _ in range(10):
+                    assert program.stdout.readline() == b"done\n"
+            events = [event async for event in engine.events(0, follow=False)]
+            assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    async with opened() as engine:
+        with trio.fail_after(20):
+            while engine.containers() or os.listdir(engine.layout.containers):
+                await trio.lowlevel.checkpoint()
+
+
+NARROW = """
+import os, resource, sys, trio, pyrt
+
+async def main():
+    async with pyrt.open_engine(sys.argv[1], run_dir=sys.argv[2]) as engine:
+        used = len(os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + int(sys.argv[3]), used + int(sys.argv[3])))
+        started = []
+        try:
+            while True:
+                started.append(await engine.start("host", pyrt.RunOptions(command=("sleep", "1000"))))
+        except pyrt.EngineError as error:
+            print(error)
+        for container in started:
+            await container.destroy()
+        await engine.settled()
+        try:
+            print(len(started), (await engine.run("host", ["true"])).exit_code)
+        except pyrt.EngineError as error:
+            print(len(started), error)
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("room", [3, 8, 14, 17, 23, 40])
+async def test_without_descriptors_it_says_so_and_goes_on(state: State, leakcheck: object, room: int) -> None:
+    command = [sys.executable, "-c", NARROW, str(state.root), str(state.run), str(room)]
+    done = await trio.run_process(command, capture_stdout=True)
+    first, second = done.stdout.decode().splitlines()
+    assert "no file descriptor is left" in first
+    assert "ulimit -n" in first
+    assert second.split(maxsplit=1)[0] == "0" or second.endswith(" 0")
 
 
 FORK = """

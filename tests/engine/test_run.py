@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
-from pyrt.engine.events import ContainerCreated, ContainerExited, ContainerFailed, ContainerRemoved, ContainerStarted
+from pyrt.engine.engine import open_engine
+from pyrt.engine.events import (
+    ContainerCreated,
+    ContainerExited,
+    ContainerFailed,
+    ContainerOutOfMemory,
+    ContainerRemoved,
+    ContainerStarted,
+)
 from pyrt.engine.results import Verdict
 from pyrt.errors import (
     CommandNotFound,
     EngineError,
     ImageNotFound,
     NameInUse,
+    StateError,
     UsageError,
 )
 from pyrt.runtime.options import Limits
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pyrt.engine.engine import Engine
     from pyrt.engine.events import AnyEvent
+    from tests.leakcheck import State
 
 pytestmark = pytest.mark.root
 
@@ -89,6 +102,52 @@ async def test_a_time_limit_ends_it_and_says_so(engine: Engine) -> None:
 async def test_a_time_limit_that_does_not_fire_is_not_told(engine: Engine) -> None:
     done = await engine.run("host", ["true"], limits=Limits(time=60))
     assert done.verdict is Verdict.EXITED
+
+
+async def test_want_of_memory_is_told_from_other_ends(engine: Engine) -> None:
+    program = "x = bytearray(300_000_000)"
+    done = await engine.run("host", ["python3", "-c", program], limits=Limits(memory="64m", time=60))
+    assert (done.verdict, done.signal) == (Verdict.OUT_OF_MEMORY, signal.SIGKILL)
+    assert done.status.oom_kills == 1
+    assert 0 < done.status.memory_peak <= 64 << 20
+    told_of = [event for event in await told(engine) if isinstance(event, ContainerOutOfMemory)]
+    assert [event.kills for event in told_of] == [1]
+    large = await engine.run("host", ["python3", "-c", program], limits=Limits(memory="600m", time=60))
+    assert large.verdict is Verdict.EXITED
+
+
+async def test_a_limit_on_processes_is_counted(engine: Engine) -> None:
+    script = "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done"
+    done = await engine.run("host", ["sh", "-c", script], limits=Limits(pids=4, time=60))
+    assert done.status.pids_refused > 0
+    assert done.verdict is Verdict.EXITED
+
+
+async def test_on_a_full_disk_it_says_so_and_works_again_when_there_is_room(engine: Engine, state: State) -> None:
+    small = state.root / "small"
+    small.mkdir()
+    await trio.run_process(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small])
+    try:
+        async with open_engine(small, run_dir=state.run) as other:
+            assert (await other.run("host", ["true"])).exit_code == 0
+            with pytest.raises(StateError, match="disk is full"):
+                await fill(other, small / "ballast")
+            (small / "ballast").unlink()
+            assert (await other.run("host", ["true"])).exit_code == 0
+            await other.settled()
+            assert other.journal.leases() == {}
+            assert other.containers() == []
+    finally:
+        await trio.run_process(["umount", small])
+
+
+async def fill(engine: Engine, ballast: Path) -> None:
+    """Runs containers while the disk fills up."""
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    for _ in range(100):
+        await engine.run("host", ["true"])
 
 
 async def test_a_signal_that_nobody_sent_from_outside_is_told_as_such(engine: Engine) -> None:

@@ -408,6 +408,10 @@ async def test_a_pull_may_be_cancelled_while_bytes_come(puller: Puller, enemy: E
 
         nursery.start_soon(run)
         await arrived.wait()
+        # What has come is written behind the download's back: there must be something that can be resumed.
+        with trio.fail_after(20):
+            while not any(os.path.getsize(path) for path in puller.debris() if os.path.isfile(path)):  # noqa: ASYNC110, ASYNC240
+                await trio.sleep(0.001)
         nursery.cancel_scope.cancel()
     assert not puller.store.list()
     enemy.on(layer_path(image), ranged(image.layers[0]))

@@ -107,6 +107,9 @@ class LocalConsole(Console):
 
     async def _copy(self, source: int, sink: int, closed: int | None) -> None:
         """Copies to the end, then closes ``closed``. A thread that still reads when all is over is left behind."""
+        if closed is not None:
+            # The engine has made its copy of this end non-blocking, and they share the flag; threads may wait.
+            os.set_blocking(closed, True)
         try:
             await trio.to_thread.run_sync(_copy_all, source, sink, abandon_on_cancel=True)
         finally:

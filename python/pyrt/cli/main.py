@@ -39,8 +39,8 @@ def _usual_engine() -> AbstractAsyncContextManager[Engine]:
 
 def main(arguments: Sequence[str], open_engine: OpenEngine = _usual_engine) -> int:
     """Runs one command line; returns its exit status."""
-    # What a verb writes for its user has a mode of its own; everything else is nobody's business.
-    os.umask(0o077)
+    # Whoever starts the server, containers begin with the umask that they know from Docker.
+    os.umask(0o022)
     try:
         place = Place.find(os.environ)
         place.prepare()
@@ -67,13 +67,15 @@ def _run(place: Place, arguments: Sequence[str], open_engine: OpenEngine) -> int
 
 async def _verb(place: Place, arguments: Sequence[str], open_engine: OpenEngine) -> tuple[int, int]:
     status = 0
-    async with LocalConsole.open() as console, AsyncExitStack() as stack:
-
-        async def engine() -> Engine:
-            return await stack.enter_async_context(open_engine())
-
+    async with LocalConsole.open() as console:
+        # The engine's nursery is opened within the verb's scope, and so has to be closed within it.
         with console.verb:
-            status = await dispatch(console, arguments, engine, log_name=str(place.log))
+            async with AsyncExitStack() as stack:
+
+                async def engine() -> Engine:
+                    return await stack.enter_async_context(open_engine())
+
+                status = await dispatch(console, arguments, engine, log_name=str(place.log))
     return status, console.ended_by
 
 

@@ -24,6 +24,7 @@ _TOKEN: Final = re.compile(
     |(?P<field>(?:\$\w*)?(?:\.\w+)+|\$\w*|\.)|(?P<word>\w+)|(?P<other>\S))""",
     re.VERBOSE,
 )
+_END_OF_TEXT: Final = "\0"
 _ESCAPES: Final = {"\\t": "\t", "\\n": "\n"}
 
 Scope: TypeAlias = "Mapping[str, Any]"
@@ -36,7 +37,7 @@ def compile_template(text: str) -> Callable[[Any], str]:
         text = text.replace(escape, character)
     parts = _split(text)
     render, end = _block(parts)
-    if end:
+    if end != _END_OF_TEXT:
         raise _wrong(f"{{{{{end}}}}} without a beginning")
     return lambda value: render(value, {"$": value})
 
@@ -46,7 +47,7 @@ def _wrong(what: str) -> UsageError:
 
 
 def _split(text: str) -> Iterator[tuple[str, str]]:
-    """Pairs of literal text and the action after it; the last action is "end of text"."""
+    """Pairs of literal text and the action after it; the last is _END_OF_TEXT."""
     place, trim = 0, False
     for match in _ACTION.finditer(text):
         literal = text[place : match.start()]
@@ -56,7 +57,7 @@ def _split(text: str) -> Iterator[tuple[str, str]]:
     rest = text[place:]
     if "{{" in rest:
         raise _wrong("{{ without }}")
-    yield rest.lstrip() if trim else rest, ""
+    yield rest.lstrip() if trim else rest, _END_OF_TEXT
 
 
 def _block(parts: Iterator[tuple[str, str]]) -> tuple[Render, str]:
@@ -65,7 +66,7 @@ def _block(parts: Iterator[tuple[str, str]]) -> tuple[Render, str]:
     for literal, action in parts:
         pieces.append(_literal(literal))
         word, _, rest = action.partition(" ")
-        if word in {"", "end", "else"}:
+        if word in {_END_OF_TEXT, "end", "else"}:
             return (lambda value, scope: "".join(piece(value, scope) for piece in pieces)), action
         if word in {"if", "range", "with"}:
             pieces.append(_structure(word, rest, parts))

@@ -44,6 +44,8 @@ class Attended:
         self.stdout = Reader(stdio.stdout)
         self.stderr = Reader(stdio.stderr)
         self._terminal = process.terminal >= 0
+        self.left = trio.Event()
+        """Set when the engine has nothing more to do with it: neither process, nor cgroup, nor mount is there."""
 
     @property
     def pid(self) -> int:
@@ -81,10 +83,6 @@ class Attended:
     def forget(self) -> None:
         """After a fork, in the child: lets go of the way to its keeper."""
         self._process.forget()
-
-    async def wait_gone(self) -> None:
-        """Waits for the end of its keeper's clean-up: no cgroup and no mount of it is left."""
-        await self._process.gone.wait()
 
     async def wait(self) -> ExitStatus:
         """Waits for its end."""

@@ -17,7 +17,7 @@ from pyrt.engine.janitor import Janitor
 from pyrt.engine.journal import CHECKPOINT_EVERY, Busy, Journal
 from pyrt.engine.owner import Owner
 from pyrt.engine.spawner import Spawner
-from pyrt.errors import EngineError, StateError
+from pyrt.errors import EngineError, HostError, SpecError, StateError
 from pyrt.images.store import Store
 
 if TYPE_CHECKING:
@@ -151,12 +151,26 @@ def _raise_descriptor_limit() -> None:
             pass  # Told where it matters: see out_of_descriptors.
 
 
-def out_of_descriptors(error: OSError, containers: int) -> EngineError | None:
-    """The error to raise if ``error`` is of that kind."""
-    if error.errno not in (errno.EMFILE, errno.ENFILE):
-        return None
+def out_of_descriptors(error: BaseException, containers: int) -> EngineError | None:
+    """The error to raise if ``error``, of a start, came of there being no file descriptor left."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    number = cause.errno if isinstance(cause, OSError) else 0
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    # The compiler of plans opens some twenty, and says in words alone why it could not.
+    scarce = isinstance(error, (HostError, SpecError)) and _descriptors_left(limit) < _FEW
+    if not scarce and number not in (errno.EMFILE, errno.ENFILE):
+        return None
     return EngineError(
         f"no file descriptor is left for another container: {containers} run, this program may have {limit}",
         hint="raise the limit: ulimit -n",
     )
+
+
+_FEW: Final = 64
+
+
+def _descriptors_left(limit: int) -> int:
+    try:
+        return limit - len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 0

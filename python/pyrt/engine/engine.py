@@ -47,6 +47,7 @@ from pyrt.runtime.options import make_options
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+    from pyrt.engine.attended import Attended
     from pyrt.engine.events import Event
     from pyrt.engine.journal import Transaction
     from pyrt.engine.recipe import Mould
@@ -297,16 +298,23 @@ class Engine(ContainerVerbs):
 
     def _explained(self, error: BaseException) -> BaseException:
         """The error as the caller is to see it."""
-        if isinstance(error, OSError) and (failure := out_of_descriptors(error, len(self.live))):
+        if failure := out_of_descriptors(error, len(self.live)):
             return failure
+        if isinstance(error, OSError):
+            where = f": {error.filename}" if error.filename else ""
+            return StateError(f"the container's files can't be made: {error.strerror}{where}")
         return error
 
     # ---- supervising ----
 
     async def _supervise(self, container: Container, limit: float | None) -> None:
         await container.attend(limit, lambda status: self._exited(container, status))
+        if container.status and container.status.verdict is Verdict.LOST:
+            # Its keeper was killed, and has not cleaned up.
+            await debris.clear_cgroups(container.id)
         del self.live[container.id]
         self._discard(container.record)
+        container.left.set()
 
     async def _exited(self, container: Container, status: ExitStatus) -> ExitStatus:
         def change(transaction: Transaction) -> Record:
@@ -394,6 +402,7 @@ class Engine(ContainerVerbs):
         await self._tell_safely(execution.started_event())
         await execution.attend(limit, record)
         self.executions.discard(execution)
+        execution.left.set()
 
     async def _tell_safely(self, event: Event) -> None:
         try:
@@ -447,7 +456,7 @@ class Engine(ContainerVerbs):
         """
         for container in [*self.live.values()]:
             if container.status is not None:
-                await container.wait_gone()
+                await container.left.wait()
         await self.janitor.settled()
 
     async def close(self) -> None:
@@ -458,12 +467,17 @@ class Engine(ContainerVerbs):
                 await self._turns.acquire()  # Whoever is starting a container just now is done.
             async with trio.open_nursery() as nursery:
                 for each in [*self.executions, *self.live.values()]:
-                    nursery.start_soon(each.destroy, "engine closed")
-            for container in self.live.values():
-                container.abandon()  # It hangs in the kernel; its keeper waits for it.
+                    nursery.start_soon(_end, each)
             await self.janitor.settled()
             self.nursery.cancel_scope.cancel()
             await self.close_parts()
+
+
+async def _end(attended: Attended) -> None:
+    await attended.destroy("engine closed")
+    # What hangs in the kernel is left to its keeper, which waits for it.
+    attended.abandon()
+    await attended.left.wait()
 
 
 @asynccontextmanager

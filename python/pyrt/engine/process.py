@@ -12,6 +12,7 @@ The control socket belongs to this object alone; whoever wants to know waits for
 
 from __future__ import annotations
 
+import errno
 import os
 import signal as signals
 import time
@@ -77,8 +78,11 @@ class Process:
         )
 
     def _adopt(self, report: _native.Started, descriptors: list[int]) -> None:
+        if not descriptors:
+            # The kernel drops what finds no place in our table (MSG_CTRUNC); without a pidfd it can't be killed.
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         self.pid = report.pid
-        self.pidfd, self.terminal = (*descriptors, -1, -1)[:2]
+        self.pidfd, self.terminal = (*descriptors, -1)[:2]
         begun = max(report.timings, default=0) or report.begun
         self.started = time.time_ns() - (time.monotonic_ns() - begun)
 

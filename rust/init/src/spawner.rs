@@ -34,6 +34,8 @@ fn prepare() -> sys::Result<()> {
     }
     sys::close_range(ENGINE as u32 + 1, u32::MAX)?;
     sys::reset_signals();
+    // Not the engine's: what is made for a container is to have the modes that are asked for.
+    sys::umask(0o022);
     sys::ignore_signal(libc::SIGPIPE);
     // Keepers are reaped by the kernel.
     sys::ignore_signal(libc::SIGCHLD);

@@ -6,10 +6,11 @@ mod support;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use pyrt_layers::{Options, Report, extract, remove_tree};
@@ -48,11 +49,7 @@ fn extract_stream(base: &Path, what: &str, write: impl FnOnce(&mut dyn Write) + 
     fs::create_dir(base.join("layer")).unwrap();
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let (source, sink) = UnixStream::pair().unwrap();
-    let writing = thread::spawn(move || {
-        let mut sink = BufWriter::new(sink);
-        write(&mut sink);
-        sink.write_all(&[0; 1024]).unwrap();
-    });
+    let writing = thread::spawn(move || write(&mut BufWriter::new(sink)));
     let directory = File::open(base.join("layer")).unwrap();
     let report = extract(source.as_fd(), directory.as_fd(), &Options::default());
     writing.join().unwrap();
@@ -76,6 +73,20 @@ fn check_times(layer: &Path) {
 
 fn put(sink: &mut dyn Write, tar: Tar) {
     sink.write_all(&tar.0).unwrap();
+}
+
+/// As much history as is allowed, all of it in use.
+fn large_window(program: &str, arguments: &[&str], sink: &mut dyn Write) {
+    let command = Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut command = command.unwrap();
+    let mut stdin = command.stdin.take().unwrap();
+    let feeding = thread::spawn(move || {
+        stdin.write_all(&Header::new(b'0', "zeros").size(64 << 20).block()).unwrap();
+        (0..64).for_each(|_| stdin.write_all(&vec![0; 1 << 20]).unwrap());
+    });
+    io::copy(command.stdout.as_mut().unwrap(), sink).unwrap();
+    feeding.join().unwrap();
+    assert!(command.wait().unwrap().success());
 }
 
 /// A quarter directories, a quarter files in them in another order, and twice as many links.
@@ -143,4 +154,6 @@ fn memory_stays_bounded_whatever_the_layer() {
     let report = extract_stream(base, "deep branches", deep_branches);
     assert_eq!(report.contents.implied as usize, 50 * DEPTH);
     extract_stream(base, "large headers", large_headers);
+    extract_stream(base, "window of zstd", |sink| large_window("zstd", &["-1", "--long=25", "-c"], sink));
+    extract_stream(base, "window of xz", |sink| large_window("xz", &["-c", "--lzma2=preset=0,dict=32MiB"], sink));
 }

@@ -40,6 +40,7 @@ COLUMNS: Final = (
 )
 TITLES: Final = {"CreatedAt": "CREATED AT", "State": "STATE", "Labels": "LABELS", "Pid": "PID"}
 
+_SHOWN: Final = LIVE - {State.STARTING}
 _LONGEST_COMMAND: Final = 20
 _DOCKER_STATES: Final = {
     State.STARTING: "created",
@@ -73,7 +74,7 @@ async def main(invocation: Invocation) -> int:
     filters = Filters.parse(options.filter, FILTERS)
     last = 1 if options.latest else options.last
     shows_all = options.all or last or "status" in filters or "exited" in filters
-    found = [record for record in invocation.engine.containers() if shows_all or record.state in LIVE]
+    found = [record for record in invocation.engine.containers() if shows_all or record.state in _SHOWN]
     records = [record for record in found if filters.take(record) and not _is_gone(record)][: last or None]
     if options.quiet and not options.format:
         text = "".join(f"{record.id if options.no_trunc else figures.short(record.id)}\n" for record in records)

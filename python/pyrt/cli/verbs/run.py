@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -36,6 +36,10 @@ HELP = Help(
         ("tar c . | pyrt run -i --rm IMAGE tar x", "in a pipe"),
     ),
 )
+
+
+_REMOVAL_TIME: Final = 10.0
+"""Seconds that a removal may take before nobody waits for it any more."""
 
 
 def arguments(parser: Parser) -> None:
@@ -122,5 +126,5 @@ async def _tell_limits(console: Console, options: Any, status: ExitStatus) -> No
 async def _finish(invocation: Invocation, container: Container) -> None:
     """A name that is to be free again after this command has to be so when it ends."""
     if invocation.options.rm and invocation.options.name:
-        with trio.move_on_after(10):
-            await invocation.engine.janitor.settled()
+        with trio.move_on_after(_REMOVAL_TIME):
+            await invocation.engine.settled()

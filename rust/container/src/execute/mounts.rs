@@ -25,7 +25,13 @@ fn in_context(fstype: &CStr, attributes: u64, configure: impl FnOnce(Fd) -> sys:
 
 /// A detached mount of `fstype`; an option is `key=value` or a bare flag.
 pub(super) fn new_mount(fstype: &CStr, options: Texts<'_>, attributes: u64) -> sys::Result<Fd> {
-    in_context(fstype, attributes, |context| options.iter().try_for_each(|option| set_option(context, option)))
+    in_context(fstype, attributes, |context| {
+        // What df(1) and mount(8) show in the first column, unless the plan has a name for it.
+        if !options.iter().any(|option| option.to_bytes().starts_with(b"source=")) {
+            sys::fsconfig_string(context, c"source", fstype)?;
+        }
+        options.iter().try_for_each(|option| set_option(context, option))
+    })
 }
 
 fn set_option(context: Fd, option: &CStr) -> sys::Result<()> {
@@ -73,6 +79,7 @@ pub(super) fn new_overlay(
     attributes: u64,
 ) -> sys::Result<Fd> {
     in_context(c"overlay", attributes, |context| {
+        sys::fsconfig_string(context, c"source", c"overlay")?;
         for lower in lowers.iter() {
             sys::fsconfig_string(context, c"lowerdir+", DescriptorPath::of(slots.get(lower)?).as_c_str())?;
         }

@@ -362,9 +362,8 @@ impl Directories {
             default_acl: RefCell::new(default_acl),
         });
         self.recent.insert(0, Rc::clone(&directory));
-        if self.recent.len() > OPEN
-            && let Some(oldest) = self.recent.pop()
-        {
+        let oldest = if self.recent.len() > OPEN { self.recent.pop() } else { None };
+        if let Some(oldest) = oldest {
             oldest.settle()?;
         }
         Ok(directory)

@@ -138,9 +138,9 @@ impl<S: Source> Layer<'_, S> {
         let (mut offset, mut left) = (0, 0);
         while let Some(mut piece) = self.reader.piece()? {
             while !piece.is_empty() {
-                if left == 0
-                    && let Some(segment) = segments.next()
-                {
+                if left == 0 {
+                    // The map was checked to add up to the content.
+                    let Some(segment) = segments.next() else { return Ok(()) };
                     (offset, left) = (segment.offset, segment.length);
                 }
                 let count = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
