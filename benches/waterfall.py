@@ -24,7 +24,7 @@ ROWS = (
     ("engine", "compile the plan", "specification -> plan, layers opened"),
     ("keeper", "take the plan", "to the keeper"),
     ("keeper", "OpenAt", "cgroups and their limits"),
-    ("keeper", "Clone", "clone: eight namespaces"),
+    ("keeper", "Clone", "clone: six namespaces"),
     ("keeper", "NewOverlay", "id maps, overlay of mapped layers"),
     ("keeper", "Release", "/dev and prepared files"),
     ("child", "AwaitKeeper", "  cgroups joined, loopback, proc, sysfs"),
@@ -83,8 +83,8 @@ def draw(rows: list[Span]) -> list[str]:
         start = round(span.begun / whole * WIDTH)
         length = max(1, round((span.done - span.begun) / whole * WIDTH))
         bar = " " * min(start, WIDTH - 1) + "█" * length
-        lines.append(f"{part:6}  {label:38} {span.done - span.begun:5.0f} us  {bar}".rstrip())
-    lines.append(f"{'':46} {whole:5.0f} us  to the first instruction of the container's process")
+        lines.append(f"{part:6}  {label:39} {span.done - span.begun:5.0f} us  {bar}".rstrip())
+    lines.append(f"{'':47} {whole:5.0f} us  to the first instruction of the container's process")
     return lines
 
 
