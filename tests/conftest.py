@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from pyrt import _native
 from tests import ward
 from tests.foreign import (  # noqa: F401  fixtures, by their names
     buildah_image,
@@ -81,8 +80,6 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
 @pytest.fixture
 def leakcheck(state: State) -> Iterator[Oracle]:
     """Nothing may be left when the test is over; see `tests.leakcheck`."""
-    # What is looked up once a process stays open for its life: the roots of the cgroup hierarchies.
-    _native.host()
     oracle = Oracle(state)
     yield oracle
     oracle.check()

@@ -24,6 +24,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from pyrt import _native
 from tests import ward
 
 # A key that tells the thing from its successors, and how a person would name it.
@@ -67,6 +68,8 @@ class Oracle:
         self._patience = patience
         self._kinds = (*KINDS, self._cgroups) if kinds is None else kinds
         self._ids: set[str] = set()
+        # What is looked up once a process stays open for its life: the roots of the cgroup hierarchies.
+        _native.host()
         self._before = self._look()
 
     def owns(self, container: str) -> None:

@@ -40,6 +40,9 @@ def enter() -> None:
     if child:
         os._exit(_watch(child))
     _call(_libc.prctl, PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    # A shell's background job has both ignored, and all that it starts inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def children() -> dict[int, list[int]]:
