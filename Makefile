@@ -65,7 +65,7 @@ $(STAMPS)/installed: $(SOURCES) $(STAMPS)/build-packages $(STAMPS)/rust | .venv/
 	$(PYTHON) -m venv .venv
 
 $(STAMPS)/rust: | $(STAMPS)/build-packages
-	@command -v cargo >/dev/null || { echo "pyrt needs Rust 1.85 or newer: install it with rustup, https://rustup.rs" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "pyrt needs Rust 1.85 or newer: install it with rustup" >&2; exit 1; }
 	@mkdir -p $(@D) && touch $@
 
 $(STAMPS)/build-packages:

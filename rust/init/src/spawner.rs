@@ -46,9 +46,11 @@ fn prepare() -> sys::Result<()> {
     let _ = sys::setsid();
     match small_mount_namespace() {
         // Without the right to it each container's own step will say what is missing.
-        Err(Errno(libc::EPERM)) => Ok(()),
-        other => other,
+        Err(Errno(libc::EPERM)) => {}
+        other => other?,
     }
+    // On the way there the host's / was open: no keeper may inherit that (CVE-2024-21626).
+    sys::close_range(ENGINE as u32 + 1, u32::MAX)
 }
 
 /// A mount namespace of our own with nothing in it but /proc and /sys, so that copying it for a container

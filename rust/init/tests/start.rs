@@ -283,6 +283,28 @@ fn a_process_joins_a_running_container() {
 }
 
 #[test]
+fn the_spawner_holds_nothing_but_the_engine_s_socket() {
+    let spawner = Spawner::launch();
+    // A container has run: the spawner is through with its preparations.
+    run(&spawner, &[c"/bin/true"]);
+    let folder = format!("/proc/{}/fd", spawner.process.id());
+    let mut held: Vec<(String, String)> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| {
+            let target = std::fs::read_link(&path).unwrap();
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), target.to_str().unwrap().to_owned())
+        })
+        .collect();
+    held.sort();
+    let kinds: Vec<_> = held.iter().map(|(_, target)| target.split(':').next().unwrap()).collect();
+    let (standard, others) = kinds.split_at(3);
+    assert_eq!(standard, ["/dev/null"; 3], "{held:?}");
+    // The second is the pipe on which it hears that its ready keeper has got work.
+    assert!(others == ["socket", "pipe"] || others == ["socket"], "{held:?}");
+}
+
+#[test]
 fn bytes_that_are_no_plan_are_refused() {
     let spawner = Spawner::launch();
     let null = own(sys::openat(libc::AT_FDCWD, c"/dev/null", libc::O_RDWR, 0).unwrap());
