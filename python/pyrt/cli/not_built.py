@@ -18,7 +18,6 @@ _NOT_BUILT_FLAGS: Final = (
 _NOT_BUILT: Final = (
     (["-p", "--publish", "--expose"], "published ports", NETWORK),
     (["--ip", "--ip6", "--mac-address", "--network-alias", "--net-alias", "--link"], "networks", NETWORK),
-    (["--stop-timeout"], "a time of its own until it is killed", "pyrt stop -t SECONDS"),
     (["--restart"], "restarting", "run it in a loop of the shell"),
     (["--volumes-from", "--volume-driver"], "volumes", "-v HOST:DIR shares a folder"),
     (["--gpus"], "GPUs", "--device gives a device"),
@@ -30,7 +29,6 @@ _NOT_BUILT: Final = (
     (["--log-driver", "--log-opt"], "logs", "redirect the output"),
     (["--detach-keys"], "leaving a container that runs on", _LEAVE_OUT),
     (["--isolation", "--runtime"], "another isolation", _LEAVE_OUT),
-    (["--cgroup-parent"], "a cgroup of your choice", _LEAVE_OUT),
     (["--storage-opt"], "options of the storage", _LEAVE_OUT),
     (["--annotation"], "annotations", "-l gives it a label"),
     (["--kernel-memory", "--memory-swappiness"], "this limit", "-m is the limit of memory"),

@@ -11,10 +11,11 @@ import trio
 
 from pyrt import _native
 from pyrt.engine.container import DEFAULT_OUTPUT
+from pyrt.engine.file_verbs import FileVerbs
 from pyrt.engine.journal import DEFAULT_KEPT, LEASE_FIRST
 from pyrt.engine.layout import Layout
 from pyrt.engine.spares import remove_unused
-from pyrt.engine.starting import AT_ONCE, Starting
+from pyrt.engine.starting import AT_ONCE
 from pyrt.engine.sweeping import sweep_for_ever, take_over
 from pyrt.runtime.options import make_options
 
@@ -33,7 +34,7 @@ SWEEP_EVERY: Final = 30.0
 
 
 @final
-class Engine(Starting):
+class Engine(FileVerbs):
     """Runs containers. Open one with ``open_engine``; any number may be open on one state root."""
 
     # ---- running to the end ----

@@ -50,6 +50,12 @@ class ImageImported(ImageEvent, frozen=True, tag="image imported"):
     """An image was made from a root file system."""
 
 
+class ImageCommitted(ImageEvent, frozen=True, kw_only=True, tag="image committed"):
+    """An image was made of a container."""
+
+    container: str
+
+
 class ImageSaved(ImageEvent, frozen=True, tag="image saved"):
     """An image was written to an archive."""
 
@@ -110,6 +116,10 @@ class ContainerRenamed(ContainerEvent, frozen=True, tag="container renamed"):
     before: str
 
 
+class ContainerUpdated(ContainerEvent, frozen=True, tag="container updated"):
+    """Its limits were changed."""
+
+
 class ContainerOutOfMemory(ContainerEvent, frozen=True, tag="container out of memory"):
     """The kernel killed ``kills`` tasks of it for want of memory. Comes before the exit."""
 
@@ -150,6 +160,7 @@ AnyEvent: TypeAlias = (
     | ImagePulled
     | ImageLoaded
     | ImageImported
+    | ImageCommitted
     | ImageSaved
     | ImageTagged
     | ImageUntagged
@@ -161,6 +172,7 @@ AnyEvent: TypeAlias = (
     | ContainerPaused
     | ContainerUnpaused
     | ContainerRenamed
+    | ContainerUpdated
     | ContainerOutOfMemory
     | ContainerExited
     | ContainerRemoved

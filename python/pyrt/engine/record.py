@@ -15,7 +15,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``owner`` is the engine whose process supervises it. ``id_base`` is the first host id of its user namespace,
     or None where it has none of its own. ``auto_remove``: nothing of it is kept when it has ended.
     ``stop_signal`` is a number. ``options`` are the runtime's options as JSON. ``error`` is why it could not be
-    started.
+    started. ``cgroup_parent`` is the folder of its cgroups, if it was given one.
     """
 
     id: str
@@ -34,6 +34,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_signal: int = 15
     status: ExitStatus | None = None
     error: str = ""
+    cgroup_parent: str = ""
     options: msgspec.Raw = msgspec.Raw(b"{}")
 
     @property

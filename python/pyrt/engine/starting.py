@@ -18,6 +18,7 @@ import trio
 
 from pyrt import _native
 from pyrt.engine import debris, names
+from pyrt.engine.cgroups import Groups
 from pyrt.engine.container import Container
 from pyrt.engine.core import out_of_descriptors
 from pyrt.engine.events import (
@@ -129,6 +130,7 @@ class Starting(Joining):
                 id_base=transaction.lease(container) if options.userns == "auto" else None,
                 labels=built.labels,
                 stop_signal=built.stop_signal,
+                cgroup_parent=built.cgroup_parent,
                 options=options_as_json(options),
             )
             transaction.insert(record)
@@ -167,6 +169,9 @@ class Starting(Joining):
 
     def _compile(self, mould: Mould, documents: tuple[bytes, bytes], watch: Stopwatch) -> _native.Plan:
         plan = _native.compile(*documents)
+        for peer in mould.peers:
+            # It still lives, so that what was opened was its own and not that of a later process of the same number.
+            self._peer(peer)
         mould.steps = mould.steps or steps_of(plan)
         watch.mark("compile the plan")
         return plan
@@ -212,7 +217,8 @@ class Starting(Joining):
         await container.attend(limit, lambda status: self._exited(container, status))
         if container.status and container.status.verdict is Verdict.LOST:
             # Its keeper was killed, and has not cleaned up.
-            await debris.clear_cgroups(container.id)
+            await debris.clear_cgroups(container.id, container.record.cgroup_parent)
+        Groups(container.id, container.record.cgroup_parent).remove_left()
         del self.live[container.id]
         self.janitor.discard(container.record)
         container.left.set()

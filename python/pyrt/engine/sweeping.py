@@ -52,7 +52,7 @@ async def take_over(core: Core) -> list[Record]:
 async def clear(core: Core, left: list[Record]) -> None:
     """Takes away what is left of containers whose engines died: processes, cgroups, folders."""
     for record in left:
-        if await debris.clear_cgroups(record.id):
+        if await debris.clear_cgroups(record.id, record.cgroup_parent):
             core.janitor.discard(record)
     await core.janitor.remove_folders(_strays(core))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.several import for_each
+from pyrt.engine.container_verbs import STOP_TIMEOUT
 
 if TYPE_CHECKING:
     from pyrt.cli.verbs import Invocation
@@ -18,13 +19,11 @@ HELP = Help(
     (("pyrt stop -t 2 web", ""), ("pyrt stop $(pyrt ps -q)", "all that run")),
 )
 
-_USUAL_TIME: Final = 10.0
-
 
 def arguments(parser: Parser) -> None:
     parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="names or ids")
     parser.add_argument(
-        "-t", "--time", "--timeout", type=float, default=_USUAL_TIME, metavar="SECONDS", help="until it is killed (10)"
+        "-t", "--time", "--timeout", type=float, metavar="SECONDS", help="until it is killed (--stop-timeout, 10)"
     )
     parser.add_argument("-s", "--signal", metavar="SIGNAL", help="another signal than its own")
 
@@ -35,7 +34,7 @@ async def main(invocation: Invocation) -> int:
     async def stop(name: str) -> str:
         if options.signal:
             await engine.kill(name, options.signal)
-            with trio.move_on_after(options.time):
+            with trio.move_on_after(STOP_TIMEOUT if options.time is None else options.time):
                 await engine.wait(name)
                 return name
         await engine.stop(name, 0.0 if options.signal else options.time)
