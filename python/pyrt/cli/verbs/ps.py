@@ -60,7 +60,11 @@ FILTERS: Final[dict[str, Callable[[Record, str], bool]]] = {
     "label": lambda record, value: has_label(record.labels, value),
     "status": lambda record, value: value in {str(record.state), docker_state(record)},
     "exited": lambda record, value: record.status is not None and str(record.status.exit_code) == value,
-    "ancestor": lambda record, value: value in {record.image, record.image_id} or _is_short(record.image_id, value),
+    "ancestor": lambda record, value: (
+        value in {record.image, record.image_id}
+        or figures.image(record.image) == figures.image(value)
+        or _is_short(record.image_id, value)
+    ),
     "network": lambda record, value: options_of(record).network == value,
     "volume": lambda record, value: any(value in {each.source, each.target} for each in options_of(record).mounts),
 }
@@ -136,7 +140,7 @@ def row_of(record: Record, now: datetime, *, whole: bool) -> dict[str, Any]:
     created = figures.moment_of(record.created)
     return {
         "ID": record.id if whole else figures.short(record.id),
-        "Image": record.image,
+        "Image": figures.image(record.image),
         "Command": f'"{command}"',
         "CreatedAt": figures.clock(created),
         "RunningFor": figures.ago(created, now),
