@@ -136,6 +136,9 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::WriteAt { name, .. }, libc::EBUSY) if name.to_bytes().starts_with(b"memory") => {
             "the limit is smaller than what is in use"
         }
+        (Op::WriteAt { name, .. }, libc::ENOENT) if name.to_bytes().windows(5).any(|word| word == b".bfq.") => {
+            "load the I/O scheduler BFQ (modprobe bfq), or leave the weight out"
+        }
         (Op::WriteAt { .. }, libc::ENOENT) => "this kernel has no such limit",
         (Op::CgroupCreate { .. }, libc::EROFS) => "remount the cgroup hierarchy writable",
         (Op::JoinCgroup { .. }, libc::ENOSPC) => "the cgroup has no processors or memory nodes",

@@ -349,6 +349,28 @@ fn limits_hold() {
     assert!(!left.exists(), "the cgroup is left");
 }
 
+/// Where BFQ is built in: a rate needs a disk, a share does not.
+#[test]
+fn shares_of_block_devices_reach_the_kernel() {
+    let image = Image::new();
+    if !image.host.cgroups.v1.iter().any(|hierarchy| hierarchy.controls("blkio")) {
+        return;
+    }
+    let mut spec = image.spec("cat /sys/fs/cgroup/blkio/blkio.bfq.weight /sys/fs/cgroup/blkio/blkio.throttle.read_bps_device");
+    let mut limits = json!({"weight": 500});
+    let mut expected = "500\n".to_owned();
+    let disk = std::fs::read_dir("/sys/block").unwrap().flatten().next();
+    if let Some(device) = disk.map(|disk| std::fs::read_to_string(disk.path().join("dev")).unwrap()) {
+        let (major, minor) = device.trim().split_once(':').unwrap();
+        let number = |text: &str| text.parse::<i64>().unwrap();
+        let rate = json!([{"major": number(major), "minor": number(minor), "rate": 1_048_576}]);
+        put(&mut limits, "throttleReadBpsDevice", rate);
+        expected += &format!("{} 1048576\n", device.trim());
+    }
+    put(&mut spec, "linux.resources.blockIO", limits);
+    assert_eq!(image.output(&spec, &image.start()), expected);
+}
+
 #[test]
 fn one_more_process_in_all_its_namespaces() {
     for mapped in [true, false] {

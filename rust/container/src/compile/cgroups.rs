@@ -15,6 +15,7 @@ use super::device_rules;
 use super::error::{Error, Result, describe};
 use super::limits::{self, Setting};
 use super::opened::{Failure, Opened, Writer, open_at, own};
+use super::paths::c;
 
 const DIRECTORY: i32 = libc::O_PATH | libc::O_DIRECTORY;
 /// Below it are the groups of containers whose specification names no place.
@@ -235,10 +236,13 @@ fn open_group(
     walk.enable(dir.as_fd())?;
     for (file, value) in walk.inherited() {
         if !settings.iter().any(|setting| setting.file == file) {
-            writes.push((CString::new(file).unwrap_or_default(), value));
+            writes.push((c(file), value));
         }
     }
-    writes.extend(settings.into_iter().map(|setting| (CString::new(setting.file).unwrap_or_default(), setting.value)));
+    writes.extend(settings.into_iter().map(|setting| {
+        let (file, value) = setting.choose(|file| sys::stat_at(dir.as_raw_fd(), &c(file)).is_ok());
+        (c(&file), value)
+    }));
     let parent = opened.add(dir, format!("the parents of {}", label(place, hierarchy, unified)));
     Ok(Group { parent, label: label(place, hierarchy, unified), writes })
 }

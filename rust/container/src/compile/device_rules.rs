@@ -25,7 +25,7 @@ const ALWAYS: [&str; 11] = [
 
 fn setting(allow: bool, value: String, field: String) -> Setting {
     let file = if allow { "devices.allow" } else { "devices.deny" };
-    Setting { controller: "devices".to_owned(), file: file.to_owned(), value, field }
+    Setting { controller: "devices".to_owned(), file: file.to_owned(), value, field, otherwise: None }
 }
 
 /// Writes to version 1's devices.allow and devices.deny, in order. No rules: no writes.
