@@ -64,7 +64,7 @@ pub fn failure(plan: &Plan<'_>, names: &[String], part: Part, index: u32, errno:
     let before = if part == Part::Child { plan.len(Part::Keeper) } else { 0 };
     let number = before + at + 1;
     let total = plan.len(Part::Keeper) + plan.len(Part::Child);
-    if let Op::Exec { candidates, arguments, environment } = op {
+    if let (Op::Exec { candidates, arguments, environment }, true) = (op, errno != 0) {
         let command = command::explain(candidates, arguments, environment, Errno(errno), evidence);
         let command::Command { sentence, path, kind, hint } = command;
         return Failure { sentence, step: op.name(), index: number, path, errno, kind, hint };

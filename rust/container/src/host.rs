@@ -8,7 +8,8 @@ mod mounts;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use crate::compile::{Error, Result};
+use crate::compile::{Error, Result, describe};
+use crate::sys::Errno;
 
 pub use cgroups::{Cgroups, Hierarchy, Layout};
 pub use mounts::MountTable;
@@ -99,7 +100,10 @@ impl Host {
 }
 
 fn read(path: &str) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| Error::host("", format!("{path}: {error}")).hint("pyrt needs /proc"))
+    std::fs::read_to_string(path).map_err(|error| {
+        let errno = Errno(error.raw_os_error().unwrap_or(0));
+        Error::host("", format!("{path}: {}", describe(errno))).because(errno, path).hint("pyrt needs /proc")
+    })
 }
 
 fn parse_version(release: &str) -> Option<Version> {

@@ -477,6 +477,32 @@ fn what_fails_says_where_and_why() {
 }
 
 #[test]
+fn a_memory_limit_that_is_too_small_is_no_start() {
+    let image = Image::new();
+    let mut spec = image.spec("echo ready; sleep 100");
+    // Four pages: the child is killed on its way, in execve(2) at the latest.
+    put(&mut spec, "linux.resources.memory", json!({"limit": 16384}));
+    for init in [false, true] {
+        let mut start = image.start();
+        put(&mut start, "init", json!(init));
+        let failure = image.run(&spec, &start).map(|ended| ended.output).unwrap_err();
+        assert_eq!((failure.errno, failure.kind), (libc::ENOMEM, explain::Kind::Other), "{failure:?}");
+        assert!(failure.hint.as_ref().is_some_and(|hint| hint.contains("too small")), "{failure:?}");
+    }
+}
+
+#[test]
+fn a_child_that_is_killed_before_its_command_has_not_started() {
+    let image = Image::new();
+    let mut spec = image.spec("true");
+    let rules = json!([{"names": ["execve"], "action": "SCMP_ACT_KILL_PROCESS"}]);
+    put(&mut spec, "linux.seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}));
+    let failure = image.run(&spec, &image.start()).map(|ended| ended.output).unwrap_err();
+    assert!(failure.sentence.starts_with("executing sh -c true: killed by signal 31 (step "), "{failure:?}");
+    assert_eq!((failure.step, failure.kind), ("Exec", explain::Kind::Other));
+}
+
+#[test]
 fn links_where_the_containers_own_things_go_are_refused_or_stay_inside() {
     for target in ["/canary", "../../../canary", "/no/where", "sys"] {
         let image = Image::new();

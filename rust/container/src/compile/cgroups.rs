@@ -156,7 +156,10 @@ pub(super) fn open_existing(linux: &Linux<'_>, id: &str, host: &Host, opened: &m
     let mut placement = Placement::default();
     for hierarchy in needed(&wanted, host)? {
         let label = label(&place, hierarchy, unified);
-        let missing = |failure: Failure| Error::host("linux.cgroupsPath", format!("{label}: {}", describe(failure.0)));
+        let missing = |failure: Failure| {
+            let error = Error::host("linux.cgroupsPath", format!("{label}: {}", describe(failure.0)));
+            error.because(failure.0, format!("{}{}", hierarchy.mount, place.text()))
+        };
         let mut dir = duplicate(hierarchy.root.as_fd()).map_err(missing)?;
         for part in place.parents.iter().chain([&place.name]) {
             dir = open_at(dir.as_fd(), part, DIRECTORY).map_err(missing)?;
@@ -249,6 +252,7 @@ fn open_group(
 
 fn cannot(hierarchy: &Hierarchy, failure: Failure) -> Error {
     let error = Error::host("linux.cgroupsPath", format!("{}: {}", hierarchy.mount, describe(failure.0)));
+    let error = error.because(failure.0, &*hierarchy.mount);
     match failure.0.0 {
         libc::EROFS => error.hint("remount the hierarchy writable"),
         libc::EACCES | libc::EPERM => error.hint("containers are made by root"),
