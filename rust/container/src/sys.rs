@@ -294,6 +294,11 @@ pub fn set_propagation(flags: u64) -> Result<()> {
     nothing(call!(SYS_mount, none, c"/".as_ptr(), none, flags | libc::MS_REC, none))
 }
 
+/// mount(2) of a new file system with the options `data`, at most a page of them.
+pub fn mount(fstype: &CStr, target: &CStr, flags: u64, data: &CStr) -> Result<()> {
+    nothing(call!(SYS_mount, fstype.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, data.as_ptr()))
+}
+
 /// pivot_root(2) of "." onto itself: the old root ends up stacked over the new one.
 pub fn pivot_root_here() -> Result<()> {
     nothing(call!(SYS_pivot_root, c".".as_ptr(), c".".as_ptr()))

@@ -455,7 +455,10 @@ mod tests {
             (r#"{"cpu": {"cpus": "a"}}"#, "cpu.cpus"),
             (r#"{"cpu": {"mems": "0-99999"}}"#, "cpu.mems"),
             (r#"{"blockIO": {"weight": 9}}"#, "blockIO.weight"),
-            (r#"{"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "weight": 1001}]}}"#, "blockIO.weightDevice[0].weight"),
+            (
+                r#"{"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "weight": 1001}]}}"#,
+                "blockIO.weightDevice[0].weight",
+            ),
             (
                 r#"{"blockIO": {"throttleReadBpsDevice": [{"major": -1, "minor": 0, "rate": 1}]}}"#,
                 "blockIO.throttleReadBpsDevice[0].major",

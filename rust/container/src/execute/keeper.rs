@@ -211,7 +211,14 @@ impl<'a> Keeper<'a> {
             Op::AdjustOomScore { score } => self.adjust_oom_score(score),
             Op::SetLimit { resource, soft, hard } => self.set_limit(resource, soft, hard),
             Op::Release {} => self.child()?.channel.release(&self.slots, &self.opened),
-            Op::SetMountAttributes { .. } => shared_step(op, &mut self.slots),
+            Op::MountOverlay { lowers, upper, volatile, attributes, uid, gid, at, name } => {
+                let upper = upper.map(|slot| self.slots.get(slot)).transpose()?;
+                let at = self.slots.get(at)?;
+                sys::with_file_ids(uid, gid, || {
+                    mounts::mount_overlay(&self.slots, lowers, upper, volatile, attributes, (at, name))
+                })
+            }
+            Op::SetMountAttributes { .. } | Op::Park { .. } | Op::Unshare { .. } => shared_step(op, &mut self.slots),
             Op::GiveAway { slot, uid, gid } => give_away(self.slots.get(slot)?, uid, gid),
             _ => Err(MISPLACED),
         }

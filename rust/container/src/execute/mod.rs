@@ -188,6 +188,9 @@ fn shared_step(op: &Op<'_>, slots: &mut Slots) -> sys::Result<()> {
         Op::SetMountAttributes { mount, set, clear, propagation, recursive } => {
             sys::set_mount_attributes(slots.get(mount)?, set, clear, propagation, recursive)?;
         }
+        Op::Park { mount } => mounts::park(slots.get(mount)?)?,
+        Op::Unpark { mount } => mounts::unpark(slots.get(mount)?)?,
+        Op::Unshare { flags } => sys::unshare(flags)?,
         _ => return Err(MISPLACED),
     }
     Ok(())
