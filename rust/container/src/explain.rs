@@ -149,6 +149,9 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::CgroupCreate { .. }, libc::EROFS) => "remount the cgroup hierarchy writable",
         (Op::JoinCgroup { .. }, libc::ENOSPC) => "the cgroup has no processors or memory nodes",
         (Op::Mask { .. }, libc::ENOENT | libc::ENODEV) => "the container's /dev has no null device",
+        (Op::AttachDeviceProgram { .. }, libc::EINVAL | libc::ENOSYS) => {
+            "this kernel has no device programs (CONFIG_CGROUP_BPF); leave the device rules out"
+        }
         (Op::SetKernelParameter { .. }, libc::ENOENT) => "this kernel has no such parameter in a namespace",
         (Op::LoadSeccomp { .. }, libc::EACCES) => "without no_new_privs the container's root needs CAP_SYS_ADMIN",
         (Op::SetCapabilities { .. }, libc::EPERM) => "more capabilities were asked for than this process has",

@@ -357,6 +357,9 @@ operations! {
     /// Opens `path` (absolute, host side) for setns(2).
     21 OpenNamespace { path: &'a CStr, out: Slot }
 
+    /// bpf(2): loads an array of `struct bpf_insn` as BPF_PROG_TYPE_CGROUP_DEVICE and attaches it to a cgroup of version 2.
+    30 AttachDeviceProgram { cgroup: Slot, program: &'a [u8] }
+
     // ---- the child's, inside ------------------------------------------------------------------
 
     /// Receives the slots that the keeper opened; ends the child if the keeper is gone.

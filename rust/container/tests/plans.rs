@@ -31,9 +31,7 @@ fn a_container_with_everything() {
 
 #[test]
 fn on_cgroup_v2() {
-    let mut spec = spec("pyrt");
-    put(&mut spec, "linux.resources.devices", json!([]));
-    compiled(&Machine::with_cgroup_v2(), "cgroup-v2", &spec, &layered());
+    compiled(&Machine::with_cgroup_v2(), "cgroup-v2", &spec("pyrt"), &layered());
 }
 
 #[test]

@@ -81,6 +81,8 @@ pub(super) struct Cgroups {
     groups: Vec<Group>,
     unified: bool,
     views: Vec<View>,
+    /// Version 2: decides which devices may be opened and made.
+    device_program: Option<Vec<u8>>,
 }
 
 /// What the keeper has made of them.
@@ -100,6 +102,7 @@ impl Cgroups {
         let none = Resources::default();
         let resources = linux.resources.as_ref().unwrap_or(&none);
         let mut wanted = settings(resources, host)?;
+        let device_program = if unified { device_rules::for_v2(&resources.devices)? } else { None };
         let mut groups = Vec::new();
         let mut views = Vec::new();
         for hierarchy in needed(&wanted, host)? {
@@ -112,7 +115,7 @@ impl Cgroups {
                 views.push(View { name: hierarchy.name().to_owned(), controllers: hierarchy.controllers.clone() });
             }
         }
-        Ok(Self { name: place.name, groups, unified, views })
+        Ok(Self { name: place.name, groups, unified, views, device_program })
     }
 
     /// Whether this is version 2 alone.
@@ -134,6 +137,9 @@ impl Cgroups {
             for (file, value) in &group.writes {
                 let data = value.as_bytes();
                 writer.plan.keeper(Op::WriteAt { dir: out, name: file, data, optional: false });
+            }
+            if let Some(program) = &self.device_program {
+                writer.plan.keeper(Op::AttachDeviceProgram { cgroup: out, program });
             }
             if self.unified {
                 placement.clone_into = Some(out);
@@ -176,7 +182,6 @@ pub(super) fn open_existing(linux: &Linux<'_>, id: &str, host: &Host, opened: &m
 
 fn settings(resources: &Resources<'_>, host: &Host) -> Result<Vec<Setting>> {
     if host.cgroups.layout() == Layout::V2 {
-        device_rules::check_v2(&resources.devices)?;
         return limits::for_v2(resources);
     }
     let mut settings = limits::for_v1(resources)?;

@@ -163,6 +163,7 @@ impl<'a> Keeper<'a> {
                 self.open(out, fd);
                 Ok(())
             }
+            Op::AttachDeviceProgram { cgroup, program } => attach_device_program(self.slots.get(cgroup)?, program),
             Op::OpenNamespace { path, out } => {
                 let fd = sys::openat(libc::AT_FDCWD, path, libc::O_RDONLY, 0)?;
                 self.open(out, fd);
@@ -295,6 +296,18 @@ fn has_executed(pid: i32) -> bool {
     // The name may contain anything; after it come state, ppid, pgrp, session, tty, tpgid, flags (proc_pid_stat(5)).
     let flags = text.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(6)?.parse::<u32>().ok());
     flags.is_none_or(|flags| flags & PF_FORKNOEXEC == 0)
+}
+
+/// The cgroup keeps the program; bpf(2) does not take the O_PATH descriptor that we have of it.
+fn attach_device_program(cgroup: Fd, program: &[u8]) -> sys::Result<()> {
+    let cgroup = sys::openat(cgroup, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+    let attached = sys::load_device_program(program).and_then(|program| {
+        let attached = sys::attach_device_program(cgroup, program);
+        sys::close(program);
+        attached
+    });
+    sys::close(cgroup);
+    attached
 }
 
 /// Pipes only: they are the engine's. What else can be standard input or output (a terminal, a file, /dev/null) is

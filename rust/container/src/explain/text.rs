@@ -60,6 +60,13 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
             format!("limiting {} to {} (at most {})", limit_name(resource), limit(soft), limit(hard))
         }
         Op::GiveAway { slot, .. } => format!("giving {} to the container's user", name(slot)),
+        Op::AttachDeviceProgram { cgroup, program } => {
+            format!(
+                "letting a program of {} instructions decide about the devices of {}",
+                program.len() / 8,
+                name(cgroup)
+            )
+        }
         Op::OpenNamespace { path, .. } => format!("opening the namespace {}", show(path)),
         _ => inside(op, names),
     }
