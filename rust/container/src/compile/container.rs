@@ -40,7 +40,7 @@ pub(super) struct Handed {
     root: Slot,
     made: Made,
     files: Vec<(Slot, CString)>,
-    covers: Option<(Slot, Slot)>,
+    empty: Option<Slot>,
     placement: Placement,
 }
 
@@ -71,7 +71,7 @@ impl<'a> Parts<'a> {
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
         let around = Surroundings { host, namespaces, ids, idmap_binds, views, cgroup_v2 };
         let mounts = Mounts::open(spec, around, opened)?;
-        let hidden = Hidden::open(linux, mounts.has_own_dev(), host, opened)?;
+        let hidden = Hidden::of(linux, host)?;
         let parameters = Parameters::of(linux, namespaces)?;
         let propagation = root_propagation(spec)?;
         let id = &*start.id;
@@ -95,10 +95,10 @@ impl<'a> Parts<'a> {
         let made = self.mounts.write_keeper(userns, ids, writer);
         let covered: Vec<String> = self.mounts.destinations().map(str::to_owned).collect();
         let files = self.rootfs.write_files(&covered, ids, writer);
-        let covers = self.hidden.write_keeper(made.dev, writer);
+        let empty = self.hidden.write_keeper(writer);
         self.identity.write_keeper(writer);
         writer.plan.keeper(Op::Release {});
-        Handed { root, made, files, covers, placement }
+        Handed { root, made, files, empty, placement }
     }
 
     /// From inside a new user namespace nobody has the right to join the host's: the child is born there.
@@ -129,8 +129,8 @@ impl<'a> Parts<'a> {
             self.parameters.write(proc, writer);
         }
         writer.plan.child(Op::PivotRoot { root: handed.root });
-        self.write_files(&handed, writer);
-        self.hidden.write_child(handed.covers, writer);
+        self.write_files(&mut handed, writer);
+        self.hidden.write_child(handed.empty, self.mounts.at_dev(&handed.made), writer);
         self.identity.write_stdio(handed.made.dev.is_some(), writer);
         self.write_root_attributes(handed.root, writer);
         self.identity.write_last(writer);
@@ -163,8 +163,8 @@ impl<'a> Parts<'a> {
         }
     }
 
-    fn write_files(&self, handed: &Handed, writer: &mut Writer) {
-        self.mounts.write_after_pivot(&handed.made, writer);
+    fn write_files(&self, handed: &mut Handed, writer: &mut Writer) {
+        self.mounts.write_after_pivot(&mut handed.made, writer);
         for (mount, path) in &handed.files {
             // Images have links at /etc/resolv.conf; they are followed within the root.
             writer.plan.child(Op::Attach { mount: *mount, path, file: true, strict: false });
