@@ -28,14 +28,15 @@ PROFILES: dict[str, dict[str, Any]] = {
     "read-only": {"read_only": True},
     "host-network": {"network": "host"},
     "host-user-namespace": {"userns": "host"},
+    "may-gain-privileges": {"user": "1000:1000", "no_new_privileges": False},
 }
 
 
 async def reports(engine: Engine, make_image: MakeImage, options: dict[str, Any]) -> list[dict[str, Any]]:
     """What the probe says after run and after exec."""
     image = make_image()
-    done = await engine.run(image, ["probe"], hostname="box", **options)
-    async with engine.open_container(image, ["sleep", "1000"], hostname="box", **options) as container:
+    done = await engine.run(image, ["probe"], **options)
+    async with engine.open_container(image, ["sleep", "1000"], **options) as container:
         joined = await container.exec(["probe"])
     assert (done.exit_code, joined.exit_code) == (0, 0), (done.stderr, joined.stderr)
     return [json.loads(done.stdout), json.loads(joined.stdout)]
@@ -49,6 +50,14 @@ async def test_golden(engine: Engine, make_image: MakeImage, profile: str) -> No
         golden.write_text(json.dumps(run, indent=1) + "\n")
     assert run == json.loads(golden.read_text())
     assert joined == run
+
+
+@pytest.mark.parametrize("options", [{"init": True}, {"pid": "host"}, {"uts": "host"}, {"cgroupns": "host"}], ids=str)
+async def test_what_changes_nothing_else(engine: Engine, make_image: MakeImage, options: dict[str, Any]) -> None:
+    """A namespace that is the host's, or a first process of ours, gives no other right."""
+    golden = json.loads((GOLDEN / "default.json").read_text())
+    for report in await reports(engine, make_image, options):
+        assert judged(report) == golden
 
 
 DEFAULT_CAPABILITIES = 0b0000_0100_1111_1011  # CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID NET_BIND_SERVICE
