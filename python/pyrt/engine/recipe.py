@@ -21,6 +21,7 @@ from pyrt.images import host as host_view
 from pyrt.runtime.host import Host, read_host
 from pyrt.runtime.options import ExecOptions, RunOptions
 from pyrt.runtime.spec import Built, build, build_process
+from pyrt.runtime.user import LARGEST_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     from pyrt.images.image import Image
     from pyrt.images.store import Store
 
-# /etc/passwd and /etc/group of an image are input from a stranger (CVE-2026-30892).
-_LARGEST_FILE: Final = 4 << 20
-# A server that is asked for ever new images must not remember the files of all.
+# A server that is asked for ever new images must not remember the files of all, and of none a large one: an image's
+# /etc/passwd may have a mebibyte (CVE-2026-30892).
 _MOST_FILES: Final = 512
+_LARGEST_KEPT: Final = 16 << 10
 _MOST_MOULDS: Final = 256
 # Seconds after which this machine's own files are looked at anew: that takes a millisecond.
 _FRESH: Final = 10.0
@@ -154,9 +155,9 @@ class Recipes:
         try:
             return self._files[key]
         except KeyError:
-            content = _native.read_image_file(image.layers, path, _LARGEST_FILE)
+            content = _native.read_image_file(image.layers, path, LARGEST_FILE)
         # This machine's own files change.
-        if image.id != host_view.NAME:
+        if image.id != host_view.NAME and len(content or b"") <= _LARGEST_KEPT:
             if len(self._files) >= _MOST_FILES:
                 self._files.clear()
             self._files[key] = content

@@ -437,7 +437,8 @@ operations! {
     73 ChangeDirectory { path: &'a CStr, create: bool }
     /// Stays behind as PID 1: the rest of the list goes on in a fork; this process reaps and forwards signals.
     74 BecomeInit {}
-    /// Default signal dispositions, empty signal mask, close-on-exec for all but stdio.
+    /// Default signal dispositions, empty signal mask; closes all but stdio and the way to the keeper, so that no path
+    /// through /proc/self/fd leads out of the container while the command is executed (CVE-2024-21626).
     75 CleanProcess {}
     /// execve(2) of the first of `candidates` that is there.
     76 Exec { candidates: Texts<'a>, arguments: Texts<'a>, environment: Texts<'a> }
