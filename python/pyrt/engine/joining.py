@@ -19,7 +19,7 @@ from pyrt.engine.results import Completed
 from pyrt.engine.spawner import control_pair
 from pyrt.engine.states import State
 from pyrt.engine.stopwatch import Stopwatch, steps_of
-from pyrt.errors import IllegalTransition, StateError
+from pyrt.errors import EngineError, IllegalTransition, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +53,9 @@ class Joining(ContainerVerbs):
             report = await process.begin()
             if isinstance(report, _native.Failed):
                 raise _native.failure(compiled(), report)
+        except EngineError as error:
+            process.close()
+            raise await self.spawner.failure() or error from None
         except BaseException:
             process.close()
             raise
