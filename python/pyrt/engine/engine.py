@@ -81,7 +81,7 @@ class Engine(Starting):
 
         Where neither the image nor ``options`` name a command, the last step says so.
         """
-        found = self.recipes.image(self.store, image)
+        found = self.recipes.image(self.find_image, image)
         if not combined(found.config, options):
             options = msgspec.structs.replace(options, command=_NO_COMMAND)
         container = secrets.token_hex(32)

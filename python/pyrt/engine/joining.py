@@ -109,7 +109,7 @@ class Joining(ContainerVerbs):
         asked = make_exec_options(command, **options)
         watch = Stopwatch()
         record = self.journal.get(container)
-        image = self.recipes.image(self.store, record.image_id)
+        image = self.recipes.image(self.store.find, record.image_id)
         with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not asked.tty) as ends:
             steps: list[tuple[tuple[str, str], ...]] = []
 

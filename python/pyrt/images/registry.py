@@ -136,7 +136,9 @@ class Registry:
         async with self._request("GET", f"blobs/{digest}", headers, flow.what) as response:
             await flow.take(response)
         if flow.received < flow.size:
-            raise ConnectionFailed(f"registry {self._endpoint.host} ended {flow.what} too early", passing=True, hint=AGAIN)
+            raise ConnectionFailed(
+                f"registry {self._endpoint.host} ended {flow.what} too early", passing=True, hint=AGAIN
+            )
 
     async def _fetch(
         self, method: str, path: str, headers: Mapping[str, str], limit: int, what: str
