@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
+import msgspec
 import trio
 
 from pyrt import _native
@@ -17,6 +18,7 @@ from pyrt.engine.spares import remove_unused
 from pyrt.engine.starting import AT_ONCE, Starting
 from pyrt.engine.sweeping import sweep_for_ever, take_over
 from pyrt.runtime.options import make_options
+from pyrt.runtime.process import combined
 
 if TYPE_CHECKING:
     import os
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from pyrt.engine.results import Completed
     from pyrt.images.image import Image
     from pyrt.runtime.options import Limits, RunOptions
+
+_NO_COMMAND: Final = ("COMMAND", "(the image names none: give one after its name)")
 
 SWEEP_EVERY: Final = 30.0
 """Seconds between two looks for what other engines left that have died meanwhile."""
@@ -73,8 +77,13 @@ class Engine(Starting):
     # ---- explaining ----
 
     def explain(self, image: str | Image, options: RunOptions) -> list[_native.Step]:
-        """Every step that would make this container, in order, without making it."""
-        found = self.recipes.image(self.store, image)
+        """Every step that would make this container, in order, without making it.
+
+        Where neither the image nor ``options`` name a command, the last step says so.
+        """
+        found = self.recipes.image(self.find_image, image)
+        if not combined(found.config, options):
+            options = msgspec.structs.replace(options, command=_NO_COMMAND)
         container = secrets.token_hex(32)
         mould = self.recipes.mould(found, options, keep=False)
         documents = mould.fill(container, LEASE_FIRST if options.userns == "auto" else None)

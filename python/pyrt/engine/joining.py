@@ -19,7 +19,7 @@ from pyrt.engine.results import Completed
 from pyrt.engine.spawner import control_pair
 from pyrt.engine.states import State
 from pyrt.engine.stopwatch import Stopwatch, steps_of
-from pyrt.errors import IllegalTransition, StateError
+from pyrt.errors import EngineError, IllegalTransition, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +53,9 @@ class Joining(ContainerVerbs):
             report = await process.begin()
             if isinstance(report, _native.Failed):
                 raise _native.failure(compiled(), report)
+        except EngineError as error:
+            process.close()
+            raise await self.spawner.failure() or error from None
         except BaseException:
             process.close()
             raise
@@ -106,7 +109,7 @@ class Joining(ContainerVerbs):
         asked = make_exec_options(command, **options)
         watch = Stopwatch()
         record = self.journal.get(container)
-        image = self.recipes.image(self.store, record.image_id)
+        image = self.recipes.image(self.store.find, record.image_id)
         with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not asked.tty) as ends:
             steps: list[tuple[tuple[str, str], ...]] = []
 

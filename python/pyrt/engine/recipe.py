@@ -24,12 +24,11 @@ from pyrt.runtime.spec import Built, build, build_process
 from pyrt.runtime.user import LARGEST_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pyrt.engine.layout import Layout
     from pyrt.engine.record import Record
     from pyrt.images.image import Image
-    from pyrt.images.store import Store
 
 # A server that is asked for ever new images must not remember the files of all, and of none a large one: an image's
 # /etc/passwd may have a mebibyte (CVE-2026-30892).
@@ -97,11 +96,11 @@ class Recipes:
         self._moulds: dict[tuple[str, RunOptions, bool], Mould] = {}
         self._machine = self._look()
 
-    def image(self, store: Store, image: str | Image) -> Image:
+    def image(self, find: Callable[[str], Image], image: str | Image) -> Image:
         """The image of this name or id; ``host`` is this machine's own files. Raises ImageNotFound."""
         if not isinstance(image, str):
             return image
-        return self._now().image if image == host_view.NAME else store.find(image)
+        return self._now().image if image == host_view.NAME else find(image)
 
     def mould(self, image: Image, options: RunOptions, *, keep: bool) -> Mould:
         """The specification of such containers. Raises UsageError, InvalidImage."""

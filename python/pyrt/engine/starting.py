@@ -35,6 +35,7 @@ from pyrt.engine.results import Verdict
 from pyrt.engine.states import State, Verb
 from pyrt.engine.stopwatch import Stopwatch, steps_of
 from pyrt.errors import PyrtError, StateError
+from pyrt.images.image import familiar_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -67,23 +68,26 @@ class Starting(Joining):
         stdio: tuple[int, int, int] | None = None,
         wants_stdin: bool = True,
         keep: bool = False,
+        asked: str = "",
         cause: str = "start",
     ) -> Container:
         """Starts a container and returns once its command is executed. It lives as long as the engine at most.
 
         ``stdio``: descriptors that become its standard input, output and error and stay the caller's; else there are
         pipes, of which that of the input is at its end unless ``wants_stdin``. With a terminal (``options.tty``)
-        neither. ``keep``: record and files stay when it has ended, until ``remove``.
+        neither. ``keep``: record and files stay when it has ended, until ``remove``. ``asked`` is the image as the
+        user called it, where ``image`` does not tell.
         The call is not cancelled between the start and its return: use ``destroy`` in a ``finally``.
         """
         self.require_open()
         watch = Stopwatch()
-        found = self.recipes.image(self.store, image)
+        found = self.recipes.image(self.find_image, image)
         watch.mark("find the image")
         mould = self.recipes.mould(found, options, keep=keep)
         watch.mark("make the specification")
         async with self._turn():
-            record = await self._create(found, image, mould, options, keep=keep, cause=cause)
+            called = asked or (image if isinstance(image, str) else familiar_name(found))
+            record = await self._create(found, called, mould, options, keep=keep, cause=cause)
             watch.mark("record it")
             try:
                 return await self._launch(record, mould, options, stdio, wants_stdin, watch, cause)
@@ -108,7 +112,7 @@ class Starting(Joining):
             self.turns.release()
 
     async def _create(
-        self, found: Image, image: str | Image, mould: Mould, options: RunOptions, *, keep: bool, cause: str
+        self, found: Image, called: str, mould: Mould, options: RunOptions, *, keep: bool, cause: str
     ) -> Record:
         """A record that says what may be left if this process is killed from now on, and a lease of ids."""
         container = secrets.token_hex(32)
@@ -119,7 +123,7 @@ class Starting(Joining):
             record = Record(
                 id=container,
                 name=name,
-                image=image if isinstance(image, str) else (image.names or (image.id,))[0],
+                image=called,
                 image_id=found.id,
                 owner=self.owner.id,
                 state=State.STARTING,
