@@ -56,6 +56,7 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
             format!("limiting {} to {} (at most {})", limit_name(resource), limit(soft), limit(hard))
         }
         Op::GiveAway { slot, .. } => format!("giving {} to the container's user", name(slot)),
+        Op::AwaitStdio { .. } => "waiting until the container is asked for".to_owned(),
         Op::OpenNamespace { path, .. } => format!("opening the namespace {}", show(path)),
         _ => inside(op, names),
     }
