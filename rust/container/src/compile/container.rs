@@ -3,7 +3,7 @@
 use std::ffi::CString;
 
 use crate::host::Host;
-use crate::plan::{Op, Slot, TextsBuf};
+use crate::plan::{Op, STDIN, Slot, TextsBuf};
 use crate::spec::{NOT_SUPPORTED, NamespaceKind, Process, Spec};
 
 use super::cgroups::{Cgroups, Placement};
@@ -33,6 +33,7 @@ pub(super) struct Parts<'a> {
     parameters: Parameters,
     identity: Identity<'a>,
     propagation: u64,
+    parked: bool,
 }
 
 /// What the keeper hands to the child.
@@ -59,6 +60,9 @@ impl<'a> Parts<'a> {
         if let Some((clock, _)) = linux.time_offsets.first() {
             return Err(Error::spec(format!("linux.timeOffsets.{clock}"), NOT_SUPPORTED));
         }
+        if start.parked && process.terminal {
+            return Err(Error::spec("start.parked", "a terminal's size is not known beforehand"));
+        }
         if start.init && !namespaces.is_new(NamespaceKind::Pid) {
             return Err(Error::spec("start.init", "needs a new pid namespace: only PID 1 reaps what others leave"));
         }
@@ -74,8 +78,8 @@ impl<'a> Parts<'a> {
         let hidden = Hidden::of(linux, host)?;
         let parameters = Parameters::of(linux, namespaces)?;
         let propagation = root_propagation(spec)?;
-        let id = &*start.id;
-        Ok(Self { spec, id, namespaces, ids, cgroups, rootfs, mounts, hidden, parameters, identity, propagation })
+        let (id, parked) = (&*start.id, start.parked);
+        Ok(Self { spec, id, namespaces, ids, cgroups, rootfs, mounts, hidden, parameters, identity, propagation, parked })
     }
 
     /// The keeper's list.
@@ -97,7 +101,15 @@ impl<'a> Parts<'a> {
         let files = self.rootfs.write_files(&covered, ids, writer);
         let empty = self.hidden.write_keeper(writer);
         self.identity.write_keeper(writer);
+        if !self.parked {
+            self.identity.write_gifts(writer);
+        }
         writer.plan.keeper(Op::Release {});
+        if self.parked {
+            writer.plan.keeper(Op::AwaitStdio { socket: STDIN });
+            self.identity.write_gifts(writer);
+            writer.plan.keeper(Op::Release {});
+        }
         Handed { root, made, files, empty, placement }
     }
 
@@ -131,9 +143,11 @@ impl<'a> Parts<'a> {
         writer.plan.child(Op::PivotRoot { root: handed.root });
         self.write_files(&mut handed, writer);
         self.hidden.write_child(handed.empty, self.mounts.at_dev(&handed.made), writer);
-        self.identity.write_stdio(handed.made.dev.is_some(), writer);
+        if !self.parked {
+            self.identity.write_stdio(handed.made.dev.is_some(), writer);
+        }
         self.write_root_attributes(handed.root, writer);
-        self.identity.write_last(writer);
+        self.identity.write_last(self.parked, writer);
     }
 
     /// What needs nothing from the keeper, and goes on while it works.

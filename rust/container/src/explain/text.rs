@@ -67,6 +67,7 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
                 name(cgroup)
             )
         }
+        Op::AwaitStdio { .. } => "waiting until the container is asked for".to_owned(),
         Op::OpenNamespace { path, .. } => format!("opening the namespace {}", show(path)),
         _ => inside(op, names),
     }
