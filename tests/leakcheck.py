@@ -208,7 +208,7 @@ def descriptors(_state: State) -> Findings:
         except FileNotFoundError:
             continue  # the one that listed the folder
         if target == f"/proc/{os.getpid()}/mountinfo":
-            continue  # the native core's table of mounts, kept for life from the first bind mount on
+            continue  # the native core's: it is told of each change of the mounts, and looks again
         yield (number, target), f"descriptor {number}: {target}"
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "read_image_file",
     "remove_tree",
     "set_file_ids",
+    "stdio_message",
     "write_layer",
 ]
 
@@ -201,6 +202,9 @@ def parse_report(message: bytes) -> Started | Failed | Exited:
     Raises:
         EngineError: not a message of this version.
     """
+
+def stdio_message() -> bytes:
+    """What lets a container go on that waits for its standard descriptors; they go with it by SCM_RIGHTS."""
 
 # ---- layers ---------------------------------------------------------------------------------------------------------
 

@@ -211,7 +211,7 @@ def test_inspect_as_scripts_ask_it(web: Desk) -> None:
     def shown(form: str) -> str:
         return web.ok("inspect", "-f", form, "web").removesuffix("\n")
 
-    assert shown("{{.State.Running}} {{.Name}} {{.Config.Image}}") == "true /web box:latest"
+    assert shown("{{.State.Running}} {{.Name}} {{.Config.Image}}") == "true /web box"
     assert shown('{{index .Config.Labels "app"}} {{len .Mounts}}') == "web 0"
     assert shown("{{range .Config.Env}}{{println .}}{{end}}").startswith("PATH=")
     assert shown("{{(index .Config.Env 0)}}") == shown("{{$first := index .Config.Env 0}}{{$first}}")

@@ -33,7 +33,7 @@ async def find_or_pull(
     if when == "always":
         return await pull(console, engine, name, platform=platform, quiet=quiet)
     try:
-        return _of_platform(engine.find_image(name), platform)
+        return _of_platform(engine.find_image(name, environ=console.environment), platform)
     except (ImageNotFound, PlatformNotFound):
         if when == "never":
             raise

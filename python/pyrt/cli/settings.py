@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from pyrt.cli.figures import image as image_name
 from pyrt.runtime.words import parse_cpus, parse_size
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def config_document(record: Record, options: RunOptions, config: ImageConfig | N
         "Env": list(config.env) if config else [f"{name}={value}" for name, value in options.env],
         "Cmd": list(config.cmd or ()) if config else list(record.command),
         "Entrypoint": list(config.entrypoint) if config and config.entrypoint else None,
-        "Image": image_name(record.image),
+        "Image": record.image,
         "Volumes": {path: {} for path in config.volumes} if config else None,
         "WorkingDir": config.working_dir if config else options.workdir,
         "ExposedPorts": {port: {} for port in config.exposed_ports} if config else {},

@@ -140,7 +140,7 @@ def row_of(record: Record, now: datetime, *, whole: bool) -> dict[str, Any]:
     created = figures.moment_of(record.created)
     return {
         "ID": record.id if whole else figures.short(record.id),
-        "Image": figures.image(record.image),
+        "Image": record.image,
         "Command": f'"{command}"',
         "CreatedAt": figures.clock(created),
         "RunningFor": figures.ago(created, now),
