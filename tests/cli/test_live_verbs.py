@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.desk import eventually
+from tests.cli.desk import eventually, is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +59,18 @@ def test_pause_and_unpause(web: Desk) -> None:
     web.ok("pause", "web")
     assert web.ok("stop", "web") == "web\n"
     assert web.ok("inspect", "-f", "{{.State.ExitCode}}", "web") == "3\n"
+
+
+def test_a_paused_container_does_not_outlive_its_server(web: Desk) -> None:
+    """What is frozen does not die of SIGKILL: the next engine thaws it."""
+    web.ok("pause", "web")
+    process = int(web.ok("inspect", "-f", "{{.State.Pid}}", "web"))
+    server = int(next(web.run_folder.glob("*.lock")).read_text())
+    os.kill(server, signal.SIGKILL)
+    eventually(lambda: not is_alive(server))
+    assert web.ok("ps", "-q") == ""
+    eventually(lambda: not is_alive(process))
+    assert web.ok("ps", "-a", "--format", "{{.Names}}: {{.State}}") == "web: exited\n"
 
 
 def test_rename_and_kill_of_several(web: Desk) -> None:
