@@ -243,10 +243,9 @@ def test_a_checkpoint_loses_nothing(journal: Journal, path: Path) -> None:
 def test_a_signal_that_another_engine_sent_is_remembered(journal: Journal) -> None:
     record = insert(journal, "box")
     journal.apply(lambda transaction: transaction.note_signal(record.id, signal.SIGTERM))
-    asked = journal.apply(
-        lambda transaction: [transaction.was_asked(record.id, number) for number in (signal.SIGTERM, signal.SIGKILL)]
-    )
-    assert asked == [True, False]
+    assert journal.apply(lambda transaction: transaction.asked(record.id)) == {signal.SIGTERM}
+    journal.apply(lambda transaction: transaction.forget_signals(record.id))
+    assert journal.apply(lambda transaction: transaction.asked(record.id)) == frozenset()
 
 
 def test_a_damaged_journal_is_named_as_such(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from pyrt.engine.lasting import Lasting
 from pyrt.engine.results import ExitStatus
 from pyrt.engine.states import State
 
@@ -16,6 +17,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     or None where it has none of its own. ``auto_remove``: nothing of it is kept when it has ended.
     ``stop_signal`` is a number. ``options`` are the runtime's options as JSON. ``error`` is why it could not be
     started.
+
+    ``lasting`` is None where it ends with its engine. For one that does not: ``keeper`` is the path of its keeper's
+    socket, ``boot`` the machine's boot in which it was started, ``restarts`` counts what its policy has done since
+    somebody started it, ``backoff`` is how many seconds the last of them waited, ``stopped`` says that somebody
+    asked for its end.
     """
 
     id: str
@@ -34,6 +40,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_signal: int = 15
     status: ExitStatus | None = None
     error: str = ""
+    lasting: Lasting | None = None
+    keeper: str = ""
+    boot: str = ""
+    restarts: int = 0
+    backoff: float = 0.0
+    stopped: bool = False
     options: msgspec.Raw = msgspec.Raw(b"{}")
 
     @property
