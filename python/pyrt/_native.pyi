@@ -15,6 +15,7 @@ __all__ = [
     "Exited",
     "Failed",
     "LayerReport",
+    "LogReader",
     "Plan",
     "Started",
     "Step",
@@ -29,6 +30,7 @@ __all__ = [
     "parse_report",
     "read_image_file",
     "remove_tree",
+    "watch_folder",
 ]
 
 # ---- plans ----------------------------------------------------------------------------------------------------------
@@ -235,6 +237,31 @@ def parse_report(message: bytes) -> Started | Failed | Exited | Attached:
 
     Raises:
         EngineError: not a message of this version.
+    """
+
+# ---- logs -----------------------------------------------------------------------------------------------------------
+
+@final
+class LogReader:
+    """Reads the log of a container in pieces of any size: ``TIME stdout|stderr F|P TEXT`` a line.
+
+    Only lines from ``since`` to ``until``, times as the log has them; "" for all. With ``times`` each line of the
+    container's has its time before it.
+    """
+
+    def __new__(cls, *, since: str = "", until: str = "", times: bool = False) -> LogReader: ...
+    def feed(self, data: bytes) -> list[tuple[bool, bytes]]:
+        """The texts in ``data``, each with whether it is of stderr; what follows each other is put together."""
+
+    @property
+    def done(self) -> bool:
+        """A line after ``until`` was met."""
+
+def watch_folder(path: str) -> int:
+    """A descriptor that becomes readable when a file of the folder is written, made or renamed (inotify(7)).
+
+    Raises:
+        HostError: too many watches.
     """
 
 # ---- layers ---------------------------------------------------------------------------------------------------------

@@ -166,6 +166,9 @@ class ContainerVerbs(ImageVerbs):
     async def _end(self, record: Record) -> None:
         """SIGKILL, and the end of the clean-up."""
         if mine := self.live.get(record.id):
+            if record.lasting:
+                # Nobody is to start it again.
+                await self.commit(lambda transaction: transaction.note_signal(record.id, signals.SIGKILL))
             await mine.destroy("remove")
             return
         with suppress(IllegalTransition):

@@ -111,12 +111,18 @@ class Detaching(Starting):
             return record
         return await self._launch_again(record, cause, restarts=0, backoff=0.0)
 
-    async def restart(self, container: str, timeout: float | None = None) -> Record:  # noqa: ASYNC109 - docker's word
+    async def restart(
+        self,
+        container: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - docker's word
+        *,
+        signal: int | str | None = None,
+    ) -> Record:
         """Stops a container as ``stop`` does, if it runs, and starts it again."""
         record = self.journal.get(container)
         if record.auto_remove:
             raise IllegalTransition(f"container {record.name} is removed at its end: it can't be started again")
-        await self.stop(record.id, timeout)
+        await self.stop(record.id, timeout, signal=signal)
         return await self.launch(record.id, cause="restart")
 
     async def _launch_again(self, record: Record, cause: str, *, restarts: int, backoff: float) -> Record:

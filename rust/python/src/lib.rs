@@ -7,6 +7,7 @@
 mod descriptors;
 mod errors;
 mod layers;
+mod logs;
 mod lookup;
 mod plan;
 mod reports;
@@ -17,6 +18,8 @@ mod spawner;
 mod native {
     #[pymodule_export]
     use crate::layers::{CancelFlag, LayerReport, extract_layer, remove_tree};
+    #[pymodule_export]
+    use crate::logs::{LogReader, watch_folder};
     #[pymodule_export]
     use crate::lookup::read_image_file;
     #[pymodule_export]

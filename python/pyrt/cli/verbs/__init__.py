@@ -57,6 +57,12 @@ OTHERS: Final = "Others"
 SECTIONS: Final[dict[str, dict[str, Verb]]] = {
     CONTAINERS: {
         "run": Verb("run", "run a command in a new container"),
+        "create": Verb("create", "make a container, and start it later"),
+        "start": Verb("start", "start containers that do not run"),
+        "restart": Verb("restart", "stop containers and start them again"),
+        "attach": Verb("attach", "tie a detached container to this terminal"),
+        "logs": Verb("logs", "what a detached container has written"),
+        "wait": Verb("wait", "wait until containers have ended"),
         "exec": Verb("exec", "run another command in a running container"),
         "ps": Verb("ps", "list containers"),
         "inspect": Verb("inspect", "all that is known of a container or an image"),
@@ -105,9 +111,9 @@ _GROUPS: Final = frozenset(name.split()[0] for name in VERBS if " " in name)
 
 NOT_BUILT: Final = frozenset(
     [
-        *("attach", "build", "commit", "compose", "container", "cp", "create", "diff", "export", "login", "logout"),
-        *("logs", "network", "pause", "port", "push", "rename", "restart", "search", "start", "stats", "top"),
-        *("unpause", "update", "volume", "wait"),
+        *("build", "commit", "compose", "container", "cp", "diff", "export", "login", "logout"),
+        *("network", "pause", "port", "push", "rename", "search", "stats", "top"),
+        *("unpause", "update", "volume"),
     ]
 )
 """Verbs that Docker has and pyrt does not have yet."""
@@ -148,6 +154,6 @@ def module_of(name: str) -> Module:
 def parser_of(name: str) -> Parser:
     """The parser of a verb, built."""
     module = module_of(name)
-    parser = Parser(name, module.HELP, short_help=name not in {"run", "explain"})
+    parser = Parser(name, module.HELP, short_help=name not in {"run", "create", "explain"})
     module.arguments(parser)
     return parser

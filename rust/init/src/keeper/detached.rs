@@ -6,11 +6,12 @@
 use std::ffi::CString;
 
 use pyrt_container::execute::Running;
+use pyrt_container::log::Stream;
 use pyrt_container::protocol::{Detached, Report};
 use pyrt_container::sys::{self, Errno, Fd};
 
 use super::audience::{Audience, Input};
-use super::log::{Log, Stream};
+use super::log::Log;
 use super::{Deadline, ended};
 
 /// What is read at once: as much as a pipe holds that was made to grow.

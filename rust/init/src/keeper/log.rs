@@ -11,6 +11,7 @@
 
 use std::ffi::{CStr, CString};
 
+use pyrt_container::log::{FLAG, PREFIX, Stream, newline};
 use pyrt_container::sys::{self, Errno, Fd};
 
 /// No piece of a line is longer: other readers of this format have buffers.
@@ -18,16 +19,7 @@ const LONGEST: usize = 16 * 1024;
 /// What is gathered before it is written: fewer calls beyond this gain nothing measurable.
 const GATHERED: usize = 256 * 1024;
 const NAME: &CStr = c"log";
-const PREFIX: usize = "2016-10-06T00:17:09.669794202Z stdout F ".len();
-const FLAG: usize = PREFIX - 2;
 const CLOSED: Fd = -1;
-
-/// Which of its outputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    Stdout,
-    Stderr,
-}
 
 /// An open log.
 pub struct Log {
@@ -64,7 +56,7 @@ impl Log {
         let room = GATHERED.min(usize::try_from(self.full_at).unwrap_or(GATHERED));
         while !data.is_empty() {
             let window = &data[..data.len().min(LONGEST)];
-            let (piece, is_whole) = match find_newline(window) {
+            let (piece, is_whole) = match newline(window) {
                 Some(end) => (&window[..=end], true),
                 None => (window, false),
             };
@@ -148,12 +140,6 @@ impl Log {
 fn file_name(number: u32) -> CString {
     let name = if number == 0 { "log".to_owned() } else { format!("log.{number}") };
     CString::new(name).unwrap_or_default()
-}
-
-fn find_newline(data: &[u8]) -> Option<usize> {
-    // SAFETY: the length is the slice's own.
-    let found = unsafe { libc::memchr(data.as_ptr().cast(), i32::from(b'\n'), data.len()) };
-    (!found.is_null()).then(|| found as usize - data.as_ptr() as usize)
 }
 
 fn prefix(stream: Stream, now: u64) -> [u8; PREFIX] {
