@@ -20,6 +20,7 @@ __all__ = [
     "Started",
     "Step",
     "ask",
+    "cgroup_limits",
     "compile",
     "compile_exec",
     "compile_seccomp",
@@ -27,10 +28,14 @@ __all__ = [
     "failure",
     "host",
     "launch_spawner",
+    "mount_layers",
+    "open_in_root",
     "parse_report",
     "read_image_file",
     "remove_tree",
+    "set_file_ids",
     "watch_folder",
+    "write_layer",
 ]
 
 # ---- plans ----------------------------------------------------------------------------------------------------------
@@ -275,7 +280,7 @@ class CancelFlag:
 
 @final
 class LayerReport:
-    """What was extracted."""
+    """What was extracted, or written."""
 
     @property
     def digest(self) -> str:
@@ -311,6 +316,17 @@ def extract_layer(
         PyrtError: cancelled.
     """
 
+def write_layer(directory: int, sink: int, *, gzip: int = 0, cancel: CancelFlag | None = None) -> LayerReport:
+    """Writes a directory in overlay's form, such as a container's upper directory, as a layer; for a worker thread.
+
+    Whiteouts and opaque directories become those of the OCI image specification. ``gzip``: 1 to 9, or 0 for a plain
+    tar. Sockets are left out. The directory must be at rest.
+
+    Raises:
+        PyrtError: cancelled, or something that no layer can hold.
+        StateError: the kernel refused: disk full, the reader of ``sink`` gone.
+    """
+
 def remove_tree(dirfd: int, name: str) -> None:
     """Removes ``name``, one part of a path below ``dirfd``, without following links; for a worker thread.
 
@@ -318,6 +334,44 @@ def remove_tree(dirfd: int, name: str) -> None:
 
     Raises:
         StateError: not empty because somebody keeps adding, or something is mounted in it.
+    """
+
+# ---- the files of containers ---------------------------------------------------------------------------------------
+
+def open_in_root(root: int, path: str | bytes, flags: int, mode: int = 0) -> int:
+    """openat2(2) with the directory ``root`` for /, also in absolute links and "..", and through no magic link.
+
+    The one way to a path within a container, whatever it does to its directories meanwhile (CVE-2018-15664).
+
+    Raises:
+        OSError: as of os.open.
+    """
+
+def mount_layers(lowers: Sequence[str], upper: str | None = None) -> int:
+    """The files of a container that does not run, as a mount to which no path leads: it is gone with its descriptor.
+
+    ``lowers`` are directories, topmost first, ``upper`` one that holds ``upper`` and ``work``; without one the mount is
+    read-only. Owners are as the container has them.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+
+def set_file_ids(uid: int, gid: int) -> None:
+    """Gives the calling thread other file system ids, with all its capabilities; for a process of one thread.
+
+    What it makes belongs to them: within an idmapped upper directory nobody else may make anything. The process is
+    not dumpable from then on.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+
+def cgroup_limits(resources: bytes) -> list[tuple[str, str, str]]:
+    """Controller, file and value of each limit in the JSON of ``linux.resources``, in the order of writing.
+
+    Raises:
+        SpecError: a field is malformed, or there is no such limit on this machine; ``field`` is its JSON path.
     """
 
 # ---- for inspection -------------------------------------------------------------------------------------------------

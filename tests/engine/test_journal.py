@@ -254,13 +254,15 @@ def test_a_damaged_journal_is_named_as_such(path: Path) -> None:
         Journal(path)
 
 
-def test_a_newer_journal_is_refused(path: Path) -> None:
+@pytest.mark.parametrize(("version", "age"), [(1, "an older"), (99, "a newer")])
+def test_a_journal_of_another_format_is_refused_with_a_sentence(path: Path, version: int, age: str) -> None:
     Journal(path).close()
     with sqlite3.connect(path) as raw:
-        raw.execute("PRAGMA user_version = 99")
+        raw.execute(f"PRAGMA user_version = {version}")
     raw.close()
-    with pytest.raises(StateError, match="newer"):
+    with pytest.raises(StateError, match=f"written by {age} pyrt") as refused:
         Journal(path)
+    assert refused.value.hint
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Options of ``run`` and ``create`` that say how a container lasts: restarts, logs, health, how it is stopped."""
+"""Options of ``run`` and ``create`` that say how a container lasts: restarts, logs, health."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ def add_lasting_options(parser: Parser) -> None:
     group = parser.add_argument_group("its life")
     group.add_argument("--restart", default="no", metavar="POLICY",
                        help="no, on-failure[:COUNT], always, unless-stopped")  # fmt: skip
-    group.add_argument("--stop-timeout", type=float, metavar="SECONDS", help="until `pyrt stop` kills it (10)")
     group.add_argument("--log-driver", default="local", metavar="local|none", help="keep what it writes, or not")
     group.add_argument("--log-opt", action="append", default=[], metavar="NAME=VALUE",
                        help="max-size (20m), max-file (5)")  # fmt: skip
@@ -46,7 +45,6 @@ def lasting_of(options: Any, image: Image | str) -> Lasting:
         restart=restart,
         log=_log(options),
         health=_health(options, None if isinstance(image, str) else image.config.healthcheck),
-        stop_timeout=10.0 if options.stop_timeout is None else options.stop_timeout,
         stdin=options.interactive,
     )
 

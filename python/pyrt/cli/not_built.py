@@ -19,7 +19,6 @@ _NOT_BUILT: Final = (
     (["--volumes-from", "--volume-driver"], "volumes", "-v HOST:DIR shares a folder"),
     (["--gpus"], "GPUs", "--device gives a device"),
     (["--isolation", "--runtime"], "another isolation", _LEAVE_OUT),
-    (["--cgroup-parent"], "a cgroup of your choice", _LEAVE_OUT),
     (["--storage-opt"], "options of the storage", _LEAVE_OUT),
     (["--annotation"], "annotations", "-l gives it a label"),
     (["--kernel-memory", "--memory-swappiness"], "this limit", "-m is the limit of memory"),

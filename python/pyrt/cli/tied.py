@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from pyrt.cli.parser import boolean
 from pyrt.engine.pipes import Reader, Writer, resize
 from pyrt.errors import PyrtError, UsageError
 
@@ -34,14 +35,8 @@ _WINDOW_EVERY: Final = 0.2
 def add_tie_options(parser: Parser) -> None:
     """--detach-keys and --sig-proxy."""
     parser.add_argument("--detach-keys", default=USUAL_KEYS, metavar="KEYS", help=f"leave it running ({USUAL_KEYS})")
-    parser.add_argument("--sig-proxy", type=_boolean, nargs="?", const=True, default=True, metavar="BOOL",
+    parser.add_argument("--sig-proxy", type=boolean, nargs="?", const=True, default=True, metavar="BOOL",
                         help="pass signals on (true)")  # fmt: skip
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in {"true", "false", "1", "0"}:
-        raise UsageError(f"{text} is neither true nor false")
-    return text.lower() in {"true", "1"}
 
 
 def parse_keys(text: str) -> bytes:

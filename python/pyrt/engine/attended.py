@@ -100,6 +100,10 @@ class Attended:
             raise EngineError("the engine was closed, and the container runs on")
         return self._process.status
 
+    async def over(self) -> None:
+        """Waits until it has ended, or this engine has let go of it."""
+        await self._process.ended.wait()
+
     async def communicate(self, stdin: bytes = b"", *, max_output: int) -> Output:
         """Writes ``stdin``, reads both streams to their ends or until the process has ended, and waits for it.
 

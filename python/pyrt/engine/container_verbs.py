@@ -15,20 +15,24 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from pyrt.engine import debris, names
+from pyrt.engine.cgroups import Groups
 from pyrt.engine.events import ContainerExited, ContainerRenamed, ContainerSignaled
 from pyrt.engine.image_verbs import ImageVerbs
+from pyrt.engine.recipe import options_of
 from pyrt.engine.results import ExitStatus, Timing, Verdict
 from pyrt.engine.states import LIVE, State, Verb
 from pyrt.errors import ContainerNotFound, EngineError, IllegalTransition
 from pyrt.runtime.signals import parse_signal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrt.engine.journal import Transaction
     from pyrt.engine.record import Record
 
 
-USUAL_STOP_TIME: Final = 10.0
-"""Seconds, as Docker has it."""
+STOP_TIMEOUT: Final = 10.0
+"""Seconds from the stop signal to SIGKILL, for a container that was given no time of its own."""
 
 
 class ContainerVerbs(ImageVerbs):
@@ -64,12 +68,13 @@ class ContainerVerbs(ImageVerbs):
     ) -> ExitStatus:
         """Sends the stop signal, SIGKILL ``timeout`` seconds later if that did not end it, and waits for the end.
 
-        ``timeout``: None is the container's own, 10 if it has none; below 0 is for ever. ``signal``: another than its
-        stop signal. A container that has ended already is left as it is; one that is to be restarted is not.
+        ``timeout``: None is the container's own (``stop_timeout``), or 10; below 0 is for ever. ``signal``: another
+        than its stop signal. One that has ended already is left as it is; one that is to be restarted is not.
         """
         record = self.journal.get(container)
         if timeout is None:
-            timeout = record.lasting.stop_timeout if record.lasting else USUAL_STOP_TIME
+            own = options_of(record).stop_timeout
+            timeout = STOP_TIMEOUT if own is None else own
         number = record.stop_signal if signal is None else parse_signal(signal)
         if record.state is State.RESTARTING:
             with suppress(IllegalTransition):
@@ -124,10 +129,10 @@ class ContainerVerbs(ImageVerbs):
         self.janitor.discard(record)
         await self.janitor.settled()
 
-    async def prune_containers(self) -> list[Record]:
-        """Removes every container that does not run; returns what was removed."""
+    async def prune_containers(self, wanted: Callable[[Record], bool] = lambda record: True) -> list[Record]:
+        """Removes every container that does not run and is ``wanted``; returns what was removed."""
         removed = []
-        for record in self.journal.records():
+        for record in filter(wanted, self.journal.records()):
             try:
                 moved = await self.commit(partial(self._removing, record))
             except (IllegalTransition, ContainerNotFound):
@@ -183,8 +188,20 @@ class ContainerVerbs(ImageVerbs):
         sent = mine.signal(number, cause) if mine else await self._signal_elsewhere(record, number)
         if not sent:
             raise IllegalTransition(f"container {record.name} does not run", hint="pyrt ps -a shows its state")
+        if number in {signals.SIGKILL, record.stop_signal}:
+            await self._thaw(record)
         event = ContainerSignaled(container=record.id, name=record.name, image=record.image, signal=number, cause=cause)
         await self.tell(event)
+
+    async def _thaw(self, record: Record) -> None:
+        """What is paused can't die, and does not hear that it is to stop: as Docker does it, that ends the pause."""
+        groups = Groups(record.id, record.cgroup_parent)
+        groups.thaw()
+        with suppress(IllegalTransition, ContainerNotFound):
+            if record.state is State.PAUSED:
+                after = await self.commit(lambda transaction: transaction.move(record, Verb.UNPAUSE))
+                if mine := self.live.get(record.id):
+                    mine.record = after
 
     async def _signal_elsewhere(self, record: Record, number: int) -> bool:
         pidfd = debris.open_pidfd(record.pid, record.id) if record.state in LIVE and record.pid else None

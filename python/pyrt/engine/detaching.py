@@ -19,14 +19,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import trio
 
 from pyrt.engine import debris, keepers
 from pyrt.engine.container import Container
+from pyrt.engine.health import watch_health
 from pyrt.engine.lasting import USUAL
 from pyrt.engine.pipes import Stdio
 from pyrt.engine.process import Process
+from pyrt.engine.recipe import options_of
+from pyrt.engine.record import HealthState
 from pyrt.engine.results import Timing, Verdict
 from pyrt.engine.spawner import receive
 from pyrt.engine.starting import Starting, end
@@ -34,25 +36,32 @@ from pyrt.engine.states import LIVE, State, Verb
 from pyrt.engine.stopwatch import Stopwatch
 from pyrt.engine.verdict import status_of
 from pyrt.errors import ContainerNotFound, EngineError, IllegalTransition, PyrtError
-from pyrt.runtime.options import RunOptions
 
 if TYPE_CHECKING:
     import socket
 
     from pyrt.engine.journal import Transaction
     from pyrt.engine.lasting import Lasting
+    from pyrt.engine.layout import Layout
     from pyrt.engine.recipe import Mould
     from pyrt.engine.record import Record
     from pyrt.engine.results import ExitStatus
     from pyrt.images.image import Image
+    from pyrt.runtime.options import RunOptions
 
 log = logging.getLogger("pyrt.engine")
-
-_decode_options = msgspec.json.Decoder(RunOptions).decode
 
 
 class Detaching(Starting):
     """The engine's verbs on containers that last."""
+
+    def __init__(self, layout: Layout, nursery: trio.Nursery, *, kept_events: int) -> None:
+        super().__init__(layout, nursery, kept_events=kept_events)
+        self._coming_back = 0
+
+    def has_work(self) -> bool:
+        """Whether a container is in this engine's care: one that runs, or that it is to start again."""
+        return bool(self.live or self._coming_back)
 
     async def create(
         self,
@@ -68,12 +77,13 @@ class Detaching(Starting):
         Raises ImageNotFound, UsageError, NameInUse.
         """
         self.require_open()
-        found = self.recipes.image(self.store, image)
-        mould = self.recipes.mould(found, options, keep=keep)
-        record = await self._create(
-            found, image, mould, options, keep=keep, cause=cause, state=State.CREATED, lasting=lasting
-        )
-        self._make_folder(record, mould)
+        async with self._turn():
+            found = self.recipes.image(self.store, image)
+            mould = self.recipes.mould(found, options, keep=keep)
+            record = await self._create(
+                found, image, mould, options, keep=keep, cause=cause, state=State.CREATED, lasting=lasting
+            )
+            self._make_folder(record, mould)
         return record
 
     async def run_detached(
@@ -91,11 +101,11 @@ class Detaching(Starting):
         """
         self.require_open()
         watch = Stopwatch()
-        found = self.recipes.image(self.store, image)
-        watch.mark("find the image")
-        mould = self.recipes.mould(found, options, keep=keep)
-        watch.mark("make the specification")
         async with self._turn():
+            found = self.recipes.image(self.store, image)
+            watch.mark("find the image")
+            mould = self.recipes.mould(found, options, keep=keep)
+            watch.mark("make the specification")
             record = await self._create(found, image, mould, options, keep=keep, cause=cause, lasting=lasting)
             watch.mark("record it")
             return await self._detach(record, mould, options, watch, cause)
@@ -128,11 +138,7 @@ class Detaching(Starting):
     async def _launch_again(self, record: Record, cause: str, *, restarts: int, backoff: float) -> Record:
         self.require_open()
         watch = Stopwatch()
-        options = _decode_options(record.options)
-        image = self.recipes.image(self.store, record.image_id)
-        watch.mark("find the image")
-        mould = self.recipes.mould(image, options, keep=not record.auto_remove)
-        watch.mark("make the specification")
+        options = options_of(record)
         if former := self.live.get(record.id):
             await former.left.wait()
         await keeper_gone(record)
@@ -158,9 +164,14 @@ class Detaching(Starting):
                 restarts=restarts,
                 backoff=backoff,
                 stopped=False,
+                health=HealthState() if current.lasting and current.lasting.health else None,
             )
 
         async with self._turn():
+            image = self.recipes.image(self.store, record.image_id)
+            watch.mark("find the image")
+            mould = self.recipes.mould(image, options, keep=not record.auto_remove)
+            watch.mark("make the specification")
             record = await self.commit(change)
             watch.mark("record it")
             return await self._detach(record, mould, options, watch, cause)
@@ -202,6 +213,8 @@ class Detaching(Starting):
         container = Container(self, record, process, Stdio((-1, -1, -1)), timing)
         self.live[record.id] = container
         self.nursery.start_soon(self._supervise, container)
+        if record.lasting and record.lasting.health:
+            self.nursery.start_soon(watch_health, self, container, record.lasting.health)
 
     # ---- after an engine's death, or the end ----
 
@@ -243,7 +256,7 @@ class Detaching(Starting):
             except (IllegalTransition, ContainerNotFound):
                 continue  # Another engine was faster.
             if status.verdict is Verdict.LOST:
-                await debris.clear_cgroups(record.id)
+                await debris.clear_cgroups(record.id, record.cgroup_parent)
             await self.ended(after)
 
     def _bury(self, record: Record, status: ExitStatus, transaction: Transaction) -> Record:
@@ -273,11 +286,14 @@ class Detaching(Starting):
 
     async def restart_later(self, record: Record) -> None:
         """Starts a container in state ``restarting`` after its pause, unless somebody has stopped it by then."""
-        await trio.sleep(record.backoff)
+        self._coming_back += 1
         try:
+            await trio.sleep(record.backoff)
             await self._launch_again(record, "restart policy", restarts=record.restarts, backoff=record.backoff)
         except PyrtError as error:
             log.warning("container %s is not restarted: %s", record.name, error)
+        finally:
+            self._coming_back -= 1
 
 
 def _wanted_after_boot(record: Record) -> bool:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 
 from pyrt import _native
-from pyrt.engine.attaching import Attaching
 from pyrt.engine.container import DEFAULT_OUTPUT
+from pyrt.engine.file_verbs import FileVerbs
 from pyrt.engine.journal import DEFAULT_KEPT, LEASE_FIRST
 from pyrt.engine.layout import Layout
 from pyrt.engine.spares import remove_unused
@@ -34,7 +34,7 @@ SWEEP_EVERY: Final = 30.0
 
 
 @final
-class Engine(Attaching):
+class Engine(FileVerbs):
     """Runs containers. Open one with ``open_engine``; any number may be open on one state root."""
 
     # ---- running to the end ----

@@ -41,7 +41,14 @@ class Joining(ContainerVerbs):
 
     def __init__(self, layout: Layout, nursery: trio.Nursery, *, kept_events: int) -> None:
         super().__init__(layout, nursery, kept_events=kept_events)
-        self.recipes = Recipes(layout)
+        self.recipes = Recipes(layout, self._peer)
+
+    def _peer(self, container: str) -> int:
+        """The first process of a container that runs; it is looked at again once its namespaces are opened."""
+        record = self.journal.get(container)
+        if record.state not in (State.RUNNING, State.PAUSED) or not debris.is_in_container(record.pid, record.id):
+            raise IllegalTransition(f"container {record.name} does not run: there is no namespace to share")
+        return record.pid
 
     async def execute(
         self,

@@ -24,7 +24,7 @@ from pyrt.engine.events import AnyEvent, Event, decode_line, encode_line
 from pyrt.engine.record import Record
 from pyrt.engine.results import Timing
 from pyrt.engine.states import State, Verb, refusal, sources, target
-from pyrt.errors import ContainerNotFound, EngineError, NameInUse, StateError
+from pyrt.errors import ContainerNotFound, EngineError, IllegalTransition, NameInUse, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -236,6 +236,19 @@ class Transaction:
         )
         if cursor.rowcount != 1:
             raise self._refused(record, verb)
+        return after
+
+    def amend(self, record: Record, **changes: object) -> Record:
+        """Changes fields of a container without moving it along the table.
+
+        Raises IllegalTransition if it has been moved meanwhile.
+        """
+        after = msgspec.structs.replace(record, **changes)
+        cursor = self._db.execute(
+            "UPDATE containers SET record = ? WHERE id = ? AND state = ?", (_encode(after), record.id, record.state)
+        )
+        if cursor.rowcount != 1:
+            raise IllegalTransition(f"container {record.name} is not {record.state} any more", hint="try again")
         return after
 
     def keep_timing(self, record: Record, timing: Timing) -> None:

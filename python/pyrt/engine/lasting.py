@@ -60,13 +60,12 @@ class Health(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Lasting(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """All of it. ``stop_timeout`` is in seconds. ``stdin``: its standard input is kept open for whoever attaches, and
+    """All of it. ``stdin``: its standard input is kept open for whoever attaches, and
     with ``stdin_once`` ends with the first who does."""
 
     restart: Restart = Restart()
     log: Log = Log()
     health: Health | None = None
-    stop_timeout: float = 10.0
     stdin: bool = False
     stdin_once: bool = False
 

@@ -58,6 +58,8 @@ class Process:
         self.status: ExitStatus | None = None
         self.at_end: Callable[[], object] = lambda: None
         """Called when ``status`` is there."""
+        self.at_kill: Callable[[], object] = lambda: None
+        """Called when SIGKILL was sent: what is frozen does not die of it."""
         self.ended = trio.Event()
         """Set when ``status`` is there, or will not be because it was released."""
         self.gone = trio.Event()
@@ -143,6 +145,8 @@ class Process:
             signals.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             return False
+        if number == signals.SIGKILL:
+            self.at_kill()
         self._sent.add(number)
         self.cause = cause
         return True

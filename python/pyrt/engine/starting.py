@@ -11,7 +11,7 @@ What must be on record before the process runs is recorded before; that it has s
 from __future__ import annotations
 
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Final
@@ -20,6 +20,7 @@ import trio
 
 from pyrt import _native
 from pyrt.engine import debris, keepers, names
+from pyrt.engine.cgroups import Groups
 from pyrt.engine.container import Container
 from pyrt.engine.core import out_of_descriptors
 from pyrt.engine.events import (
@@ -33,7 +34,7 @@ from pyrt.engine.joining import Joining
 from pyrt.engine.lasting import BACKOFF_FIRST, BACKOFF_LONGEST, STEADY
 from pyrt.engine.pipes import Stdio
 from pyrt.engine.recipe import options_as_json
-from pyrt.engine.record import Record
+from pyrt.engine.record import HealthState, Record
 from pyrt.engine.results import Verdict
 from pyrt.engine.states import State, Verb
 from pyrt.engine.stopwatch import Stopwatch, steps_of
@@ -83,11 +84,11 @@ class Starting(Joining):
         """
         self.require_open()
         watch = Stopwatch()
-        found = self.recipes.image(self.store, image)
-        watch.mark("find the image")
-        mould = self.recipes.mould(found, options, keep=keep)
-        watch.mark("make the specification")
         async with self._turn():
+            found = self.recipes.image(self.store, image)
+            watch.mark("find the image")
+            mould = self.recipes.mould(found, options, keep=keep)
+            watch.mark("make the specification")
             record = await self._create(found, image, mould, options, keep=keep, cause=cause)
             watch.mark("record it")
             try:
@@ -97,14 +98,22 @@ class Starting(Joining):
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Lets AT_ONCE starts in at a time; without a checkpoint if there is room."""
+        """Lets AT_ONCE starts in at a time; without a checkpoint if there is room.
+
+        Nobody removes a layer meanwhile: from when an image is found until its container holds the layers.
+        """
         try:
             self.turns.acquire_nowait()
         except trio.WouldBlock:
             await self.turns.acquire()
         try:
             self.require_open()
-            yield
+            with ExitStack() as pins:
+                try:
+                    pins.enter_context(self.store.pinned())
+                except StateError as error:
+                    raise self._explained(error) from error
+                yield
         finally:
             self.turns.release()
 
@@ -143,10 +152,12 @@ class Starting(Joining):
                 id_base=transaction.lease(container) if starts and options.userns == "auto" else None,
                 labels=built.labels,
                 stop_signal=built.stop_signal,
+                cgroup_parent=built.cgroup_parent,
                 options=options_as_json(options),
                 lasting=lasting,
                 keeper=f"{self.layout.keepers}/{container}" if lasting else "",
                 boot=self.journal.boot if lasting and starts else "",
+                health=HealthState() if lasting and lasting.health and starts else None,
             )
             transaction.insert(record)
             transaction.emit(ContainerCreated(container=container, name=name, image=record.image, cause=cause))
@@ -185,6 +196,9 @@ class Starting(Joining):
 
     def _compile(self, mould: Mould, documents: tuple[bytes, bytes], watch: Stopwatch) -> _native.Plan:
         plan = _native.compile(*documents)
+        for peer in mould.peers:
+            # It still lives, so that what was opened was its own and not that of a later process of the same number.
+            self._peer(peer)
         mould.steps = mould.steps or steps_of(plan)
         watch.mark("compile the plan")
         return plan
@@ -233,9 +247,11 @@ class Starting(Joining):
         await container.attend(lambda status: self._exited(container, status))
         if container.status and container.status.verdict is Verdict.LOST:
             # Its keeper was killed, and has not cleaned up.
-            await debris.clear_cgroups(container.id)
+            await debris.clear_cgroups(container.id, container.record.cgroup_parent)
             if container.record.keeper:
                 keepers.forget(Path(container.record.keeper))
+        if not container.released:
+            Groups(container.id, container.record.cgroup_parent).remove_left()
         del self.live[container.id]
         if not container.released:
             await self.ended(container.record)

@@ -72,7 +72,7 @@ def _own(engine: Detaching, record: Record, transaction: Transaction) -> Record:
 async def clear(engine: Detaching, left: list[Record]) -> None:
     """Takes away what is left of containers whose engines died: processes, cgroups, folders."""
     for record in left:
-        if await debris.clear_cgroups(record.id):
+        if await debris.clear_cgroups(record.id, record.cgroup_parent):
             engine.janitor.discard(record)
     await engine.janitor.remove_folders(_strays(engine))
 

@@ -425,12 +425,17 @@ pub fn with_file_ids<T>(uid: u32, gid: u32, work: impl FnOnce() -> Result<T>) ->
     if (uid, gid) == (0, 0) {
         return work();
     }
+    let result = take_file_ids(uid, gid).and_then(|()| work());
+    set_file_ids(0, 0);
+    result
+}
+
+/// From now on this thread has these file system ids, and all the capabilities that the process may have.
+pub fn take_file_ids(uid: u32, gid: u32) -> Result<()> {
     set_file_ids(uid, gid);
     // Leaving uid 0 took the capabilities that concern files out of the effective set (capabilities(7)).
     let permitted = permitted_capabilities()?;
-    let result = set_capabilities(permitted, permitted, 0).and_then(|()| work());
-    set_file_ids(0, 0);
-    result
+    set_capabilities(permitted, permitted, 0)
 }
 
 /// setfsuid(2) and setfsgid(2), which report nothing; a refusal shows in what is done next.

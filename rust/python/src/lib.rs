@@ -11,13 +11,14 @@ mod logs;
 mod lookup;
 mod plan;
 mod reports;
+mod rootfs;
 mod seccomp;
 mod spawner;
 
 #[pyo3::pymodule(name = "_native", gil_used = false)]
 mod native {
     #[pymodule_export]
-    use crate::layers::{CancelFlag, LayerReport, extract_layer, remove_tree};
+    use crate::layers::{CancelFlag, LayerReport, extract_layer, remove_tree, write_layer};
     #[pymodule_export]
     use crate::logs::{LogReader, watch_folder};
     #[pymodule_export]
@@ -26,6 +27,8 @@ mod native {
     use crate::plan::{Plan, Step, compile, compile_exec, failure, host};
     #[pymodule_export]
     use crate::reports::{Attached, Exited, Failed, Started, ask, parse_report};
+    #[pymodule_export]
+    use crate::rootfs::{limits, mount_layers, open_in_root, set_file_ids};
     #[pymodule_export]
     use crate::seccomp::compile_seccomp;
     #[pymodule_export]

@@ -111,7 +111,7 @@ fn sealed(bytes: &[u8]) -> std::io::Result<OwnedFd> {
 }
 
 /// This machine, looked at once.
-fn machine() -> PyResult<&'static Host> {
+pub fn machine() -> PyResult<&'static Host> {
     static MACHINE: OnceLock<Host> = OnceLock::new();
     if let Some(host) = MACHINE.get() {
         return Ok(host);

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pyrt.cli.console import STDERR, STDOUT
+from pyrt.cli.moments import parse_moment
 from pyrt.cli.parser import Help, Parser
 from pyrt.engine.logs import LogOptions
 from pyrt.errors import UsageError
-from pyrt.runtime.options import parse_duration
 
 if TYPE_CHECKING:
     from pyrt.cli.verbs import Invocation
@@ -60,13 +58,7 @@ def _moment(text: str) -> int:
     """Unix time in nanoseconds; 0 for none."""
     if not text:
         return 0
-    try:
-        return round(float(text) * 1e9)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return time.time_ns() - round(parse_duration(text) * 1e9)
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1e9)
+    found = parse_moment(text)
+    if found.time is None:
+        raise UsageError(f"{text} is no time", hint="5m, 2026-11-24T13:00:00Z, or seconds since 1970")
+    return found.time

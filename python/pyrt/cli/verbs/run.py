@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +10,7 @@ import trio
 from pyrt.cli.attached import STREAMS, Attachment, follow
 from pyrt.cli.lasting import add_lasting_options, lasting_of
 from pyrt.cli.options import add_run_options, run_options_of
-from pyrt.cli.parser import Help, Parser
+from pyrt.cli.parser import Help, Parser, boolean
 from pyrt.cli.pulling import find_or_pull
 from pyrt.engine.results import Verdict
 from pyrt.errors import UsageError
@@ -47,7 +46,7 @@ def arguments(parser: Parser) -> None:
     common_arguments(parser)
     parser.add_argument("-d", "--detach", action="store_true", help="leave it running, and print its id")
     parser.add_argument("-a", "--attach", action="append", metavar="STREAM", help="stdin, stdout or stderr alone")
-    parser.add_argument("--sig-proxy", type=_boolean, nargs="?", const=True, default=True, metavar="BOOL",
+    parser.add_argument("--sig-proxy", type=boolean, nargs="?", const=True, default=True, metavar="BOOL",
                         help="pass signals on (true)")  # fmt: skip
     parser.add_not_built("--detach-keys", what="leaving a container that was not detached", hint="-d, then pyrt attach")
 
@@ -110,12 +109,6 @@ def _attachment(options: Any) -> Attachment:
         outputs=streams - {"stdin"},
         forwards_signals=options.sig_proxy,
     )
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in {"true", "false", "1", "0"}:
-        raise argparse.ArgumentTypeError(f"{text} is neither true nor false")
-    return text.lower() in {"true", "1"}
 
 
 def reserve(path: Path) -> Path:

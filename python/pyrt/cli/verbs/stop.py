@@ -20,7 +20,7 @@ HELP = Help(
 def arguments(parser: Parser) -> None:
     parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="names or ids")
     parser.add_argument(
-        "-t", "--time", "--timeout", type=float, metavar="SECONDS", help="until it is killed (10, or its own)"
+        "-t", "--time", "--timeout", type=float, metavar="SECONDS", help="until it is killed (--stop-timeout, 10)"
     )
     parser.add_argument("-s", "--signal", metavar="SIGNAL", help="another signal than its own")
 
