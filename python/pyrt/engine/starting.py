@@ -39,7 +39,7 @@ from pyrt.engine.results import Verdict
 from pyrt.engine.states import State, Verb
 from pyrt.engine.stopwatch import Stopwatch, steps_of
 from pyrt.engine.verdict import asked_for
-from pyrt.errors import PyrtError, StateError
+from pyrt.errors import EngineError, PyrtError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -221,6 +221,9 @@ class Starting(Joining):
     async def _failed(self, record: Record, raised: BaseException) -> BaseException:
         """Records a start that failed; returns the error as the caller is to see it."""
         error = self._explained(raised)
+        if isinstance(raised, EngineError):
+            # Its keeper was killed, and has not cleaned up.
+            await debris.clear_cgroups(record.id, record.cgroup_parent)
         sentence = str(error) if isinstance(error, PyrtError) else type(error).__name__
 
         def change(transaction: Transaction) -> Record:
