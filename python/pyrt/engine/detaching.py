@@ -35,7 +35,7 @@ from pyrt.engine.starting import Starting, end
 from pyrt.engine.states import LIVE, State, Verb
 from pyrt.engine.stopwatch import Stopwatch
 from pyrt.engine.verdict import status_of
-from pyrt.errors import ContainerNotFound, EngineError, IllegalTransition, PyrtError
+from pyrt.errors import ContainerNotFound, IllegalTransition, PyrtError
 
 if TYPE_CHECKING:
     import socket
@@ -229,8 +229,16 @@ class Detaching(Starting):
     async def _adopt(self, record: Record, connection: socket.socket) -> None:
         process = Process(connection, partial(keepers.read_exit, self.layout.folder(record.id)))
         try:
-            await process.begin()
-        except (EngineError, OSError):
+            found = await process.resume()
+        except OSError:
+            # No descriptor is left. It runs on; the next engine finds it.
+            process.close()
+            log.exception("container %s can't be taken over", record.name)
+            return
+        except BaseException:
+            process.close()
+            raise
+        if not found:
             # It was about to end: what it has left written says how.
             process.close()
             await self.bury([record])

@@ -85,6 +85,20 @@ class Process:
             hint="a file system that hangs? see the kernel's log",
         )
 
+    async def resume(self) -> bool:
+        """Hears from the keeper of a process that runs already, however long it takes; False once the keeper is gone.
+
+        Of one of another version nothing but its end is understood.
+        """
+        while (message := await receive(self._control)).data:
+            with suppress(EngineError):
+                if isinstance(report := _native.parse_report(message.data), _native.Started):
+                    self._adopt(report, message.descriptors)
+                    return True
+            for descriptor in message.descriptors:
+                os.close(descriptor)
+        return False
+
     def _adopt(self, report: _native.Started, descriptors: list[int]) -> None:
         if not descriptors:
             # The kernel drops what finds no place in our table (MSG_CTRUNC); without a pidfd it can't be killed.
