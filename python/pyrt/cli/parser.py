@@ -155,3 +155,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint, if ``word`` is close to something known."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else None
+
+
+def boolean(text: str) -> bool:
+    """What an option takes that may be given with a value or without one."""
+    if text.lower() not in {"true", "false", "1", "0"}:
+        raise argparse.ArgumentTypeError(f"{text} is neither true nor false")
+    return text.lower() in {"true", "1"}
