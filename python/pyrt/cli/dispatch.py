@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pyrt.cli.console import STDERR
 from pyrt.cli.parser import HelpWanted
-from pyrt.cli.styles import paint
+from pyrt.cli.styles import paint, visible
 from pyrt.cli.verbs import VERBS, Invocation, find, module_of, parser_of
 from pyrt.errors import PyrtError, UsageError
 
@@ -80,7 +80,7 @@ def unexpected(group: BaseExceptionGroup[Exception], log_name: str) -> PyrtError
 async def report(console: Console, error: PyrtError) -> None:
     """One sentence, and what to do about it."""
     colour = console.has_colour(STDERR)
-    lines = [f"{paint('pyrt:', 'red', colour=colour)} {error.message}"]
+    lines = [f"{paint('pyrt:', 'red', colour=colour)} {visible(error.message)}"]
     if error.hint:
-        lines += [f"{paint('hint:', 'cyan', colour=colour)} {line}" for line in error.hint.splitlines()]
+        lines += [f"{paint('hint:', 'cyan', colour=colour)} {visible(line)}" for line in error.hint.splitlines()]
     await console.err("\n".join(lines) + "\n")

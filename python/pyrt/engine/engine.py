@@ -14,6 +14,7 @@ from pyrt import _native
 from pyrt.engine.container import DEFAULT_OUTPUT
 from pyrt.engine.journal import DEFAULT_KEPT, LEASE_FIRST
 from pyrt.engine.layout import Layout
+from pyrt.engine.pool import DEFAULT_WARM
 from pyrt.engine.spares import remove_unused
 from pyrt.engine.starting import AT_ONCE, Starting
 from pyrt.engine.sweeping import sweep_for_ever, take_over
@@ -100,6 +101,7 @@ class Engine(Starting):
     async def begin(self) -> None:
         """Starts the background work; takes over what dead engines left."""
         self.nursery.start_soon(self.janitor.run)
+        self.nursery.start_soon(self.pool.run)
         left = await take_over(self)
         self.nursery.start_soon(sweep_for_ever, self, left, SWEEP_EVERY)
 
@@ -121,6 +123,7 @@ class Engine(Starting):
             for _ in range(AT_ONCE):
                 await self.turns.acquire()  # Whoever is starting a container just now is done.
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.pool.aclose)
                 for each in [*self.executions, *self.live.values()]:
                     nursery.start_soon(_end, each)
             await self.settled()
@@ -141,10 +144,12 @@ async def open_engine(
     *,
     run_dir: str | os.PathLike[str] | None = None,
     kept_events: int = DEFAULT_KEPT,
+    warm: int = DEFAULT_WARM,
 ) -> AsyncIterator[Engine]:
     """An engine on the state folder ``root`` ($PYRT_ROOT, /var/lib/pyrt), for the time of the block.
 
     At its end every container that it still runs is killed. ``kept_events``: about how many events are kept.
+    ``warm``: how many containers at most are made beforehand, of images that are started again and again; 0 for none.
     Raises StateError, HostError.
     """
     layout = Layout(root, run_dir)
@@ -152,7 +157,7 @@ async def open_engine(
     async with trio.open_nursery() as nursery:
         # Errors are raised below: out of a nursery they would come as an ExceptionGroup.
         try:
-            async with aclosing(Engine(layout, nursery, kept_events=kept_events)) as engine:
+            async with aclosing(Engine(layout, nursery, kept_events=kept_events, warm=warm)) as engine:
                 await engine.begin()
                 yield engine
         except BaseException as raised:

@@ -44,6 +44,8 @@ class Message(NamedTuple):
 
     data: bytes
     descriptors: list[int]
+    unread: bool = False
+    """At the end of file: the keeper has gone without reading all that it was sent."""
 
 
 @final
@@ -171,7 +173,7 @@ async def receive(control: socket.socket) -> Message:
             await trio.lowlevel.wait_readable(control)
             continue
         except ConnectionResetError:
-            return Message(b"", [])
+            return Message(b"", [], unread=True)
         return Message(data, _descriptors(ancillary))
 
 

@@ -112,7 +112,13 @@ def granted(options: RunOptions, host: Host, *, mapped: bool) -> frozenset[str]:
     available = _ALL if mapped else host.capabilities
     if options.privileged:
         return available
-    return capabilities.choose(options.cap_add, options.cap_drop, available)
+    chosen = capabilities.choose(options.cap_add, options.cap_drop, available)
+    if "CAP_MKNOD" in chosen and not (mapped or host.device_rules):
+        raise UsageError(
+            "CAP_MKNOD can't be given here: on cgroup v2 there are no rules yet that would keep devices closed",
+            hint="drop it, or leave --userns host out",
+        )
+    return chosen
 
 
 _ALL: Final = frozenset(capabilities.ALL)
