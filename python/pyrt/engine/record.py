@@ -72,3 +72,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def finished(self) -> int:
         return self.status.finished if self.status else 0
+
+    @property
+    def is_gone(self) -> bool:
+        """It keeps nothing, and has ended: what is left of it is the engine's affair, and nobody else's."""
+        return self.auto_remove and self.state is State.REMOVING

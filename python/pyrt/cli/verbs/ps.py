@@ -87,7 +87,7 @@ async def main(invocation: Invocation) -> int:
     last = 1 if options.latest else options.last
     shows_all = options.all or last or "status" in filters or "exited" in filters
     found = [record for record in engine.containers() if shows_all or record.state in _SHOWN]
-    records = [record for record in found if filters.take(record) and not _is_gone(record)][: last or None]
+    records = [record for record in found if filters.take(record) and not record.is_gone][: last or None]
     if options.quiet and not options.format:
         text = "".join(f"{record.id if options.no_trunc else figures.short(record.id)}\n" for record in records)
     else:
@@ -122,11 +122,6 @@ async def _size(engine: Engine, record: Record) -> str:
 
 def _label(labels: str, name: str) -> str:
     return dict(pair.partition("=")[::2] for pair in labels.split(",")).get(name, "")
-
-
-def _is_gone(record: Record) -> bool:
-    """Of a container that keeps nothing the user has seen the last; what is left of it is the engine's affair."""
-    return record.auto_remove and record.state is State.REMOVING
 
 
 def row_of(record: Record, now: datetime, *, whole: bool) -> dict[str, Any]:
