@@ -33,7 +33,7 @@ async def dispatch(
         error = first_of(group)
     except* Exception as group:
         log.error("a command failed", extra={"arguments": list(arguments)}, exc_info=group)
-        error = _unexpected(group, log_name)
+        error = unexpected(group, log_name)
     await report(console, error)
     return error.exit_code
 
@@ -66,7 +66,8 @@ def first_of(group: BaseExceptionGroup[PyrtError]) -> PyrtError:
     return error
 
 
-def _unexpected(group: BaseExceptionGroup[Exception], log_name: str) -> PyrtError:
+def unexpected(group: BaseExceptionGroup[Exception], log_name: str) -> PyrtError:
+    """What to say of an error that is a mistake in pyrt; ``log_name`` has been told the rest."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -97,6 +97,10 @@ impl<'a> Identity<'a> {
             writer.plan.keeper(Op::AdjustOomScore { score });
         }
         self.limits.iter().for_each(|limit| limit.write_early(writer));
+    }
+
+    /// The keeper's part, too: the pipes become the container's.
+    pub fn write_gifts(&self, writer: &mut Writer) {
         // Whatever the keeper runs as can open its own pipes.
         if !self.process.terminal && self.host != (0, 0) {
             let (uid, gid) = self.host;
@@ -146,13 +150,17 @@ impl<'a> Identity<'a> {
     }
 
     /// From here to the end of the child's list.
-    pub fn write_last(&self, writer: &mut Writer) {
+    pub fn write_last(&self, parked: bool, writer: &mut Writer) {
         self.write_priorities(writer);
         if !self.process.no_new_privileges {
             self.write_filter(writer);
         }
         self.write_ids(writer);
         self.write_rights(writer);
+        if parked {
+            writer.plan.child(Op::AwaitKeeper {});
+            self.write_stdio(false, writer);
+        }
         self.write_exec(writer);
     }
 

@@ -41,7 +41,7 @@ use crate::plan::{MAX_OPS, Op, Part, Plan};
 use crate::seccomp;
 use crate::spec::{Linux, Process, Spec};
 
-pub use error::{Blame, Error, Result, describe};
+pub use error::{Blame, Cause, Error, Result, describe};
 pub use start::{File, Rootfs as Layers, Start, Upper};
 
 pub(crate) use capabilities::names as capability_names;
