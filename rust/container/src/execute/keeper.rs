@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString};
 
-use crate::plan::{Op, Part, Plan, Slot};
+use crate::plan::{Op, Part, Plan, Slot, Slots as SlotList};
 use crate::protocol::warning;
 use crate::sys::{self, Errno, Fd, Side};
 
@@ -172,6 +172,15 @@ impl<'a> Keeper<'a> {
             Op::JoinPidNamespace { pidfd } => sys::setns(self.slots.get(pidfd)?, libc::CLONE_NEWPID as u64),
             Op::JoinNamespaces { fd, flags } => sys::setns(self.slots.get(fd)?, flags),
             Op::Clone { flags, cgroup } => self.clone_child(flags, cgroup),
+            Op::CloneFrom { joins, flags, clocks, cgroup } => self.clone_from(joins, flags, clocks, cgroup),
+            Op::NewMountAside { joins, fstype, options, attributes, out } => {
+                let mount = aside(|| {
+                    join(&self.slots, joins)?;
+                    mounts::new_mount(fstype, options, attributes)
+                })?;
+                self.open(out, mount);
+                Ok(())
+            }
             Op::WriteIdMaps { uid_map, gid_map, deny_setgroups } => {
                 if deny_setgroups {
                     self.write_of_child("setgroups", b"deny")?;
@@ -264,6 +273,30 @@ impl<'a> Keeper<'a> {
         }
     }
 
+    /// The helper's end leaves the keeper for a parent.
+    fn clone_from(&mut self, joins: SlotList<'_>, flags: u64, clocks: &[u8], cgroup: Option<Slot>) -> sys::Result<()> {
+        let cgroup = cgroup.map(|slot| self.slots.get(slot)).transpose()?;
+        let [ours, theirs] = sys::packet_pair()?;
+        let (plan, timings, vectors, slots) = (self.plan, &self.timings, &self.vectors, &mut self.slots);
+        let pidfd = aside(|| {
+            if flags & CLONE_NEWTIME != 0 {
+                new_time_namespace(clocks)?;
+            }
+            join(slots, joins)?;
+            match sys::clone(flags & !CLONE_NEWTIME | libc::CLONE_PARENT as u64, cgroup)? {
+                Side::Child => {
+                    sys::close(ours);
+                    child::run(plan, slots, timings, vectors, ToKeeper(theirs))
+                }
+                Side::Parent { pidfd, .. } => Ok(pidfd),
+            }
+        })?;
+        sys::close(theirs);
+        let pid = pid_of(pidfd)?;
+        self.child = Some(Child { pid, pidfd, channel: ToChild(ours) });
+        Ok(())
+    }
+
     fn adjust_oom_score(&mut self, score: i32) -> sys::Result<()> {
         match self.write_of_child("oom_score_adj", score.to_string().as_bytes()) {
             // Lowering it needs CAP_SYS_RESOURCE (proc_pid_oom_score_adj(5)).
@@ -296,6 +329,63 @@ fn has_executed(pid: i32) -> bool {
     // The name may contain anything; after it come state, ppid, pgrp, session, tty, tpgid, flags (proc_pid_stat(5)).
     let flags = text.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(6)?.parse::<u32>().ok());
     flags.is_none_or(|flags| flags & PF_FORKNOEXEC == 0)
+}
+
+fn join(slots: &Slots, joins: SlotList<'_>) -> sys::Result<()> {
+    joins.iter().try_for_each(|slot| sys::setns(slots.get(slot)?, 0))
+}
+
+/// Lets a short-lived fork do `work`, which may leave where we are. It shares our descriptors: what it opens is ours.
+fn aside(work: impl FnOnce() -> sys::Result<Fd>) -> sys::Result<Fd> {
+    let [read, write] = sys::pipe()?;
+    let done = match sys::clone(libc::CLONE_FILES as u64, None) {
+        Ok(Side::Child) => {
+            let word = work().unwrap_or_else(|Errno(number)| -number);
+            let _ = sys::write(write, &word.to_le_bytes());
+            sys::exit(0)
+        }
+        Ok(Side::Parent { pid, pidfd }) => {
+            sys::close(pidfd);
+            sys::wait(pid, true).map(|_| ())
+        }
+        Err(errno) => Err(errno),
+    };
+    sys::close(write);
+    let mut word = [0; 4];
+    let length = done.and_then(|()| sys::read(read, &mut word));
+    sys::close(read);
+    match (length?, i32::from_le_bytes(word)) {
+        (4, fd @ 0..) => Ok(fd),
+        (4, errno) => Err(Errno(-errno)),
+        // It was killed.
+        _ => Err(Errno(libc::ESRCH)),
+    }
+}
+
+/// As our own /proc numbers it.
+fn pid_of(pidfd: Fd) -> sys::Result<i32> {
+    let path = CString::new(format!("/proc/self/fdinfo/{pidfd}")).map_err(|_| Errno(libc::EINVAL))?;
+    let fd = sys::openat(libc::AT_FDCWD, &path, libc::O_RDONLY, 0)?;
+    let mut text = [0; 512];
+    let length = sys::read(fd, &mut text);
+    sys::close(fd);
+    let text = String::from_utf8_lossy(&text[..length?]).into_owned();
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|&pid| pid > 0).ok_or(Errno(libc::ESRCH))
+}
+
+const CLONE_NEWTIME: u64 = 0x80;
+
+/// For the next child: clone3(2) would put it there before the clocks are set (time_namespaces(7)).
+fn new_time_namespace(offsets: &[u8]) -> sys::Result<()> {
+    sys::unshare(CLONE_NEWTIME)?;
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    let fd = sys::openat(libc::AT_FDCWD, c"/proc/self/timens_offsets", libc::O_WRONLY, 0)?;
+    let result = sys::write(fd, offsets);
+    sys::close(fd);
+    result
 }
 
 /// The cgroup keeps the program; bpf(2) does not take the O_PATH descriptor that we have of it.

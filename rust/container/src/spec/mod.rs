@@ -17,7 +17,7 @@ pub use resources::{
 };
 pub use text::{Map, Refused, Text};
 
-pub(crate) use text::{NOT_SUPPORTED, nullable_list};
+pub(crate) use text::nullable_list;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use crate::compile::cgroups::View;
 use crate::compile::error::{Error, Result};
 use crate::compile::ids::Ids;
-use crate::compile::namespaces::{Namespaces, Origin, name};
+use crate::compile::namespaces::{Namespaces, Origin};
 use crate::compile::opened::{Opened, clone_tree, open};
 use crate::compile::options::Options;
 use crate::compile::paths::{c, is_within, place};
@@ -34,6 +34,8 @@ pub(super) enum What {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Maker {
     Keeper,
+    /// A helper of the keeper's in this namespace, or in the pid namespace that the keeper's children are in.
+    Aside(Option<Slot>),
     ChildBeforePivot,
     ChildAfterPivot,
 }
@@ -53,10 +55,11 @@ pub(in crate::compile) struct Surroundings<'a> {
 
 /// Version 1 hierarchies show what the mounter's cgroup namespace sees, and so does version 2.
 pub(super) fn cgroup_maker(namespaces: &Namespaces) -> Maker {
-    if namespaces.is_new_user() && !namespaces.is_new(NamespaceKind::Cgroup) {
-        Maker::Keeper
-    } else {
-        Maker::ChildAfterPivot
+    match namespaces.of(NamespaceKind::Cgroup) {
+        _ if !namespaces.is_own(NamespaceKind::User) => Maker::ChildAfterPivot,
+        Origin::New => Maker::ChildAfterPivot,
+        Origin::Joined(slot) => Maker::Aside(Some(slot)),
+        Origin::Host => Maker::Keeper,
     }
 }
 
@@ -105,21 +108,18 @@ fn new(fstype: &str, mount: &Mount<'_>, maker: Maker) -> What {
 fn maker(kind: &str, path: &str, around: Surroundings<'_>) -> Result<Maker> {
     let field = || format!("{path}.type");
     let of_namespace = |kind: NamespaceKind, usual: Maker| match around.namespaces.of(kind) {
-        Origin::New => Ok(usual),
-        _ if !around.ids.mapped => Ok(usual),
-        // The keeper stays in the host's pid namespace, and only its children are in a joined one.
-        Origin::Joined(_) if kind == NamespaceKind::Pid => {
-            let message = format!("a new user namespace can't mount it for a joined {} namespace", name(kind));
-            Err(Error::spec(field(), message).hint("leave the new user namespace out"))
-        }
-        // The keeper is where the child will be, and has the host's rights.
-        Origin::Host | Origin::Joined(_) => Ok(Maker::Keeper),
+        Origin::New => usual,
+        _ if !around.ids.mapped => usual,
+        // The keeper has the host's rights, and so has its helper, which goes where the child will be.
+        Origin::Host => Maker::Keeper,
+        Origin::Joined(_) if kind == NamespaceKind::Pid => Maker::Aside(None),
+        Origin::Joined(slot) => Maker::Aside(Some(slot)),
     };
     match kind {
-        "proc" => of_namespace(NamespaceKind::Pid, Maker::ChildBeforePivot),
+        "proc" => Ok(of_namespace(NamespaceKind::Pid, Maker::ChildBeforePivot)),
         // Its network part shows the mounter's network namespace.
-        "sysfs" => of_namespace(NamespaceKind::Network, Maker::ChildBeforePivot),
-        "mqueue" => of_namespace(NamespaceKind::Ipc, Maker::ChildAfterPivot),
+        "sysfs" => Ok(of_namespace(NamespaceKind::Network, Maker::ChildBeforePivot)),
+        "mqueue" => Ok(of_namespace(NamespaceKind::Ipc, Maker::ChildAfterPivot)),
         "cgroup2" => Ok(cgroup_maker(around.namespaces)),
         "tmpfs" | "devpts" => Ok(Maker::ChildAfterPivot),
         kind if KERNELS_OWN.contains(&kind) => Ok(Maker::Keeper),
@@ -226,7 +226,7 @@ fn plan_idmap(
     around: Surroundings<'_>,
 ) -> Result<Option<bool>> {
     match (options.idmap, around.ids.mapped) {
-        (Some(_), false) => Err(Error::spec(words, "idmap needs a new user namespace, whose mappings it takes")),
+        (Some(_), false) => Err(Error::spec(words, "idmap needs a user namespace, whose mappings it takes")),
         (Some(below), true) => Ok(Some(below)),
         // Owners of what can't be idmapped show as nobody.
         (None, true) if around.idmap_binds && around.host.can_idmap(place, magic) => {
