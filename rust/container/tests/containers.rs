@@ -450,7 +450,7 @@ const KINDS: [(&str, &str); 8] = [
 ];
 
 /// A container that sleeps, in eight namespaces of its own; killed at the end.
-fn with_sleeper(mapped: bool, test: impl FnOnce(i32) + Send) {
+fn with_sleeper(mapped: bool, test: impl FnOnce(i32)) {
     let image = Image::new();
     let mut spec = image.spec("echo ready; sleep 1000");
     put(&mut spec, "hostname", json!("sleeper"));
@@ -461,17 +461,20 @@ fn with_sleeper(mapped: bool, test: impl FnOnce(i32) + Send) {
         spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
     }
     let compiled = image.compile(&spec, &image.start());
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        let run = || {
+        // Not this thread: its mount namespace is that of the keeper which the test makes.
+        scope.spawn(move || {
             let mut launched = launch(&compiled).unwrap_or_else(|failure| panic!("{failure:?}"));
             launched.output.read_exact(&mut [0; 6]).unwrap();
-            let pid = launched.running.pid;
-            let tested = std::thread::scope(|scope| scope.spawn(|| test(pid)).join());
-            pyrt_container::sys::kill(pid, libc::SIGKILL).unwrap();
+            tell.send(launched.running.pid).unwrap();
+            let _ = ended.recv();
+            pyrt_container::sys::kill(launched.running.pid, libc::SIGKILL).unwrap();
             launched.finish();
-            tested
-        };
-        scope.spawn(run).join().unwrap().unwrap();
+        });
+        test(told.recv().unwrap());
+        drop(end);
     });
 }
 

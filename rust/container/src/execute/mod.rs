@@ -81,9 +81,11 @@ impl Running {
         cgroup::read_accounts(&self.cgroups)
     }
 
-    /// Kills what is left in the container's cgroups and removes those that the plan made.
-    pub fn clean_up(&self) {
+    /// Kills what is left in the container's cgroups, removes those that the plan made, and closes what was needed for it.
+    pub fn clean_up(&mut self) {
         cgroup::remove(&self.cgroups);
+        self.cgroups.drain(..).for_each(|created| [created.parent, created.directory].into_iter().for_each(sys::close));
+        sys::close(std::mem::replace(&mut self.pidfd, EMPTY));
     }
 }
 
