@@ -156,6 +156,7 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::AttachDeviceProgram { .. }, libc::EINVAL | libc::ENOSYS) => {
             "this kernel has no device programs (CONFIG_CGROUP_BPF); leave the device rules out"
         }
+        (Op::SetAppArmorProfile { .. }, libc::ENOENT) => "no such profile is loaded (aa-status)",
         (Op::SetKernelParameter { .. }, libc::ENOENT) => "this kernel has no such parameter in a namespace",
         (Op::LoadSeccomp { .. }, libc::EACCES) => "without no_new_privs the container's root needs CAP_SYS_ADMIN",
         (Op::SetCapabilities { .. }, libc::EPERM) => "more capabilities were asked for than this process has",

@@ -367,6 +367,11 @@ operations! {
     /// As [`Op::NewMount`], made by a helper in the namespaces `joins`, and in the pid namespace that was joined.
     32 NewMountAside { joins: Slots<'a>, fstype: &'a CStr, options: Texts<'a>, attributes: u64, out: Slot }
 
+    /// Makes a user namespace with these maps and nobody in it, for [`Op::IdmapMount`].
+    33 NewIdMap { uid_map: &'a [u8], gid_map: &'a [u8], out: Slot }
+    /// Opens the child's folder attr/apparmor of the host's /proc.
+    34 OpenAppArmor { out: Slot }
+
     // ---- the child's, inside ------------------------------------------------------------------
 
     /// Receives the slots that the keeper opened; ends the child if the keeper is gone.
@@ -457,6 +462,10 @@ operations! {
     /// Attaches the root file system over / and makes it the root by chroot(2), where pivot_root(2) is refused, on an
     /// initramfs, or would change the root of others, in a mount namespace of theirs.
     86 MoveRoot { root: Slot }
+
+    /// Writes `exec PROFILE` to the file exec of that folder: AppArmor confines what execve(2) is about to start. The host's
+    /// /proc, because the container's may be anybody's (CVE-2019-16884).
+    103 SetAppArmorProfile { attributes: Slot, profile: &'a [u8] }
 
     // ---- either side's, on kernels that neither clone nor stack what is not attached (before Linux 6.15) ----
 

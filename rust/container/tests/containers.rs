@@ -724,6 +724,34 @@ fn a_bind_shows_what_is_mounted_below_it() {
 }
 
 #[test]
+fn a_bind_with_mappings_of_its_own() {
+    on_each_kernel(|image| {
+        let mut spec = image.spec("stat -c %u:%g /data/file; stat -c %u:%g /srv");
+        put(&mut spec, "mounts[8].options", json!(["rbind", "idmap"]));
+        // The host's root is shown as what the container calls 5 and 7.
+        let map = |inside: u32| json!([{"containerID": 0, "hostID": 1_878_982_656 + inside, "size": 1}]);
+        put(&mut spec, "mounts[8].uidMappings", map(5));
+        put(&mut spec, "mounts[8].gidMappings", map(7));
+        assert_eq!(image.output(&spec, &image.start()), "5:7\n0:0\n");
+    });
+}
+
+/// Where the kernel has AppArmor: one profile is always there.
+#[test]
+fn a_profile_of_apparmor() {
+    let image = Image::new();
+    if !image.host.apparmor {
+        return;
+    }
+    let mut spec = image.spec("cat /proc/self/attr/current");
+    put(&mut spec, "process.apparmorProfile", json!("unconfined"));
+    assert_eq!(image.output(&spec, &image.start()).trim_end_matches('\0').trim(), "unconfined");
+    put(&mut spec, "process.apparmorProfile", json!("no-such-profile"));
+    let failure = image.run(&spec, &image.start()).map(|ended| ended.output).unwrap_err();
+    assert_eq!((failure.step, failure.errno), ("SetAppArmorProfile", libc::ENOENT), "{failure:?}");
+}
+
+#[test]
 fn many_layers() {
     on_each_kernel(|image| {
         let mut lowers = Vec::new();

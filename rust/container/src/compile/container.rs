@@ -43,6 +43,7 @@ pub(super) struct Handed {
     made: Made,
     files: Vec<(Slot, CString)>,
     empty: Option<Slot>,
+    attributes: Option<Slot>,
     placement: Placement,
 }
 
@@ -95,15 +96,16 @@ impl<'a> Parts<'a> {
     pub fn write_keeper(&self, writer: &mut Writer) -> Handed {
         let placement = self.cgroups.write(writer);
         let userns = self.write_clone(placement.clone_into, writer);
+        let maps = self.mounts.write_maps(writer);
         let ids = self.ids.root();
         let root = self.rootfs.write(userns, ids, writer);
-        let made = self.mounts.write_keeper(userns, ids, writer);
+        let made = self.mounts.write_keeper(userns, &maps, ids, writer);
         let covered: Vec<String> = self.mounts.destinations().map(str::to_owned).collect();
         let files = self.rootfs.write_files(&covered, ids, writer);
         let empty = self.hidden.write_keeper(writer);
-        self.identity.write_keeper(writer);
+        let attributes = self.identity.write_keeper(writer);
         writer.plan.keeper(Op::Release {});
-        Handed { root, made, files, empty, placement }
+        Handed { root, made, files, empty, attributes, placement }
     }
 
     /// The child in its namespaces, and the slot of its user namespace. From inside a new or a joined one nobody has the
@@ -159,7 +161,7 @@ impl<'a> Parts<'a> {
         self.hidden.write_child(handed.empty, self.mounts.at_dev(&handed.made), writer);
         self.identity.write_stdio(handed.made.dev.is_some(), writer);
         self.write_root_attributes(handed.root, writer);
-        self.identity.write_last(writer);
+        self.identity.write_last(handed.attributes, writer);
     }
 
     /// What needs nothing from the keeper, and goes on while it works.

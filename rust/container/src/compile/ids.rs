@@ -5,7 +5,7 @@ mod joined;
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use crate::spec::{IdMapping, Linux, NamespaceKind};
+use crate::spec::{IdMapping, Linux, Mount, NamespaceKind};
 
 use super::error::{Error, Result};
 use super::namespaces::{Namespaces, Origin};
@@ -40,6 +40,7 @@ impl<'a> Ids<'a> {
         for (map, path) in [(&ids.uids, "linux.uidMappings"), (&ids.gids, "linux.gidMappings")] {
             if ids.mapped {
                 check_map(map, path)?;
+                check_root(map, path)?;
             } else if !map.is_empty() {
                 return Err(Error::spec(path, "there is no user namespace that it could be for"));
             }
@@ -101,7 +102,7 @@ fn lines(map: &[IdMapping]) -> String {
 
 fn check_map(map: &[IdMapping], path: &str) -> Result<()> {
     if map.is_empty() {
-        return Err(Error::spec(path, "missing, and there is a user namespace"));
+        return Err(Error::spec(path, "missing"));
     }
     if map.len() > MAX_LINES || lines(map).len() >= MAX_BYTES {
         return Err(Error::spec(path, format!("the kernel takes at most {MAX_LINES} mappings and {MAX_BYTES} bytes")));
@@ -109,10 +110,31 @@ fn check_map(map: &[IdMapping], path: &str) -> Result<()> {
     for (index, line) in map.iter().enumerate() {
         check_line(line, &map[..index]).map_err(|message| Error::spec(format!("{path}[{index}]"), message))?;
     }
-    if translate(map, 0).is_none() {
-        return Err(Error::spec(path, "the container's root, id 0, is not mapped"));
-    }
     Ok(())
+}
+
+fn check_root(map: &[IdMapping], path: &str) -> Result<()> {
+    match translate(map, 0) {
+        Some(_) => Ok(()),
+        None => Err(Error::spec(path, "the container's root, id 0, is not mapped")),
+    }
+}
+
+/// The maps of one mount, as they are written; none if nothing is said.
+pub(super) fn of_mount(mount: &Mount<'_>, path: &str) -> Result<Option<Maps>> {
+    let maps = [(&mount.uid_mappings, "uidMappings"), (&mount.gid_mappings, "gidMappings")];
+    if maps.iter().all(|(map, _)| map.is_empty()) {
+        return Ok(None);
+    }
+    maps.iter().try_for_each(|(map, name)| check_map(map, &format!("{path}.{name}")))?;
+    Ok(Some(Maps { uids: lines(&mount.uid_mappings), gids: lines(&mount.gid_mappings) }))
+}
+
+/// What is written to uid_map and gid_map.
+#[derive(Debug)]
+pub(super) struct Maps {
+    pub uids: String,
+    pub gids: String,
 }
 
 fn check_line(line: &IdMapping, before: &[IdMapping]) -> std::result::Result<(), String> {

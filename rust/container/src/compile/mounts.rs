@@ -25,7 +25,7 @@ use super::options::{NOEXEC, NOSUID, Options, PRIVATE, RDONLY};
 use super::paths::{c, is_prepared};
 
 pub(super) use planned::Surroundings;
-use planned::{Maker, Planned, What, cgroup_maker, plan_mount};
+use planned::{Idmap, Maker, Planned, What, cgroup_maker, plan_mount};
 
 /// All mounts of a container.
 #[derive(Debug)]
@@ -103,8 +103,29 @@ impl Mounts {
         self.planned.iter().map(|mount| mount.destination.as_str())
     }
 
+    /// The keeper's first part: user namespaces that hold the maps of single mounts. On older kernels it can make none
+    /// once something is parked over its root (fs/namespace.c, current_chrooted).
+    pub fn write_maps(&self, writer: &mut Writer) -> Vec<Option<Slot>> {
+        let mut write = |mount: &Planned| match &mount.what {
+            What::Bind { idmap: Some(Idmap { maps: Some(maps), .. }), .. } => {
+                let out = writer.slot(format!("the mappings of {}", mount.destination));
+                let (uid_map, gid_map) = (maps.uids.as_bytes(), maps.gids.as_bytes());
+                writer.plan.keeper(Op::NewIdMap { uid_map, gid_map, out });
+                Some(out)
+            }
+            _ => None,
+        };
+        self.planned.iter().map(&mut write).collect()
+    }
+
     /// The keeper's part.
-    pub fn write_keeper(&self, userns: Option<Slot>, root: (u32, u32), writer: &mut Writer) -> Made {
+    pub fn write_keeper(
+        &self,
+        userns: Option<Slot>,
+        maps: &[Option<Slot>],
+        root: (u32, u32),
+        writer: &mut Writer,
+    ) -> Made {
         let mut made = Made { slots: vec![None; self.planned.len()], ..Made::default() };
         for (index, mount) in self.planned.iter().enumerate() {
             made.slots[index] = match &mount.what {
@@ -113,7 +134,8 @@ impl Mounts {
                     made.dev
                 }
                 What::Bind { tree, idmap, .. } => {
-                    self.write_bind(mount, *tree, idmap.zip(userns), writer);
+                    let idmap = idmap.as_ref().map(|idmap| idmap.recursive).zip(maps[index].or(userns));
+                    self.write_bind(mount, *tree, idmap, writer);
                     Some(*tree)
                 }
                 What::CgroupFolder => Some(self.write_cgroup_folder(mount, root, &mut made.views, writer)),

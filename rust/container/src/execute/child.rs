@@ -54,6 +54,9 @@ impl Child<'_> {
             Op::OpenTerminal { rows, columns, console, out } => self.open_terminal(rows, columns, console, out),
             Op::SetStdio { input, output, error, terminal } => self.set_stdio([input, output, error], terminal),
             Op::BecomeInit {} => self.become_init(),
+            Op::SetAppArmorProfile { attributes, profile } => {
+                sys::write_at(self.slots.get(attributes)?, c"exec", profile)
+            }
             Op::CleanProcess {} => {
                 sys::reset_signals();
                 sys::close_on_exec_from(3)

@@ -139,16 +139,30 @@ impl<'a> Keeper<'a> {
 
     /// Opens a file of the child's folder in /proc.
     fn open_of_child(&self, name: &str, flags: i32) -> sys::Result<Fd> {
-        let path = format!("/proc/{}/{name}", self.child()?.pid);
-        let path = CString::new(path).map_err(|_| Errno(libc::EINVAL))?;
-        sys::openat(libc::AT_FDCWD, &path, flags, 0)
+        open_of(self.child()?.pid, name, flags)
     }
 
     fn write_of_child(&self, name: &str, data: &[u8]) -> sys::Result<()> {
-        let fd = self.open_of_child(name, libc::O_WRONLY)?;
-        let result = sys::write(fd, data);
-        sys::close(fd);
-        result
+        write_of(self.child()?.pid, name, data)
+    }
+
+    /// Its only process ends when the descriptor is there, which keeps the namespace.
+    fn new_id_map(&self, uid_map: &[u8], gid_map: &[u8]) -> sys::Result<Fd> {
+        let [read, write] = sys::pipe()?;
+        match sys::clone(libc::CLONE_NEWUSER as u64, None)? {
+            Side::Child => {
+                sys::close(write);
+                let _ = sys::read(read, &mut [0]);
+                sys::exit(0)
+            }
+            Side::Parent { pid, pidfd } => {
+                let maps = write_of(pid, "uid_map", uid_map).and_then(|()| write_of(pid, "gid_map", gid_map));
+                let namespace = maps.and_then(|()| open_of(pid, "ns/user", libc::O_RDONLY));
+                [read, write, pidfd].into_iter().for_each(sys::close);
+                sys::wait(pid, true)?;
+                namespace
+            }
+        }
     }
 
     fn step(&mut self, op: &Op<'_>) -> sys::Result<()> {
@@ -187,6 +201,16 @@ impl<'a> Keeper<'a> {
                 }
                 self.write_of_child("uid_map", uid_map)?;
                 self.write_of_child("gid_map", gid_map)
+            }
+            Op::NewIdMap { uid_map, gid_map, out } => {
+                let fd = self.new_id_map(uid_map, gid_map)?;
+                self.slots.set(out, fd);
+                Ok(())
+            }
+            Op::OpenAppArmor { out } => {
+                let fd = self.open_of_child("attr/apparmor", libc::O_PATH | libc::O_DIRECTORY)?;
+                self.open(out, fd);
+                Ok(())
             }
             Op::OpenUserNamespace { out } => {
                 // For idmaps only: the child needs no descriptor of its own namespace.
@@ -321,14 +345,26 @@ impl<'a> Keeper<'a> {
 fn has_executed(pid: i32) -> bool {
     const PF_FORKNOEXEC: u32 = 0x40;
     let mut stat = [0; 512];
-    let Ok(path) = CString::new(format!("/proc/{pid}/stat")) else { return true };
-    let Ok(fd) = sys::openat(libc::AT_FDCWD, &path, libc::O_RDONLY, 0) else { return true };
+    let Ok(fd) = open_of(pid, "stat", libc::O_RDONLY) else { return true };
     let length = sys::read(fd, &mut stat).unwrap_or(0);
     sys::close(fd);
     let text = String::from_utf8_lossy(&stat[..length]);
     // The name may contain anything; after it come state, ppid, pgrp, session, tty, tpgid, flags (proc_pid_stat(5)).
     let flags = text.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(6)?.parse::<u32>().ok());
     flags.is_none_or(|flags| flags & PF_FORKNOEXEC == 0)
+}
+
+/// Opens a file of a process's folder in /proc.
+fn open_of(pid: i32, name: &str, flags: i32) -> sys::Result<Fd> {
+    let path = CString::new(format!("/proc/{pid}/{name}")).map_err(|_| Errno(libc::EINVAL))?;
+    sys::openat(libc::AT_FDCWD, &path, flags, 0)
+}
+
+fn write_of(pid: i32, name: &str, data: &[u8]) -> sys::Result<()> {
+    let fd = open_of(pid, name, libc::O_WRONLY)?;
+    let result = sys::write(fd, data);
+    sys::close(fd);
+    result
 }
 
 fn join(slots: &Slots, joins: SlotList<'_>) -> sys::Result<()> {

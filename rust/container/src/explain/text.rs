@@ -42,6 +42,8 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
                 format!("{text} (clocks: {})", show_bytes(clocks).replace('\n', "; "))
             }
         }
+        Op::NewIdMap { uid_map, gid_map, out } => format!("{} for {}", ids(uid_map, gid_map), name(out)),
+        Op::OpenAppArmor { .. } => "opening what AppArmor knows of the child".to_owned(),
         Op::OpenUserNamespace { .. } => "opening the container's user namespace".to_owned(),
         Op::IdmapMount { mount, recursive, .. } => {
             format!("mapping the owners of {}{}", name(mount), below(recursive))
@@ -109,6 +111,10 @@ fn inside(op: &Op<'_>, names: &[String]) -> String {
         Op::Attach { mount, path, .. } => attach(name(mount), &show(path)),
         Op::Mask { path, .. } => format!("hiding {}", show(path)),
         Op::MakeReadonly { path } => format!("making {} read-only", show(path)),
+        Op::SetAppArmorProfile { profile, .. } => {
+            let profile = profile.strip_prefix(b"exec ").unwrap_or(profile);
+            format!("choosing the AppArmor profile {}", show_bytes(profile))
+        }
         Op::JoinKeyring { name } => format!("joining the session keyring {}", show(name)),
         Op::OpenTerminal { rows: 0, .. } => "opening a terminal".to_owned(),
         Op::OpenTerminal { rows, columns, .. } => format!("opening a terminal of {columns}x{rows}"),

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use crate::compile::cgroups::View;
 use crate::compile::error::{Error, Result};
-use crate::compile::ids::Ids;
+use crate::compile::ids::{Ids, Maps, of_mount};
 use crate::compile::namespaces::{Namespaces, Origin};
 use crate::compile::opened::{Opened, clone_tree, open};
 use crate::compile::options::Options;
@@ -26,9 +26,18 @@ pub(super) struct Planned {
 #[derive(Debug)]
 pub(super) enum What {
     Dev,
-    Bind { tree: Slot, file: bool, idmap: Option<bool> },
+    Bind { tree: Slot, file: bool, idmap: Option<Idmap> },
     CgroupFolder,
     New { fstype: CString, source: Option<CString>, maker: Maker },
+}
+
+/// How a bind shows its owners.
+#[derive(Debug)]
+pub(super) struct Idmap {
+    /// What is mounted below it, too.
+    pub recursive: bool,
+    /// Its own maps; else those of the container.
+    pub maps: Option<Maps>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +72,8 @@ pub(super) fn cgroup_maker(namespaces: &Namespaces) -> Maker {
     }
 }
 
+const ONLY_BINDS: &str = "only bind mounts are idmapped";
+
 /// File systems that need no source but the kernel, and are made with the host's rights.
 const KERNELS_OWN: [&str; 9] =
     ["ramfs", "hugetlbfs", "bpf", "debugfs", "tracefs", "securityfs", "fusectl", "configfs", "pstore"];
@@ -83,8 +94,12 @@ pub(super) fn plan_mount(
         let what = plan_bind(mount, &destination, &options, path, around, opened)?;
         return checked(Planned { destination, options, what }, kind, path);
     }
+    let maps = [(&mount.uid_mappings, "uidMappings"), (&mount.gid_mappings, "gidMappings")];
+    if let Some((_, name)) = maps.iter().find(|(map, _)| !map.is_empty()) {
+        return Err(Error::spec(format!("{path}.{name}"), ONLY_BINDS));
+    }
     if options.idmap.is_some() {
-        return Err(Error::spec(words, "only bind mounts are idmapped"));
+        return Err(Error::spec(words, ONLY_BINDS));
     }
     let what = match kind {
         "tmpfs" if destination == "/dev" => What::Dev,
@@ -202,7 +217,11 @@ fn plan_bind(
     let file = !stat.is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR);
     // The type alone, without an option word, is rbind to runc and bind to crun; the specification's table has rbind.
     let recursive = options.bind.unwrap_or(true);
-    let idmap = plan_idmap(options, &place, recursive, magic, &format!("{path}.options"), around)?;
+    let idmap = match of_mount(mount, path)? {
+        Some(maps) => Some(Idmap { recursive: options.idmap == Some(true), maps: Some(maps) }),
+        None => plan_idmap(options, &place, recursive, magic, &format!("{path}.options"), around)?
+            .map(|recursive| Idmap { recursive, maps: None }),
+    };
     let tree = if around.host.privileged {
         clone_tree(&place, recursive).map_err(|failure| failure.at(&field, source))?
     } else {
