@@ -167,7 +167,8 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (_, libc::ENOMEM) => "the memory limit is too small to make a container in, or the host has none left",
         (_, libc::EMFILE | libc::ENFILE) => "too many descriptors are open",
         (_, libc::EDQUOT) => "a disk quota, or the quota of keys, is used up",
-        (_, libc::EPERM) => "containers are made by root",
+        (_, libc::ENOSYS) => "this kernel, or a filter before it, lacks a system call that containers need",
+        (Op::CgroupCreate { .. }, libc::EACCES) | (_, libc::EPERM) => "containers are made by root",
         _ => return None,
     };
     Some(words.to_owned())

@@ -345,7 +345,7 @@ operations! {
     16 MakeFile { dir: Slot, name: &'a CStr, content: &'a [u8], mode: u32, uid: u32, gid: u32 }
     /// Writes /proc/CHILD/oom_score_adj; EACCES (no CAP_SYS_RESOURCE) is let pass and reported as a warning.
     17 AdjustOomScore { score: i32 }
-    /// Sends every slot opened since `Clone` to the child, which waits for it in `AwaitKeeper`.
+    /// Sends every slot opened since `Clone`, or since the last `Release`, to the child, which waits for it in `AwaitKeeper`.
     18 Release {}
     /// prlimit(2) of the child, with the host's rights. On EPERM (no CAP_SYS_RESOURCE) both numbers are set
     /// as high as the host allows, and a warning is reported. In the child's list: its own, for limits that would
@@ -354,6 +354,9 @@ operations! {
     /// fchownat(2) of a stdio pipe, so that /dev/stdout can be reopened by the container's user; in the keeper's list
     /// anything else is passed over. In the child's list: of the terminal that it has opened.
     20 GiveAway { slot: Slot, uid: u32, gid: u32 }
+    /// Waits for standard input, output and error, which come by `socket` and take slots 0 to 2: so far goes the plan
+    /// of a container that nobody has asked for yet. Ends it when the socket closes.
+    22 AwaitStdio { socket: Slot }
     /// Opens `path` (absolute, host side) for setns(2).
     21 OpenNamespace { path: &'a CStr, out: Slot }
 
@@ -449,7 +452,8 @@ operations! {
     73 ChangeDirectory { path: &'a CStr, create: bool }
     /// Stays behind as PID 1: the rest of the list goes on in a fork; this process reaps and forwards signals.
     74 BecomeInit {}
-    /// Default signal dispositions, empty signal mask, close-on-exec for all but stdio.
+    /// Default signal dispositions, empty signal mask; closes all but stdio and the way to the keeper, so that no path
+    /// through /proc/self/fd leads out of the container while the command is executed (CVE-2024-21626).
     75 CleanProcess {}
     /// execve(2) of the first of `candidates` that is there.
     76 Exec { candidates: Texts<'a>, arguments: Texts<'a>, environment: Texts<'a> }

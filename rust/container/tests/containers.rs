@@ -639,6 +639,24 @@ fn links_where_the_containers_own_things_go_are_refused_or_stay_inside() {
     assert!(!Path::new("/canary").exists());
 }
 
+#[test]
+fn a_file_covers_a_link_that_leads_nowhere() {
+    for target in ["../run/systemd/resolve/stub-resolv.conf", "/canary/hosts", "hosts"] {
+        let image = Image::new();
+        for directory in ["etc", "data", "tmp"] {
+            std::fs::create_dir_all(image.path.join("top").join(directory)).unwrap();
+        }
+        symlink(target, image.path.join("top/etc/hosts")).unwrap();
+        for upper in [json!({"directory": "@/upper"}), Value::Null] {
+            let mut start = image.start();
+            put(&mut start, "rootfs.upper", upper);
+            let output = image.output(&image.spec("cat /etc/hosts; [ -L /etc/hosts ] || echo covered"), &start);
+            assert_eq!(output, "127.0.0.1 localhost\ncovered\n", "{target}");
+        }
+        assert!(!Path::new("/canary").exists());
+    }
+}
+
 /// This machine's controllers may be on version 1; what is left of version 2 shows that a container is born in its group.
 #[test]
 fn on_cgroup_v2() {

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 
 use crate::host::Host;
-use crate::plan::{Op, Slot, TextsBuf, as_slots, pack_slots};
+use crate::plan::{Op, STDIN, Slot, TextsBuf, as_slots, pack_slots};
 use crate::spec::{NamespaceKind, Process, Spec};
 
 use super::cgroups::{Cgroups, Placement};
@@ -35,6 +35,7 @@ pub(super) struct Parts<'a> {
     identity: Identity<'a>,
     propagation: u64,
     clocks: String,
+    parked: bool,
 }
 
 /// What the keeper hands to the child.
@@ -59,6 +60,9 @@ impl<'a> Parts<'a> {
         opened: &mut Opened,
     ) -> Result<Self> {
         let linux = &spec.linux;
+        if start.parked && process.terminal {
+            return Err(Error::spec("start.parked", "a terminal's size is not known beforehand"));
+        }
         if start.init && !namespaces.is_new(NamespaceKind::Pid) {
             return Err(Error::spec("start.init", "needs a new pid namespace: only PID 1 reaps what others leave"));
         }
@@ -75,7 +79,7 @@ impl<'a> Parts<'a> {
         let parameters = Parameters::of(linux, namespaces)?;
         let propagation = root_propagation(spec)?;
         let clocks = clocks::offsets(linux, namespaces)?;
-        let id = &*start.id;
+        let (id, parked) = (&*start.id, start.parked);
         Ok(Self {
             spec,
             id,
@@ -89,6 +93,7 @@ impl<'a> Parts<'a> {
             identity,
             propagation,
             clocks,
+            parked,
         })
     }
 
@@ -104,7 +109,15 @@ impl<'a> Parts<'a> {
         let files = self.rootfs.write_files(&covered, ids, writer);
         let empty = self.hidden.write_keeper(writer);
         let attributes = self.identity.write_keeper(writer);
+        if !self.parked {
+            self.identity.write_gifts(writer);
+        }
         writer.plan.keeper(Op::Release {});
+        if self.parked {
+            writer.plan.keeper(Op::AwaitStdio { socket: STDIN });
+            self.identity.write_gifts(writer);
+            writer.plan.keeper(Op::Release {});
+        }
         Handed { root, made, files, empty, attributes, placement }
     }
 
@@ -159,9 +172,11 @@ impl<'a> Parts<'a> {
         writer.plan.child(changes_root);
         self.write_files(&mut handed, writer);
         self.hidden.write_child(handed.empty, self.mounts.at_dev(&handed.made), writer);
-        self.identity.write_stdio(handed.made.dev.is_some(), writer);
+        if !self.parked {
+            self.identity.write_stdio(handed.made.dev.is_some(), writer);
+        }
         self.write_root_attributes(handed.root, writer);
-        self.identity.write_last(handed.attributes, writer);
+        self.identity.write_last(handed.attributes, self.parked, writer);
     }
 
     /// What needs nothing from the keeper, and goes on while it works.

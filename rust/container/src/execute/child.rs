@@ -26,12 +26,12 @@ pub(super) fn run(plan: &Plan<'_>, slots: &mut Slots, timings: &Timings, vectors
             timings.stamp(first + index);
         }
         if let Err(errno) = child.step(&op) {
-            keeper.send_failure(index as u32, errno, child.evidence.as_bytes());
+            child.keeper.send_failure(index as u32, errno, child.evidence.as_bytes());
             sys::exit(NOT_STARTED);
         }
         timings.stamp(first + index);
     }
-    keeper.send_failure(plan.len(Part::Child) as u32, MISPLACED, b"");
+    child.keeper.send_failure(plan.len(Part::Child) as u32, MISPLACED, b"");
     sys::exit(NOT_STARTED)
 }
 
@@ -59,7 +59,7 @@ impl Child<'_> {
             }
             Op::CleanProcess {} => {
                 sys::reset_signals();
-                sys::close_on_exec_from(3)
+                self.close_descriptors()
             }
             Op::Exec { candidates, .. } => self.execute(candidates),
             Op::NewMount { .. }
@@ -140,6 +140,17 @@ impl Child<'_> {
             sys::ioctl(0, libc::TIOCSCTTY, 0)?;
         }
         Ok(())
+    }
+
+    /// Closes all but standard input, output, error and the way to the keeper, which execve(2) closes. While it
+    /// resolves the command, its interpreter and its loader, nothing may be open that leads to the host:
+    /// /proc/self/fd/N/../../bin/sh would be the host's (CVE-2024-21626).
+    fn close_descriptors(&mut self) -> sys::Result<()> {
+        const KEEPER: Fd = 3;
+        sys::dup_to(self.keeper.0, KEEPER)?;
+        self.keeper = ToKeeper(KEEPER);
+        sys::close_range(KEEPER as u32 + 1, u32::MAX)?;
+        sys::close_on_exec_from(KEEPER as u32)
     }
 
     /// The rest of the list goes on in a fork; this process never returns.

@@ -2,14 +2,14 @@
 
 use std::ffi::{CStr, CString};
 
-use crate::plan::{Op, Part, Plan, Slot, Slots as SlotList};
-use crate::protocol::warning;
+use crate::plan::{Op, Part, Plan, STDERR, STDIN, STDOUT, Slot, Slots as SlotList};
+use crate::protocol::{self, warning};
 use crate::sys::{self, Errno, Fd, Side};
 
 use super::cgroup::Created;
 use super::channel::{ToChild, ToKeeper, Word};
 use super::exec::Vectors;
-use super::{Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
+use super::{EMPTY, Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
 
 struct Child {
     pid: i32,
@@ -244,7 +244,11 @@ impl<'a> Keeper<'a> {
             }
             Op::AdjustOomScore { score } => self.adjust_oom_score(score),
             Op::SetLimit { resource, soft, hard } => self.set_limit(resource, soft, hard),
-            Op::Release {} => self.child()?.channel.release(&self.slots, &self.opened),
+            Op::Release {} => {
+                let opened = std::mem::take(&mut self.opened);
+                self.child()?.channel.release(&self.slots, &opened)
+            }
+            Op::AwaitStdio { socket } => self.await_stdio(socket),
             Op::MountOverlay { lowers, upper, volatile, attributes, uid, gid, at, name } => {
                 let upper = upper.map(|slot| self.slots.get(slot)).transpose()?;
                 let at = self.slots.get(at)?;
@@ -256,6 +260,31 @@ impl<'a> Keeper<'a> {
             Op::GiveAway { slot, uid, gid } => give_away(self.slots.get(slot)?, uid, gid),
             _ => Err(MISPLACED),
         }
+    }
+
+    /// Also returns, with an error, when the child has failed at a step meanwhile.
+    fn await_stdio(&mut self, socket: Slot) -> sys::Result<()> {
+        let (socket, channel) = (self.slots.get(socket)?, self.child()?.channel.0);
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut entries = [entry(channel), entry(socket)];
+        sys::poll(&mut entries, -1)?;
+        if entries[0].revents != 0 {
+            return Err(Errno(libc::ECHILD));
+        }
+        let mut message = [0; 16];
+        let mut descriptors = [EMPTY; 3];
+        let (length, passed) = sys::receive_packet(socket, &mut message, &mut descriptors)?;
+        if passed != descriptors.len() || !protocol::is_stdio(&message[..length]) {
+            descriptors[..passed].iter().copied().for_each(sys::close);
+            return Err(Errno(libc::EPIPE));
+        }
+        for (slot, fd) in [STDIN, STDOUT, STDERR].into_iter().zip(descriptors) {
+            if let Ok(former) = self.slots.get(slot) {
+                sys::close(former);
+            }
+            self.open(slot, fd);
+        }
+        Ok(())
     }
 
     fn note(&mut self, slot: Slot) {

@@ -6,6 +6,7 @@
 //!   | ------------ clone3 -----------------> | its list up to AwaitKeeper
 //!   | the rest of its list (maps, mounts)    |
 //!   | Release: slots made meanwhile -------> | the rest of its list
+//!   | AwaitStdio, Release: 0 to 2 ---------> | AwaitKeeper: a container that was made beforehand waits here
 //!   | <-------- terminal's master, if any -- |
 //!   | <------------------- step and errno -- | a step failed; both are done
 //!   | <---------------------- end of file -- | execve closed the channel: it runs

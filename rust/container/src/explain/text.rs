@@ -83,6 +83,7 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
                 name(cgroup)
             )
         }
+        Op::AwaitStdio { .. } => "waiting until the container is asked for".to_owned(),
         Op::OpenNamespace { path, .. } => format!("opening the namespace {}", show(path)),
         _ => inside(op, names),
     }
@@ -139,9 +140,14 @@ fn identity(op: &Op<'_>) -> String {
         Op::SetIoPriority { priority } => format!("setting I/O class {} priority {}", priority >> 13, priority & 7),
         Op::SetPersonality { persona } => format!("setting personality {persona:#x}"),
         Op::SetAffinity { .. } => "choosing processors".to_owned(),
-        Op::LimitBoundingSet { keep } => format!("giving up for ever all capabilities but {}", capabilities(keep)),
+        Op::LimitBoundingSet { keep } => match keep & ALL_CAPABILITIES {
+            0 => "giving up all capabilities for ever".to_owned(),
+            ALL_CAPABILITIES => "giving up no capability".to_owned(),
+            keep => format!("giving up for ever all capabilities but {}", capabilities(keep)),
+        },
         Op::KeepCapabilities { keep: true } => "keeping capabilities over the change of user".to_owned(),
         Op::KeepCapabilities { keep: false } => "no longer keeping capabilities over a change of user".to_owned(),
+        Op::SetCapabilities { permitted: 0, .. } => "keeping no capabilities".to_owned(),
         Op::SetCapabilities { effective, permitted, .. } if effective == permitted => {
             format!("keeping the capabilities {}", capabilities(effective))
         }
@@ -284,11 +290,12 @@ fn groups(gids: &[u8]) -> String {
     numbers.collect::<Vec<_>>().join(" ")
 }
 
+const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
+
 fn capabilities(set: u64) -> String {
-    const ALL: u64 = (1 << 41) - 1;
-    match set & ALL {
+    match set & ALL_CAPABILITIES {
         0 => "none".to_owned(),
-        ALL => "all".to_owned(),
+        ALL_CAPABILITIES => "all".to_owned(),
         set => capability_names(set).map(|name| name.trim_start_matches("CAP_")).collect::<Vec<_>>().join(" "),
     }
 }
