@@ -460,13 +460,17 @@ fn with_sleeper(mapped: bool, test: impl FnOnce(i32)) {
         spec = as_host_root(spec);
         spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
     }
-    let compiled = image.compile(&spec, &image.start());
+    while_it_runs(&image.compile(&spec, &image.start()), test);
+}
+
+/// Hands over the process id of a container that has said `ready`; it is killed afterwards.
+fn while_it_runs(compiled: &Compiled, test: impl FnOnce(i32)) {
     let (tell, told) = std::sync::mpsc::channel();
     let (end, ended) = std::sync::mpsc::channel::<()>();
     std::thread::scope(|scope| {
         // Not this thread: its mount namespace is that of the keeper which the test makes.
         scope.spawn(move || {
-            let mut launched = launch(&compiled).unwrap_or_else(|failure| panic!("{failure:?}"));
+            let mut launched = launch(compiled).unwrap_or_else(|failure| panic!("{failure:?}"));
             launched.output.read_exact(&mut [0; 6]).unwrap();
             tell.send(launched.running.pid).unwrap();
             let _ = ended.recv();
@@ -478,11 +482,8 @@ fn with_sleeper(mapped: bool, test: impl FnOnce(i32)) {
     });
 }
 
-/// `joined` by path from the sleeper, `new` ones of its own. What the shell says of each.
-fn in_namespaces(image: &Image, pid: i32, joined: &[&str], new: &[&str]) -> Result<Ended, Failure> {
+fn spec_in_namespaces(image: &Image, script: &str, pid: i32, joined: &[&str], new: &[&str]) -> Value {
     let file = |kind: &str| KINDS.iter().find(|(name, _)| *name == kind).unwrap().1;
-    let script = "for kind in pid net ipc uts mnt cgroup user time; do readlink /proc/self/ns/$kind; done; \
-                  cat /etc/hosts; ls -d /sys/class; cat /proc/self/uid_map; cut -d' ' -f1 /proc/uptime; hostname; ls /proc/1 > /dev/null";
     let mut spec = image.spec(script);
     let by_path = joined.iter().map(|kind| json!({"type": kind, "path": format!("/proc/{pid}/ns/{}", file(kind))}));
     let namespaces: Vec<Value> = by_path.chain(new.iter().map(|kind| json!({"type": kind}))).collect();
@@ -495,6 +496,14 @@ fn in_namespaces(image: &Image, pid: i32, joined: &[&str], new: &[&str]) -> Resu
     if !new.contains(&"uts") {
         put(&mut spec, "hostname", json!(""));
     }
+    spec
+}
+
+/// `joined` by path from the sleeper, `new` ones of its own. What the shell says of each.
+fn in_namespaces(image: &Image, pid: i32, joined: &[&str], new: &[&str]) -> Result<Ended, Failure> {
+    let script = "for kind in pid net ipc uts mnt cgroup user time; do readlink /proc/self/ns/$kind; done; \
+                  cat /etc/hosts; ls -d /sys/class; cat /proc/self/uid_map; cut -d' ' -f1 /proc/uptime; hostname; ls /proc/1 > /dev/null";
+    let spec = spec_in_namespaces(image, script, pid, joined, new);
     image.run(&spec, &image.start())
 }
 
@@ -519,6 +528,31 @@ fn check_namespaces(mapped: bool, joined: &[&str], new: &[&str]) {
         assert_eq!(uptime > 50_000_000.0, joined.contains(&"time"), "{}", ended.output);
         assert_eq!(found[12] == "sleeper", joined.contains(&"uts"), "{}", ended.output);
         assert_eq!(ended.code, Some(0), "{}", ended.output);
+    });
+}
+
+#[test]
+fn one_more_process_where_everything_was_joined() {
+    with_sleeper(true, |pid| {
+        let image = Image::new();
+        let spec = spec_in_namespaces(&image, "echo ready; sleep 1000", pid, &KINDS.map(|(kind, _)| kind), &[]);
+        while_it_runs(&image.compile(&spec, &image.start()), |first| {
+            let mut process = spec["process"].clone();
+            put(
+                &mut process,
+                "args",
+                json!(["sh", "-c", "hostname; id -u; cat /opt/old/new; cut -d. -f1 /proc/uptime"]),
+            );
+            // SAFETY: pidfd_open(2) of a process that lives until `first` is let go.
+            let pidfd = own(unsafe { libc::syscall(libc::SYS_pidfd_open, first, 0) } as i32);
+            // Whose namespaces they once were does not matter any more.
+            let (spec, start) = (image.text(&spec).replace("/ns/", "/gone/"), image.text(&image.start()));
+            let process = process.to_string();
+            let compiled = compile_exec(spec.as_bytes(), process.as_bytes(), start.as_bytes(), pidfd, &image.host);
+            let ended =
+                launch(&compiled.unwrap()).map(Launched::finish).unwrap_or_else(|failure| panic!("{failure:?}"));
+            assert!(ended.output.starts_with("sleeper\n0\nnew5"), "{}", ended.output);
+        });
     });
 }
 
