@@ -15,7 +15,11 @@ _NOT_BUILT_FLAGS: Final = (
 )
 _NOT_BUILT: Final = (
     (["-p", "--publish", "--expose"], "published ports", NETWORK),
-    (["--ip", "--ip6", "--mac-address", "--network-alias", "--net-alias", "--link"], "networks", NETWORK),
+    (
+        ["--ip", "--ip6", "--link-local-ip", "--mac-address", "--network-alias", "--net-alias", "--link"],
+        "networks",
+        NETWORK,
+    ),
     (["--volumes-from", "--volume-driver"], "volumes", "-v HOST:DIR shares a folder"),
     (["--gpus"], "GPUs", "--device gives a device"),
     (["--isolation", "--runtime"], "another isolation", _LEAVE_OUT),

@@ -88,7 +88,7 @@ def _add_isolation(parser: Parser) -> None:
     group.add_argument("--domainname", metavar="NAME", help="its domain")
     group.add_argument("--network", "--net", metavar="none|host", help="loopback alone (usual), or the host's network")
     for namespace, what in _NAMESPACES.items():
-        group.add_argument(f"--{namespace}", type=_sharing, metavar="WHOSE", help=f"{what}, or container:NAME")
+        group.add_argument(f"--{namespace}", type=_sharing, metavar="WHOSE", help=f"{what}, container:NAME")
     group.add_argument(
         "--userns", choices=("auto", "host"), metavar="auto|host", help="user ids of its own (usual), or the host's"
     )

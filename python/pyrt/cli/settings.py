@@ -65,6 +65,7 @@ def host_config_document(record: Record, options: RunOptions) -> dict[str, Any]:
         "Privileged": options.privileged,
         "PublishAllPorts": False,
         "ReadonlyRootfs": options.read_only,
+        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "Runtime": "pyrt",
         "SecurityOpt": _security(options) or None,
         "ShmSize": parse_size(options.shm_size),

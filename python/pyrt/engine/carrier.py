@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -62,7 +63,7 @@ class Report(msgspec.Struct, frozen=True):
 def main(task: str, root: str, stream: str, report: str) -> int:
     """Does the task; the exit status is 0 if it is done."""
     try:
-        _do(msgspec.json.decode(task, type=Task), int(root), int(stream))
+        do(msgspec.json.decode(task, type=Task), int(root), int(stream))
     except BrokenPipeError:
         return _FAILED  # Whoever read has something to say.
     except PyrtError as error:
@@ -75,7 +76,8 @@ def main(task: str, root: str, stream: str, report: str) -> int:
     return 0
 
 
-def _do(task: Task, root: int, stream: int) -> None:
+def do(task: Task, root: int, stream: int) -> None:
+    """The task, in this very process. Raises PyrtError, OSError."""
     if isinstance(task, Pack):
         _pack(task, root, stream)
         return
@@ -88,14 +90,19 @@ def _do(task: Task, root: int, stream: int) -> None:
 def _pack(task: Pack, root: int, stream: int) -> None:
     follow = task.follow or task.path.endswith(("/", "/.", "/.."))
     place = _native.open_in_root(root, task.path, os.O_PATH | (0 if follow else os.O_NOFOLLOW))
-    if task.path.endswith("/") and not stat.S_ISDIR(os.fstat(place).st_mode):
-        raise UsageError(f"{task.path} is no folder")
-    base = task.base or 0
+    try:
+        if task.path.endswith("/") and not stat.S_ISDIR(os.fstat(place).st_mode):
+            raise UsageError(f"{task.path} is no folder")
+        write_living_tree(place, _name_of(task.path), stream, owner=partial(_owner, task.base), empty=task.empty)
+    finally:
+        os.close(place)
 
-    def owner(number: int) -> int:
-        return number if task.base is None else number - base if base <= number < base + _RANGE else _NOBODY
 
-    write_living_tree(place, _name_of(task.path), stream, owner=owner, empty=task.empty)
+def _owner(base: int | None, number: int) -> int:
+    """Of a file, as the container sees it."""
+    if base is None:
+        return number
+    return number - base if base <= number < base + _RANGE else _NOBODY
 
 
 def _name_of(path: str) -> str:

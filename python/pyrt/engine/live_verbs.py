@@ -40,7 +40,10 @@ class LiveVerbs(Attaching):
 
         after = record
         with trio.CancelScope(shield=True):
-            await self.in_thread(groups.freeze)
+            try:
+                await self.in_thread(groups.freeze)
+            except OSError:
+                raise IllegalTransition(f"container {record.name} has just ended") from None
             try:
                 after = await self.commit(change)
             except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -29,6 +30,7 @@ HELP = Help(
 
 _NANO: Final = 1_000_000_000
 _DAY: Final = 86_400
+_MEMORY: Final = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class _Field(NamedTuple):
@@ -69,6 +71,7 @@ _FIELDS: Final[dict[str, _Field]] = {
     "nspid": _Field("NSPID", lambda process: str(process.inner_pid)),
     "c": _Field("C", lambda process: str(int(100 * process.cpu_time / _age(process)))),
     "pcpu": _Field("%CPU", lambda process: f"{100 * process.cpu_time / _age(process):.1f}"),
+    "pmem": _Field("%MEM", lambda process: f"{100 * process.memory / _MEMORY:.1f}"),
     "stime": _Field("STIME", _started),
     "start": _Field("START", _started),
     "etime": _Field("ELAPSED", _elapsed),
@@ -85,7 +88,7 @@ _FIELDS: Final[dict[str, _Field]] = {
     "command": _Field("COMMAND", _command),
 }
 _FULL: Final = ("uid", "pid", "ppid", "c", "stime", "tty", "time", "cmd")
-_AUX: Final = ("user", "pid", "pcpu", "vsz", "rss", "tty", "stat", "start", "time", "command")
+_AUX: Final = ("user", "pid", "pcpu", "pmem", "vsz", "rss", "tty", "stat", "start", "time", "command")
 
 
 def arguments(parser: Parser) -> None:
@@ -121,7 +124,7 @@ def _columns(words: Sequence[str]) -> list[_Field]:
 def _asked(text: str) -> _Field:
     """NAME, or NAME=TITLE."""
     name, equals, title = text.partition("=")
-    found = _FIELDS.get({"%cpu": "pcpu", "tname": "tty", "rsz": "rss", "vsize": "vsz"}.get(name, name))
+    found = _FIELDS.get({"%cpu": "pcpu", "%mem": "pmem", "tname": "tty", "rsz": "rss", "vsize": "vsz"}.get(name, name))
     if found is None:
         raise UsageError(f"ps knows no field {name} here", hint=did_you_mean(name, _FIELDS) or ", ".join(_FIELDS))
     return found._replace(title=title) if equals else found
