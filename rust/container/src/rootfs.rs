@@ -32,7 +32,7 @@ pub fn mount_layers(lowers: &[&Path], upper: Option<&Path>) -> sys::Result<Owned
         return Ok(mount);
     }
     let context = owned(sys::fsopen(c"overlay")?);
-    let set = |key: &CStr, path: &Path| sys::fsconfig_string(context.as_raw_fd(), key, &*text(path)?);
+    let set = |key: &CStr, path: &Path| sys::fsconfig_string(context.as_raw_fd(), key, &text(path)?);
     lowers.iter().try_for_each(|lower| set(c"lowerdir+", lower))?;
     if let Some(upper) = upper {
         set(c"upperdir", &upper.join("upper"))?;
