@@ -173,3 +173,21 @@ def test_what_can_not_be_is_refused(pyrt: Desk, words: str, sentence: bytes) -> 
     done = pyrt.run("run", "-d", *words.split(), "host", "--", "true")
     assert done.returncode == 125
     assert sentence in done.stderr
+
+
+def test_its_health_is_shown(pyrt: Desk) -> None:
+    options = ("--health-cmd", "test -e /well", "--health-interval", "50ms", "--health-retries", "1", "--name", "web")
+    detach(pyrt, "sleep 1000", *options)
+    eventually(lambda: "(unhealthy)" in pyrt.ok("ps"))
+    pyrt.ok("exec", "web", "touch", "/well")
+    eventually(lambda: "(healthy)" in pyrt.ok("ps"))
+    health = json.loads(pyrt.ok("inspect", "web"))[0]["State"]["Health"]
+    assert (health["Status"], health["FailingStreak"], health["Log"][-1]["ExitCode"]) == ("healthy", 0, 0)
+
+
+def test_inspect_tells_how_it_lasts(pyrt: Desk) -> None:
+    detach(pyrt, "sleep 1000", "--restart", "on-failure:4", "--log-opt", "max-size=1m", "--name", "web")
+    document = json.loads(pyrt.ok("inspect", "web"))[0]
+    assert document["HostConfig"]["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 4}
+    assert document["HostConfig"]["LogConfig"] == {"Type": "local", "Config": {"max-size": "1048576", "max-file": "5"}}
+    assert document["RestartCount"] == 0

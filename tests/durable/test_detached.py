@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from pyrt.engine.engine import open_engine
 from pyrt.engine.events import ContainerExited, ContainerStarted
 from pyrt.engine.lasting import Lasting, Log
+from pyrt.engine.logs import LogOptions
 from pyrt.engine.results import Verdict
 from pyrt.engine.states import State as Life
 from pyrt.errors import CommandNotFound, ContainerNotFound
@@ -211,3 +213,49 @@ async def test_a_restart_is_another_run_of_the_same_container(engine: Engine) ->
     again = await engine.restart(record.id, 0)
     assert (again.id, again.state) == (record.id, Life.RUNNING)
     assert again.pid != record.pid
+
+
+async def test_a_container_that_writes_much_costs_its_keeper_no_memory(engine: Engine) -> None:
+    script = "yes | head -c 33554432; echo done >&2; sleep 1000"
+    record = await engine.run_detached("host", shell(script), Lasting(log=Log(size=1_000_000, files=2)))
+    keeper = parent_of(record.pid)
+    before = largest_memory(keeper)
+    with trio.fail_after(PATIENCE):
+        stream = engine.logs(record.id, LogOptions(follow=True))
+        async for text in stream:
+            if text.stderr:
+                break
+        stream.close()
+    assert largest_memory(keeper) - before < 2048
+
+
+def largest_memory(process: int) -> int:
+    """The most that it ever had in memory, KiB."""
+    with open(f"/proc/{process}/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
+
+
+async def test_an_engine_with_another_folder_for_sockets_finds_the_keeper(state: State, opened: OpenEngine) -> None:
+    async with opened() as engine:
+        record = await engine.run_detached("host", RunOptions(command=("cat",)), Lasting(stdin=True))
+    other = state.temporary / "run"
+    async with open_engine(state.root, run_dir=other) as engine:
+        with trio.fail_after(PATIENCE):
+            way_in = await engine.open_input(record.id)
+            os.write(way_in.descriptor, b"hello\n")
+            way_in.close_for_others()
+            way_in.close()
+            assert (await engine.wait(record.id)).code == 0
+        assert logged(engine, record.id) == b"hello\n"
+        await remove_all(engine)
+
+
+async def test_logs_are_followed_over_rotations(engine: Engine) -> None:
+    lasting = Lasting(log=Log(size=20_000, files=100))
+    record = await engine.create("host", shell("seq 30000"), lasting)
+    stream = engine.logs(record.id, LogOptions(follow=True))
+    await engine.launch(record.id)
+    text = b"".join([piece.data async for piece in stream])
+    stream.close()
+    assert [int(line) for line in text.splitlines()] == list(range(1, 30_001))
+    assert len(log_files(engine, record.id)) > 50

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import trio
@@ -20,7 +21,7 @@ import trio
 from pyrt import _native
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
 PIECE: Final = 256 * 1024
 _PREFIX: Final = len("2016-10-06T00:17:09.669794202Z stdout F ")
@@ -61,6 +62,8 @@ class LogStream:
         self._is_over = is_over
         since, until = (log_time(at) if at else "" for at in (options.since, options.until))
         self._reader = _native.LogReader(since=since, until=until, times=options.times)
+        self._ready: list[LogText] = []
+        self._open_line: bool | None = None
         self._watch = _native.watch_folder(folder) if options.follow else -1
         try:
             self._files = _open_files(folder)
@@ -81,22 +84,25 @@ class LogStream:
         while self._files:
             os.close(self._files.pop())
 
-    def __aiter__(self) -> AsyncIterator[LogText]:
-        return self._texts()
+    def __aiter__(self) -> LogStream:
+        return self
 
-    async def _texts(self) -> AsyncIterator[LogText]:
-        while not self._reader.done:
-            await trio.lowlevel.checkpoint()
+    async def __anext__(self) -> LogText:
+        await trio.lowlevel.checkpoint()
+        while not self._ready:
+            if self._reader.done:
+                raise StopAsyncIteration
             # Looked at first: what was written before the end is found by the read that follows.
             over = not self._options.follow or self._is_over()
             piece = self._read()
-            for text in self._reader.feed(piece):
-                yield LogText(*text)
-            if piece:
-                continue
-            if over:
-                return
-            await self._changed()
+            self._ready += [LogText(*text) for text in self._reader.feed(piece)]
+            if not piece:
+                if over:
+                    raise StopAsyncIteration
+                await self._changed()
+        text = self._ready.pop(0)
+        self._open_line = text.stderr if text.data[-1:] != b"\n" else None
+        return text
 
     def _read(self) -> bytes:
         """The next piece; b"" if there is none just now."""
@@ -120,6 +126,9 @@ class LogStream:
         found = _open_files(self._folder)
         numbers = [os.fstat(file).st_ino for file in found]
         known = numbers.index(current) + 1 if current in numbers else 0
+        if not known and self._open_line is not None:
+            # Files were lost that we have not read: a line that was begun has no end.
+            self._ready.append(LogText(self._open_line, b"\n"))
         for file in found[:known]:
             os.close(file)
         self._files += found[known:]
@@ -135,24 +144,42 @@ class LogStream:
 
 
 def _open_files(folder: str) -> list[int]:
-    """The files of a log, the oldest first. The newest is opened first: a rotation meanwhile shows one twice."""
-    files: list[int] = []
-    numbers: set[int] = set()
-    name = "log"
+    """The files of a log, the oldest first."""
     while True:
-        try:
-            file = os.open(f"{folder}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            # Between two steps of a rotation there is no newest.
-            if name != "log" or not os.path.exists(f"{folder}/log.1"):
-                return files
-        else:
-            if (number := os.fstat(file).st_ino) in numbers:
+        newest = _number(folder)
+        files = _look(folder)
+        if _number(folder) == newest:
+            return files
+        # A rotation came in between: what was opened may be in any order.
+        for file in files:
+            os.close(file)
+
+
+def _number(folder: str) -> int | None:
+    try:
+        return os.stat(_name(folder, 0)).st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _look(folder: str) -> list[int]:
+    """From the newest to the oldest: one that a rotation moves on meanwhile shows twice."""
+    files: dict[int, int] = {}
+    count = 0
+    # Between two steps of a rotation one number is nobody's.
+    while os.path.exists(_name(folder, count)) or os.path.exists(_name(folder, count + 1)):
+        with suppress(FileNotFoundError):
+            file = os.open(_name(folder, count), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if (number := os.fstat(file).st_ino) in files:
                 os.close(file)
             else:
-                numbers.add(number)
-                files.insert(0, file)
-        name = f"log.{int(name.partition('.')[2] or 0) + 1}"
+                files[number] = file
+        count += 1
+    return [*files.values()][::-1]
+
+
+def _name(folder: str, count: int) -> str:
+    return f"{folder}/log.{count}" if count else f"{folder}/log"
 
 
 def _skip_to_tail(files: list[int], lines: int) -> None:
