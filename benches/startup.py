@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from pyrt.bench import pictures, startup
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ NAME: Final = startup.NAME
 async def measure(scale: Scale) -> Document:
     guests = scale.slow_samples if scale.whole else 0
     return await startup.measure(
-        startup.Options(samples=scale.samples, gap_samples=scale.gap_samples, guest_samples=guests, quiet=scale.quiet)
+        startup.Options(samples=scale.samples, gap_samples=scale.gap_samples, guest_samples=guests, quiet=scale.quiet),
+        trio.CancelScope(),
     )
 
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
+import trio
 
 from pyrt.errors import PyrtError
 
-NO_PICTURES = "pictures need matplotlib: pip install 'pyrt[bench]'"
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+NO_PICTURES: Final = "pictures need matplotlib: pip install 'pyrt[bench]'"
+_STOPPED: Final = 130
+"""Exit status of a program that a person has interrupted."""
 
 
 def main() -> int:
@@ -28,7 +37,6 @@ def main() -> int:
     waterfall.add_argument("--out", type=Path, required=True)
     waterfall.add_argument("--title", default="")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _stop)
     try:
         return int(options.act(options))
     except PyrtError as error:
@@ -38,15 +46,16 @@ def main() -> int:
 
 def measure_startup(options: argparse.Namespace) -> int:
     """Measures, and leaves samples and a picture in the folder."""
-    import trio
-
     from pyrt.bench import results, startup
 
     startup.hide_cgroup2(startup.this_program())
     wanted = startup.Options(
         samples=options.samples, gap_samples=options.gap_samples, guest_samples=options.guest_samples
     )
-    found = trio.run(startup.measure, wanted)
+    scope = trio.CancelScope()
+    found = trio.run(_measured, partial(startup.measure, wanted, scope), scope)
+    if scope.cancelled_caught:
+        return _STOPPED
     print(f"samples: {results.write(found, options.out)}")
     try:
         from pyrt.bench import pictures
@@ -71,8 +80,16 @@ def draw_waterfall(options: argparse.Namespace) -> int:
     return 0
 
 
-def _stop(number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt(signal.Signals(number).name)
+async def _measured(measure: Callable[[], Awaitable[T]], scope: trio.CancelScope) -> T:
+    """Measures; a signal cancels ``scope``, and what was started is cleared up."""
+
+    async def watch() -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as numbers:
+            async for _ in numbers:
+                scope.cancel()
+
+    trio.lowlevel.spawn_system_task(watch)
+    return await measure()
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from pyrt.bench.ground import CLOCK, IMAGE, Ground, prepared, serving
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    import trio
+
     from pyrt.bench.cases import Sample
     from pyrt.bench.results import Document, Run
     from pyrt.engine.results import Completed
@@ -49,8 +51,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     quiet: float = QUIET
 
 
-async def measure(options: Options, say: Callable[[str], None] = print) -> Document:
-    """The whole bench. ``say`` is told each table as soon as there is one. Raises HostError."""
+async def measure(options: Options, scope: trio.CancelScope, say: Callable[[str], None] = print) -> Document:
+    """The whole bench; cut short if ``scope`` is cancelled. ``say`` is told each table as soon as there is one.
+
+    Raises HostError.
+    """
+    runs: list[Run] = []
     with prepared() as ground, ExitStack() as stack:
         os.environ.update(PYRT_ROOT=str(ground.root), PYRT_RUN=str(ground.run))
         async with pyrt.open_engine() as engine:
@@ -59,16 +65,14 @@ async def measure(options: Options, say: Callable[[str], None] = print) -> Docum
             floors = stack.enter_context(floor.cases(ground, lowers, CLOCK))
             client = stack.enter_context(serving(ground))
             others = stack.enter_context(peers.start_cases(ground))
-            runs = []
-            for title, gap, samples in ((HOT, 0.0, options.samples), (GAP, options.quiet, options.gap_samples)):
-                cases = afresh([*floors, *_of_pyrt(engine, ground, client), *others])
-                await interleave(cases, samples, gap=gap)
-                runs.append(results.summarized(title, "ms", cases, floor.NAME))
-                say(results.table(runs[-1]))
-        machines = await _guests(ground, options.guest_samples)
-        if machines is not None:
-            runs.append(machines)
-            say(results.table(machines))
+            # Within the engine: what is cancelled around it is its own work as well.
+            with scope:
+                for title, gap, samples in ((HOT, 0.0, options.samples), (GAP, options.quiet, options.gap_samples)):
+                    cases = afresh([*floors, *_of_pyrt(engine, ground, client), *others])
+                    await interleave(cases, samples, gap=gap)
+                    runs.append(results.summarized(title, "ms", cases, floor.NAME))
+                    say(results.table(runs[-1]))
+                runs += await _guests(ground, options.guest_samples, say)
     return results.document(NAME, runs, published=[guest.FIRECRACKER])
 
 
@@ -108,13 +112,15 @@ def _called(start: Callable[[], Awaitable[Completed]]) -> Sample:
     return sample
 
 
-async def _guests(ground: Ground, samples: int) -> Run | None:
+async def _guests(ground: Ground, samples: int, say: Callable[[str], None]) -> list[Run]:
     if not samples:
-        return None
+        return []
     case = guest.case(ground)
     if not case.failure:
         await interleave([case], samples, warmup=1)
-    return results.summarized(GUEST, "ms", [case], case.name)
+    run = results.summarized(GUEST, "ms", [case], case.name)
+    say(results.table(run))
+    return [run]
 
 
 def hide_cgroup2(words: Sequence[str]) -> None:
