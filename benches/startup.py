@@ -23,6 +23,7 @@ async def measure(scale: Scale) -> Document:
     return await startup.measure(
         startup.Options(samples=scale.samples, gap_samples=scale.gap_samples, guest_samples=guests, quiet=scale.quiet),
         trio.CancelScope(),
+        say=lambda table: None,
     )
 
 

@@ -38,24 +38,29 @@ def test_the_stamp_becomes_what_it_is_told_to(programs: Path) -> None:
 
 
 async def test_a_case_that_fails_is_a_row_with_the_reason_and_the_others_go_on() -> None:
+    """A single failure is none yet: it is told, and that is all."""
     taken: list[str] = []
 
     async def works() -> dict[str, float]:
-        taken.append("works")
         return {"ready": 2.0}
 
+    async def stumbles() -> dict[str, float]:
+        taken.append("stumbles")
+        if len(taken) == 2:
+            raise OSError("it lost its output")
+        return {"ready": 3.0}
+
     async def breaks() -> dict[str, float]:
-        taken.append("breaks")
-        if len(taken) > 4:
-            raise OSError("it is broken")
-        return {"ready": 4.0}
+        raise OSError("it is broken")
 
     cases = [Case("works", works), Case("breaks", breaks), unavailable("absent", "not installed")]
+    cases.append(Case("stumbles", stumbles))
     await interleave(cases, 5, warmup=0)
     run = results.summarized("hot", "ms", cases, "works")
     assert run.rows[0].samples == {"ready": [2.0] * 5}
-    assert [row.failure for row in run.rows] == ["", "it is broken", "not installed"]
+    assert [row.failure for row in run.rows] == ["", "it is broken", "not installed", ""]
     assert run.rows[1].samples == {}
+    assert (run.rows[3].misses, run.rows[3].samples) == (1, {"ready": [3.0] * 4})
     assert "not measured: not installed" in results.table(run)
 
 

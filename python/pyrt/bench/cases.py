@@ -18,6 +18,7 @@ Sample = Callable[[], Awaitable[dict[str, float]]]
 
 
 _WARMUP: Final = 3
+_MOST_MISSES: Final = 3
 
 
 async def nothing_left_over() -> None:
@@ -38,7 +39,18 @@ class Case:
     missing: str = ""
     settle: Callable[[], Awaitable[None]] = nothing_left_over
     failure: str = ""
+    misses: int = 0
+    """Samples that failed; three in a row are the end of it."""
+    in_a_row: int = 0
     figures: dict[str, list[float]] = field(default_factory=dict)
+
+    def missed(self, reason: str, *, keep: bool) -> None:
+        """A sample that failed: some tools lose the output of one container in a hundred."""
+        self.misses += keep
+        self.in_a_row += 1
+        if self.in_a_row == _MOST_MISSES:
+            self.failure = reason
+            self.figures.clear()
 
 
 def unavailable(name: str, reason: str, missing: str = "") -> Case:
@@ -74,9 +86,9 @@ async def _measure(case: Case, *, keep: bool) -> None:
         figures = await case.sample()
         await case.settle()
     except Exception as error:  # A tool that can't run here is a row that says so, not the end of the bench.
-        case.failure = " ".join(str(error).split())[:300] or type(error).__name__
-        case.figures.clear()
+        case.missed(" ".join(str(error).split())[:300] or type(error).__name__, keep=keep)
         return
+    case.in_a_row = 0
     if keep:
         for name, value in figures.items():
             case.figures.setdefault(name, []).append(value)

@@ -8,11 +8,15 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from pyrt import _native
 from pyrt.cli import VERSION
+
+_POLICIES: Final = {os.SCHED_FIFO: "SCHED_FIFO", os.SCHED_RR: "SCHED_RR"}
+"""On a machine with other work, `chrt --rr 10 python -m benches` keeps it out of the figures."""
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,13 +29,15 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str
     virtualization: str
     cgroups: str
+    scheduling: str
     python: str
     pyrt: str
     load: tuple[float, float, float]
 
     def line(self) -> str:
         """For below a picture."""
-        return f"{self.processor}, {self.cores} cores, Linux {self.kernel}, {self.when[:10]}"
+        urgent = "" if self.scheduling == "usual" else f", run as {self.scheduling}"
+        return f"{self.processor}, {self.cores} cores, Linux {self.kernel}, {self.when[:10]}{urgent}"
 
 
 def look() -> Machine:
@@ -44,6 +50,7 @@ def look() -> Machine:
         kernel=platform.release(),
         virtualization=_virtualization(),
         cgroups=_native.host()["cgroups"],
+        scheduling=_POLICIES.get(os.sched_getscheduler(0), "usual"),
         python=platform.python_version(),
         pyrt=VERSION,
         load=os.getloadavg(),

@@ -133,6 +133,11 @@ def _tell(words: Sequence[str], ground: Ground) -> str:
     return done.stdout
 
 
+def _clear(words: Sequence[str], ground: Ground) -> None:
+    """Runs what clears up. What can't be cleared up is no reason to throw away what was measured."""
+    subprocess.run(words, capture_output=True, check=False, env=ground.environment)
+
+
 def _leave_running(words: Sequence[str], ground: Ground) -> None:
     """Runs what returns while its container goes on, which may keep the streams that it was given."""
     with (ground.folder / "complaints").open("w+") as complaints:
@@ -214,7 +219,7 @@ def _bundle(ground: Ground, program: str, *, seccomp: bool, users: bool) -> Iter
         yield Commands(start, join)
     finally:
         if (state / running).exists():
-            _tell([*call, "delete", "--force", running], ground)
+            _clear([*call, "delete", "--force", running], ground)
 
 
 def _make_bundle(ground: Ground, program: str, place: Path, command: str, seccomp: bool, users: bool) -> Path:
@@ -283,12 +288,18 @@ def _ctr(ground: Ground, program: str) -> Iterator[Commands]:
     try:
         yield Commands(start, join)
     finally:
-        if joined:
-            subprocess.run([*call, "task", "kill", "--signal", "SIGKILL", running], capture_output=True, check=False)
-            subprocess.run([*call, "task", "delete", "--force", running], capture_output=True, check=False)
-            subprocess.run([*call, "container", "delete", running], capture_output=True, check=False)
-        _tell([*call, "image", "remove", "--sync", image], ground)
-        _tell([program, "namespace", "remove", call[-1]], ground)
+        # It loses the output of a container now and then, and then the container as well.
+        for task in _list([*call, "task", "list", "--quiet"], ground):
+            _clear([*call, "task", "delete", "--force", task], ground)
+        for container in _list([*call, "container", "list", "--quiet"], ground):
+            _clear([*call, "container", "delete", container], ground)
+        _clear([*call, "image", "remove", "--sync", image], ground)
+        _clear([program, "namespace", "remove", call[-1]], ground)
+
+
+def _list(words: Sequence[str], ground: Ground) -> list[str]:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=ground.environment)
+    return done.stdout.split()
 
 
 def _help(call: Sequence[str], ground: Ground) -> str:
@@ -313,8 +324,8 @@ def _engine(call: list[str], ground: Ground, options: Sequence[str], image: str)
         yield Commands(lambda: [*call, "run", "--rm", *options, image, CLOCK], join)
     finally:
         for name in running:
-            _tell([*call, "rm", "--force", name], ground)
-        _tell([*call, "rmi", "--force", image], ground)
+            _clear([*call, "rm", "--force", name], ground)
+        _clear([*call, "rmi", "--force", image], ground)
 
 
 @contextmanager

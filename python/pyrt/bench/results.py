@@ -39,12 +39,16 @@ class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One case. ``samples`` by the name of the figure, in the run's unit; ``failure`` says why there are none."""
+    """One case. ``samples`` by the name of the figure, in the run's unit; ``failure`` says why there are none.
+
+    ``misses``: how many samples failed.
+    """
 
     case: str
     version: str = ""
     missing: str = ""
     failure: str = ""
+    misses: int = 0
     samples: dict[str, list[float]] = {}
     summary: dict[str, Summary] = {}
 
@@ -117,6 +121,7 @@ def summarized(title: str, unit: str, cases: Sequence[Case], base: str) -> Run:
             version=case.version,
             missing=case.missing,
             failure=case.failure,
+            misses=case.misses,
             samples=case.figures,
             summary={name: _summary(values, reference.get(name), base) for name, values in case.figures.items()},
         )
