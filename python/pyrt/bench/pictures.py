@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from pyrt.bench.results import percentile
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -175,7 +177,6 @@ def throughput(found: Document, folder: Path) -> list[Path]:
     figure = Figure(figsize=(9.5, 4.2), layout="constrained", facecolor="white")
     for axes, run in zip(figure.subplots(1, len(found.runs), squeeze=False)[0], found.runs, strict=True):
         _draw_lines(axes, run, "at once", "containers a second, with full tear-down")
-        axes.set_xscale("log", base=2)
     return _save(figure, folder, "throughput", found.machine.line())
 
 
@@ -188,17 +189,27 @@ def slopes(found: Document, folder: Path) -> list[Path]:
         _draw_slope(axes, run)
     for axes in panels[len(found.runs) :]:
         axes.set_visible(False)
-    return _save(figure, folder, "slopes", f"Median and 99th percentile; flat is good. {found.machine.line()}")
+    return _save(
+        figure, folder, "slopes", f"Medians, and the band of half of all samples; flat is good. {found.machine.line()}"
+    )
 
 
 def _draw_slope(axes: Any, run: Run) -> None:
+    """The band holds half of the samples: on a busy machine the last percent tells of the others."""
     rows = [row for row in run.rows if row.summary]
     places = range(len(rows))
-    ready = [row.summary["ready"] for row in rows]
-    axes.plot(places, [each.median for each in ready], marker="o", color=_OURS, label="median")
-    axes.plot(places, [each.p99 for each in ready], marker="_", linestyle=":", color=_OURS, alpha=0.6, label="p99")
+    samples = [row.samples["ready"] for row in rows]
+    medians = [row.summary["ready"].median for row in rows]
+    bounds = [[percentile(values, share) for values in samples] for share in (0.25, 0.75)]
+    axes.fill_between(places, *bounds, color=_OURS, alpha=0.15, linewidth=0)
+    axes.plot(places, medians, marker="o", color=_OURS)
+    for place, median in zip(places, medians, strict=True):
+        axes.annotate(
+            _milliseconds(median), (place, median), (0, 7), textcoords="offset points", ha="center", fontsize=8
+        )
     axes.set_xticks(places, [row.case for row in rows], fontsize=8)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.3 * max(*bounds[1], *medians))
+    axes.margins(x=0.12)
     axes.set_title(run.title, loc="left", fontsize=10, color=_INK)
     axes.set_ylabel("ms to the first instruction", fontsize=8)
     axes.grid(axis="y", color="#e5e5e5")
@@ -219,6 +230,7 @@ def _draw_lines(axes: Any, run: Run, x: str, y: str) -> None:
             label=name,
             color=None if _colour(name) == _OTHERS else _colour(name),
         )
+    axes.set_xscale("log", base=2)
     ticks = sorted({number for points in lines.values() for number, _ in points})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
