@@ -109,6 +109,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "system prune": Verb("prune", "remove ended containers and unused images"),
         "system info": Verb("info", "the same as info", hidden=True),
         "info": Verb("info", "this machine, as pyrt sees it"),
+        "bench startup": Verb("bench", "how long starts take on this machine, beside other tools", engine=False),
         "version": Verb("version", "the version", engine=False),
         "serve": Verb("serve", "be the server, in the foreground", engine=False),
         "completion": Verb("completion", "a script that completes what you type in bash, zsh or fish", engine=False),
