@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyrt.engine.events import ContainerCreated as ContainerCreated
     from pyrt.engine.events import ContainerExited as ContainerExited
     from pyrt.engine.events import ContainerFailed as ContainerFailed
+    from pyrt.engine.events import ContainerHealth as ContainerHealth
     from pyrt.engine.events import ContainerOutOfMemory as ContainerOutOfMemory
     from pyrt.engine.events import ContainerPaused as ContainerPaused
     from pyrt.engine.events import ContainerRemoved as ContainerRemoved
@@ -45,6 +46,13 @@ if TYPE_CHECKING:
     from pyrt.engine.events import ImageTagged as ImageTagged
     from pyrt.engine.events import ImageUntagged as ImageUntagged
     from pyrt.engine.feed import EventStream as EventStream
+    from pyrt.engine.lasting import Health as Health
+    from pyrt.engine.lasting import Lasting as Lasting
+    from pyrt.engine.lasting import Log as Log
+    from pyrt.engine.lasting import Restart as Restart
+    from pyrt.engine.logs import LogOptions as LogOptions
+    from pyrt.engine.logs import LogStream as LogStream
+    from pyrt.engine.logs import LogText as LogText
     from pyrt.engine.processes import ContainerProcess as ContainerProcess
     from pyrt.engine.record import Record as Record
     from pyrt.engine.results import Completed as Completed
@@ -90,12 +98,14 @@ _HOMES = {
     "pyrt.engine.differing": "FileChange",
     "pyrt.engine.engine": "Engine open_engine",
     "pyrt.engine.events": (
-        "AnyEvent ContainerCreated ContainerExited ContainerFailed ContainerOutOfMemory ContainerPaused "
-        "ContainerRemoved ContainerRenamed ContainerSignaled ContainerStarted ContainerUnpaused "
+        "AnyEvent ContainerCreated ContainerExited ContainerFailed ContainerHealth ContainerOutOfMemory "
+        "ContainerPaused ContainerRemoved ContainerRenamed ContainerSignaled ContainerStarted ContainerUnpaused "
         "ContainerUpdated Event ExecExited ExecStarted Gap ImageCommitted ImageImported ImageLoaded "
         "ImagePulled ImageRemoved ImageSaved ImageTagged ImageUntagged"
     ),
     "pyrt.engine.feed": "EventStream",
+    "pyrt.engine.lasting": "Health Lasting Log Restart",
+    "pyrt.engine.logs": "LogOptions LogStream LogText",
     "pyrt.engine.processes": "ContainerProcess",
     "pyrt.engine.record": "Record",
     "pyrt.engine.results": "Completed ExitStatus Mark Timing Verdict",

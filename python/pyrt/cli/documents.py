@@ -35,14 +35,15 @@ def container_document(record: Record, image: Image | None, folder: str) -> dict
         "State": _state(record),
         "Image": record.image_id,
         "Name": f"/{record.name}",
-        "RestartCount": 0,
+        "RestartCount": record.restarts,
+        "LogPath": f"{folder}/log" if record.lasting and record.lasting.log.files else "",
         "Driver": "overlay2",
         "Platform": image.platform.os if image else "linux",
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": None,
-        "HostConfig": host_config_document(record, options),
+        "HostConfig": {**host_config_document(record, options), **_lasting(record)},
         "GraphDriver": _storage(image, folder),
         "Mounts": mount_documents(options),
         "Config": config_document(record, options, config_of(image.config, record) if image else None),
@@ -56,9 +57,32 @@ def _storage(image: Image | None, folder: str) -> dict[str, Any]:
     return {"Name": "overlay2", "Data": {**data, "WorkDir": f"{folder}/work"}}
 
 
+def _lasting(record: Record) -> dict[str, Any]:
+    """Log and restarts, which only a container has that outlives its engine."""
+    if record.lasting is None:
+        return {}
+    log, restart = record.lasting.log, record.lasting.restart
+    options = {"max-size": str(log.size), "max-file": str(log.files)} if log.files else {}
+    return {
+        "LogConfig": {"Type": "local" if log.files else "none", "Config": options},
+        "RestartPolicy": {"Name": restart.when, "MaximumRetryCount": restart.most},
+    }
+
+
+def _health(record: Record) -> dict[str, Any]:
+    if record.health is None:
+        return {}
+    probes = [
+        {"Start": stamp(each.started), "End": stamp(each.finished), "ExitCode": each.exit_code, "Output": each.output}
+        for each in record.health.probes
+    ]
+    return {"Health": {"Status": record.health.status, "FailingStreak": record.health.failing, "Log": probes}}
+
+
 def _state(record: Record) -> dict[str, Any]:
     status = record.status
     return {
+        **_health(record),
         "Status": docker_state(record),
         "Running": record.state in LIVE,
         "Paused": record.state is State.PAUSED,

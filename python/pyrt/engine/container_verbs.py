@@ -5,6 +5,7 @@ What runs under another engine of the same state root is reached by its process 
 
 from __future__ import annotations
 
+import math
 import os
 import signal as signals
 from contextlib import suppress
@@ -58,22 +59,33 @@ class ContainerVerbs(ImageVerbs):
         """Sends PID 1 of a container a signal; does not wait. Raises IllegalTransition if it does not run."""
         await self._signal(self.journal.get(container), parse_signal(signal), "kill")
 
-    async def stop(self, container: str, timeout: float | None = None) -> ExitStatus:  # noqa: ASYNC109 - docker's word
+    async def stop(
+        self,
+        container: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - docker's word
+        *,
+        signal: int | str | None = None,
+    ) -> ExitStatus:
         """Sends the stop signal, SIGKILL ``timeout`` seconds later if that did not end it, and waits for the end.
 
-        Without a ``timeout`` it is the container's own (``stop_timeout``), or 10. A container that has ended already is
-        left as it is.
+        ``timeout``: None is the container's own (``stop_timeout``), or 10; below 0 is for ever. ``signal``: another
+        than its stop signal. One that has ended already is left as it is; one that is to be restarted is not.
         """
         record = self.journal.get(container)
         if timeout is None:
             own = options_of(record).stop_timeout
             timeout = STOP_TIMEOUT if own is None else own
+        number = record.stop_signal if signal is None else parse_signal(signal)
+        if record.state is State.RESTARTING:
+            with suppress(IllegalTransition):
+                record = await self.commit(lambda transaction: transaction.move(record, Verb.GIVE_UP, stopped=True))
+            record = self.journal.get(record.id)
         if record.state not in LIVE:
             return await self.wait(record.id)
         if record.state is not State.STOPPING:
             record = await self._stopping(record)
-        with trio.move_on_after(timeout), suppress(IllegalTransition):
-            await self._signal(record, record.stop_signal, "stop")
+        with trio.move_on_after(timeout if timeout >= 0 else math.inf), suppress(IllegalTransition):
+            await self._signal(record, number, "stop")
             return await self._wait_for(record)
         with suppress(IllegalTransition):
             await self._signal(record, signals.SIGKILL, "stop")
@@ -134,7 +146,7 @@ class ContainerVerbs(ImageVerbs):
         return transaction.move(record, Verb.REMOVE, owner=self.owner.id)
 
     async def _stopping(self, record: Record) -> Record:
-        after = await self.commit(lambda transaction: transaction.move(record, Verb.STOP))
+        after = await self.commit(lambda transaction: transaction.move(record, Verb.STOP, stopped=True))
         if mine := self.live.get(record.id):
             mine.record = after
         return after
@@ -159,6 +171,9 @@ class ContainerVerbs(ImageVerbs):
     async def _end(self, record: Record) -> None:
         """SIGKILL, and the end of the clean-up."""
         if mine := self.live.get(record.id):
+            if record.lasting:
+                # Nobody is to start it again.
+                await self.commit(lambda transaction: transaction.note_signal(record.id, signals.SIGKILL))
             await mine.destroy("remove")
             return
         with suppress(IllegalTransition):
@@ -167,6 +182,9 @@ class ContainerVerbs(ImageVerbs):
 
     async def _signal(self, record: Record, number: int, cause: str) -> None:
         mine = self.live.get(record.id)
+        if mine and record.lasting:
+            # Who records its end may be another engine than this one.
+            await self.commit(lambda transaction: transaction.note_signal(record.id, number))
         sent = mine.signal(number, cause) if mine else await self._signal_elsewhere(record, number)
         if not sent:
             raise IllegalTransition(f"container {record.name} does not run", hint="pyrt ps -a shows its state")

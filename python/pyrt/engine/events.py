@@ -126,6 +126,12 @@ class ContainerOutOfMemory(ContainerEvent, frozen=True, tag="container out of me
     kills: int
 
 
+class ContainerHealth(ContainerEvent, frozen=True, tag="container health"):
+    """Its health has changed: "healthy" or "unhealthy"."""
+
+    status: str
+
+
 class ContainerExited(ContainerEvent, frozen=True, tag="container exited"):
     """Its process has ended. ``exit_code`` is as `docker run` has it: the code, or 128 and the signal."""
 
@@ -174,6 +180,7 @@ AnyEvent: TypeAlias = (
     | ContainerRenamed
     | ContainerUpdated
     | ContainerOutOfMemory
+    | ContainerHealth
     | ContainerExited
     | ContainerRemoved
     | ExecStarted

@@ -142,8 +142,8 @@ class ImageVerbs(Core):
         return await self.in_thread(self.store.usage, self.images_in_use())
 
     def images_in_use(self) -> frozenset[str]:
-        """Ids of the images of all containers that are recorded."""
-        return frozenset(record.image_id for record in self.journal.records())
+        """Ids of the images of all containers, but for those of which nothing is kept."""
+        return frozenset(record.image_id for record in self.journal.records() if not record.is_gone)
 
     async def _removed(self, work: Callable[[], Removed], cause: str) -> Removed:
         removed = await self.in_thread(work)

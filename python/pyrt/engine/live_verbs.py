@@ -9,11 +9,11 @@ import msgspec
 import trio
 
 from pyrt.engine import processes
+from pyrt.engine.attaching import Attaching
 from pyrt.engine.cgroups import Groups
 from pyrt.engine.consumption import Stats, look
 from pyrt.engine.events import ContainerPaused, ContainerUnpaused, ContainerUpdated
 from pyrt.engine.recipe import options_as_json, options_of
-from pyrt.engine.starting import Starting
 from pyrt.engine.states import LIVE, State, Verb, advance
 from pyrt.errors import IllegalTransition, UsageError
 from pyrt.runtime.options import Limits
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pyrt.engine.record import Record
 
 
-class LiveVerbs(Starting):
+class LiveVerbs(Attaching):
     """pause, unpause, update, top, stats."""
 
     async def pause(self, container: str) -> Record:

@@ -85,7 +85,12 @@ class Mould:
     @property
     def can_wait(self) -> bool:
         """Whether containers of it can be made beforehand: it stays as it is, and no terminal's size is wanted."""
-        return self.key is not None and not self.key[1].tty
+        return self.key is not None and not self.key[1].tty and not self.peers
+
+    @property
+    def limit(self) -> float | None:
+        """Seconds that its containers may run."""
+        return self.key[1].limits.time if self.key else None
 
     @property
     def leases_ids(self) -> bool:

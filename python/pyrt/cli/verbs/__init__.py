@@ -57,6 +57,12 @@ OTHERS: Final = "Others"
 SECTIONS: Final[dict[str, dict[str, Verb]]] = {
     CONTAINERS: {
         "run": Verb("run", "run a command in a new container"),
+        "create": Verb("create", "make a container, and start it later"),
+        "start": Verb("start", "start containers that do not run"),
+        "restart": Verb("restart", "stop containers and start them again"),
+        "attach": Verb("attach", "tie a detached container to this terminal"),
+        "logs": Verb("logs", "what a detached container has written"),
+        "wait": Verb("wait", "wait until containers have ended"),
         "exec": Verb("exec", "run another command in a running container"),
         "ps": Verb("ps", "list containers"),
         "inspect": Verb("inspect", "all that is known of a container or an image"),
@@ -103,6 +109,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "system prune": Verb("prune", "remove ended containers and unused images"),
         "system info": Verb("info", "the same as info", hidden=True),
         "info": Verb("info", "this machine, as pyrt sees it"),
+        "bench startup": Verb("bench", "how long starts take on this machine, beside other tools", engine=False),
         "version": Verb("version", "the version", engine=False),
         "serve": Verb("serve", "be the server, in the foreground", engine=False),
         "completion": Verb("completion", "a script that completes what you type in bash, zsh or fish", engine=False),
@@ -127,9 +134,7 @@ VERBS: Final = {name: verb for section in SECTIONS.values() for name, verb in se
 
 _GROUPS: Final = frozenset(name.split()[0] for name in VERBS if " " in name)
 
-NOT_BUILT: Final = frozenset(
-    "attach build buildx builder compose create login logout logs network push restart search start volume wait".split()
-)
+NOT_BUILT: Final = frozenset("build buildx builder compose login logout network push search volume".split())
 """Verbs that Docker has and pyrt does not have yet."""
 
 
@@ -168,6 +173,6 @@ def module_of(name: str) -> Module:
 def parser_of(name: str) -> Parser:
     """The parser of a verb, built."""
     module = module_of(name)
-    parser = Parser(name, module.HELP, short_help=name not in {"run", "explain", "container run"})
+    parser = Parser(name, module.HELP, short_help=name.split()[-1] not in {"run", "create", "explain"})
     module.arguments(parser)
     return parser

@@ -42,7 +42,7 @@ async def main(invocation: Invocation) -> int:
 async def _facts(engine: Engine) -> dict[str, Any]:
     from pyrt import _native
 
-    records = engine.containers()
+    records = [record for record in engine.containers() if not record.is_gone]
     system = os.uname()
     return {
         "Version": VERSION,

@@ -8,15 +8,19 @@ import msgspec
 
 from pyrt.cli.dispatch import report
 from pyrt.cli.documents import container_document, image_document, show
+from pyrt.cli.measuring import run_bench
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.steps import timing_table
 from pyrt.errors import ContainerNotFound, ImageError, ImageNotFound, PyrtError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyrt.cli.console import Console
     from pyrt.cli.verbs import Invocation
     from pyrt.engine.engine import Engine
     from pyrt.engine.record import Record
+    from pyrt.engine.results import Mark
     from pyrt.images.image import Image
 
 HELP = Help(
@@ -25,6 +29,7 @@ HELP = Help(
     (
         ("pyrt inspect -f '{{.State.ExitCode}}' web", ""),
         ("pyrt inspect --timing web", "what each step of its start took"),
+        ("pyrt inspect --timing --plot start.svg web", "the same as a picture"),
         ("pyrt inspect --type image debian:12", ""),
     ),
 )
@@ -41,10 +46,13 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--timing", action="store_true", help="what the steps of the last start took; with --json: in ns"
     )
+    parser.add_argument("--plot", metavar="FILE", help="with --timing: a picture instead, .svg or .png")
 
 
 async def main(invocation: Invocation) -> int:
     options, console, engine = invocation.options, invocation.console, invocation.engine
+    if options.plot:
+        return await _plot_timing(invocation)
     if options.timing:
         return await _show_timing(invocation)
     documents, failures = [], []
@@ -87,7 +95,7 @@ async def _sizes(engine: Engine, document: dict[str, Any]) -> dict[str, int]:
 
 def _image_of(engine: Engine, record: Record) -> Image | None:
     try:
-        return engine.recipes.image(engine.store.find, record.image_id)
+        return engine.recipes.image(engine.find_image, record.image_id)
     except ImageError:
         return None
 
@@ -97,10 +105,27 @@ async def _show_timing(invocation: Invocation) -> int:
     for name in options.names:
         marks = engine.timing(name).marks
         if options.format == "json":
-            rows = [{"part": mark.part, "step": mark.name, "at": mark.at} for mark in marks]
-            await console.out(msgspec.json.encode(rows).decode() + "\n")
+            await console.out(_as_json(marks).decode() + "\n")
         elif options.format:
             raise PyrtError("--timing takes no template", hint="--json gives what to read by program")
         else:
             await console.out(timing_table(marks, console.columns, colour=console.has_colour()))
     return 0
+
+
+def _as_json(marks: Sequence[Mark]) -> bytes:
+    return msgspec.json.encode([{"part": mark.part, "step": mark.name, "at": mark.at} for mark in marks])
+
+
+async def _plot_timing(invocation: Invocation) -> int:
+    options, console, engine = invocation.options, invocation.console, invocation.engine
+    if not options.timing or len(options.names) != 1:
+        raise UsageError("--plot draws the --timing of one container", hint="pyrt inspect --timing --plot FILE NAME")
+    [name] = options.names
+    file = console.path(options.plot)
+    if file.suffix not in {".svg", ".png"}:
+        raise UsageError(f"{options.plot} is neither .svg nor .png")
+    marks = engine.timing(name).marks
+    if not marks:
+        raise UsageError(f"no start of {name} was timed")
+    return await run_bench(console, ["waterfall", "--out", str(file), "--title", name], input=_as_json(marks))

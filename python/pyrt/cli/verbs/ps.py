@@ -15,6 +15,7 @@ from pyrt.cli.parser import Help, Parser
 from pyrt.engine.recipe import options_of
 from pyrt.engine.states import LIVE, State
 from pyrt.errors import PyrtError, UsageError
+from pyrt.images.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ COLUMNS: Final = (
 )
 TITLES: Final = {"CreatedAt": "CREATED AT", "State": "STATE", "Labels": "LABELS", "Pid": "PID"}
 
-_SHOWN: Final = LIVE - {State.STARTING}
+_SHOWN: Final = LIVE - {State.STARTING} | {State.RESTARTING}
 _LONGEST_COMMAND: Final = 20
 _DOCKER_STATES: Final = {
     State.STARTING: "created",
@@ -60,11 +61,7 @@ FILTERS: Final[dict[str, Callable[[Record, str], bool]]] = {
     "label": lambda record, value: has_label(record.labels, value),
     "status": lambda record, value: value in {str(record.state), docker_state(record)},
     "exited": lambda record, value: record.status is not None and str(record.status.exit_code) == value,
-    "ancestor": lambda record, value: (
-        value in {record.image, record.image_id}
-        or figures.image(record.image) == figures.image(value)
-        or _is_short(record.image_id, value)
-    ),
+    "ancestor": lambda record, value: _is_ancestor(record, value),
     "network": lambda record, value: options_of(record).network == value,
     "volume": lambda record, value: any(value in {each.source, each.target} for each in options_of(record).mounts),
 }
@@ -90,7 +87,7 @@ async def main(invocation: Invocation) -> int:
     last = 1 if options.latest else options.last
     shows_all = options.all or last or "status" in filters or "exited" in filters
     found = [record for record in engine.containers() if shows_all or record.state in _SHOWN]
-    records = [record for record in found if filters.take(record) and not _is_gone(record)][: last or None]
+    records = [record for record in found if filters.take(record) and not record.is_gone][: last or None]
     if options.quiet and not options.format:
         text = "".join(f"{record.id if options.no_trunc else figures.short(record.id)}\n" for record in records)
     else:
@@ -127,11 +124,6 @@ def _label(labels: str, name: str) -> str:
     return dict(pair.partition("=")[::2] for pair in labels.split(",")).get(name, "")
 
 
-def _is_gone(record: Record) -> bool:
-    """Of a container that keeps nothing the user has seen the last; what is left of it is the engine's affair."""
-    return record.auto_remove and record.state is State.REMOVING
-
-
 def row_of(record: Record, now: datetime, *, whole: bool) -> dict[str, Any]:
     """One container, under the names that Docker's templates use."""
     command = shlex.join(record.command)
@@ -166,12 +158,28 @@ def status_of(record: Record, now: datetime) -> str:
     if record.state in {State.RUNNING, State.PAUSED, State.STOPPING}:
         started = figures.moment_of(record.started) or now
         up = f"Up {figures.span((now - started).total_seconds())}"
+        if record.health and record.state is State.RUNNING:
+            word = "health: starting" if record.health.status == "starting" else record.health.status
+            return f"{up} ({word})"
         return {State.PAUSED: f"{up} (Paused)", State.STOPPING: f"{up} (stopping)"}.get(record.state, up)
+    if record.state == State.RESTARTING and record.status:
+        ended = figures.ago(figures.moment_of(record.finished), now)
+        return f"Restarting ({record.status.exit_code}) {ended}"
     if record.state == State.EXITED and record.status:
         ended = figures.ago(figures.moment_of(record.finished), now)
         verdict = "" if record.status.verdict in {"exited", "signaled"} else f", {record.status.verdict}"
         return f"Exited ({record.status.exit_code}{verdict}) {ended}"
     return str(record.state).capitalize()
+
+
+def _is_ancestor(record: Record, value: str) -> bool:
+    if value in {record.image, record.image_id} or _is_short(record.image_id, value):
+        return True
+    try:
+        asked, wanted = (Reference.parse(text).with_default_tag() for text in (record.image, value))
+    except UsageError:
+        return False
+    return asked == wanted
 
 
 def _is_called(name: str, pattern: str) -> bool:

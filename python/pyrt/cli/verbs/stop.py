@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.several import for_each
-from pyrt.engine.container_verbs import STOP_TIMEOUT
 
 if TYPE_CHECKING:
     from pyrt.cli.verbs import Invocation
@@ -32,12 +29,7 @@ async def main(invocation: Invocation) -> int:
     engine, options = invocation.engine, invocation.options
 
     async def stop(name: str) -> str:
-        if options.signal:
-            await engine.kill(name, options.signal)
-            with trio.move_on_after(STOP_TIMEOUT if options.time is None else options.time):
-                await engine.wait(name)
-                return name
-        await engine.stop(name, 0.0 if options.signal else options.time)
+        await engine.stop(name, options.time, signal=options.signal)
         return name
 
     return await for_each(invocation.console, options.containers, stop)
