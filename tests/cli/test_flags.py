@@ -127,12 +127,10 @@ def test_namespaces_of_another_container(box: Desk) -> None:
 
 
 def test_processes_of_another_container(box: Desk) -> None:
-    with running(box, "--userns", "host"):
-        told = box.ok("run", "--rm", "--userns", "host", "--pid", "container:peer", "box", "ps")
-        assert "sleep 1000" in told
-        refused = box.run("run", "--rm", "--pid", "container:peer", "box", "ps")
-        assert refused.returncode == 125
-        assert b"--userns host" in refused.stderr
+    for theirs, own in ((), ()), (("--userns", "host"), ("--userns", "host")):
+        with running(box, *theirs):
+            told = box.ok("run", "--rm", *own, "--pid", "container:peer", "box", "ps")
+            assert "sleep 1000" in told
 
 
 def test_cgroups_below_a_parent(box: Desk) -> None:

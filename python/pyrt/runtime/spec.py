@@ -228,12 +228,6 @@ def _namespaces(options: RunOptions, peers: Callable[[str], int], *, mapped: boo
     for kind, how in shared.items():
         if how not in {"private", "host"} and not how.startswith(PEER):
             raise UsageError(f"{how!r} is no {kind} namespace", hint="private, host, or container:NAME")
-    if mapped and shared["pid"].startswith(PEER):
-        # Its /proc would show processes of another user namespace: the kernel lets nobody mount it from this one.
-        raise UsageError(
-            "the processes of another container can't be shared by one with user ids of its own",
-            hint="give --userns host as well, which is less of a wall",
-        )
     own = {"mount": "private", "network": "host" if options.network == "host" else "private", **shared}
     if mapped:
         own["user"] = "private"

@@ -26,7 +26,11 @@ HELP = Help(
 def arguments(parser: Parser) -> None:
     parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="names or ids")
     add_limit_options(parser)
-    parser.add_not_built("--restart", what="restarting", hint="leave it out")
+    parser.add_not_built(
+        "--restart",
+        what="another restart policy of one that is there",
+        hint="pyrt rm it, and pyrt run it with the policy",
+    )
     for names, what in (
         (("--blkio-weight",), "a weight among readers of disks"),
         (("--cpu-rt-period", "--cpu-rt-runtime"), "real time"),
