@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
@@ -15,13 +16,17 @@ from pyrt.engine.consumption import Stats, look
 from pyrt.engine.events import ContainerPaused, ContainerUnpaused, ContainerUpdated
 from pyrt.engine.recipe import options_as_json, options_of
 from pyrt.engine.states import LIVE, State, Verb, advance
-from pyrt.errors import IllegalTransition, UsageError
+from pyrt.errors import IllegalTransition, PyrtError, UsageError
 from pyrt.runtime.options import Limits
 from pyrt.runtime.resources import resources
 
 if TYPE_CHECKING:
     from pyrt.engine.journal import Transaction
     from pyrt.engine.record import Record
+
+
+_KEEPERS_PART: Final = 0.05
+"""Seconds that a keeper may take to see that a time is over."""
 
 
 class LiveVerbs(Attaching):
@@ -50,7 +55,17 @@ class LiveVerbs(Attaching):
                 # It has ended meanwhile, or that it is paused can't be recorded: then nobody would know.
                 await self.in_thread(groups.thaw)
                 raise
+        if limit := options_of(record).limits.time:
+            self.nursery.start_soon(self._thaw_at_limit, record, limit)
         return self._hold(after)
+
+    async def _thaw_at_limit(self, record: Record, limit: float) -> None:
+        """Its keeper kills it when its time is over, of which nothing dies that is frozen."""
+        await trio.sleep(max(0.0, (record.started - time.time_ns()) / 1e9 + limit + _KEEPERS_PART))
+        with suppress(PyrtError):
+            now = self.journal.get(record.id)
+            if now.state is State.PAUSED and now.started == record.started:
+                groups_of(record).thaw()
 
     async def unpause(self, container: str) -> Record:
         """Lets the processes of a paused container go on. Raises IllegalTransition if it is not paused."""
