@@ -167,11 +167,33 @@ impl<'a> Identity<'a> {
         }
         self.write_ids(writer);
         self.write_rights(writer);
+        // Before the limits: one of them may allow no descriptor that is still needed here.
+        writer.plan.child(Op::CleanProcess {});
         if parked {
-            writer.plan.child(Op::AwaitKeeper {});
-            self.write_stdio(false, writer);
+            self.write_waiting(writer);
+        } else {
+            self.write_limits(writer);
+            self.write_last_filter(writer);
         }
         self.write_exec(writer);
+    }
+
+    /// All that can be done beforehand is done. The usual filter, and another never waits, allows what is left.
+    fn write_waiting(&self, writer: &mut Writer) {
+        self.write_last_filter(writer);
+        writer.plan.child(Op::AwaitKeeper {});
+        self.write_stdio(false, writer);
+        self.write_limits(writer);
+    }
+
+    fn write_limits(&self, writer: &mut Writer) {
+        self.limits.iter().for_each(|limit| limit.write_last(writer));
+    }
+
+    fn write_last_filter(&self, writer: &mut Writer) {
+        if self.process.no_new_privileges {
+            self.write_filter(writer);
+        }
     }
 
     fn write_priorities(&self, writer: &mut Writer) {
@@ -214,12 +236,6 @@ impl<'a> Identity<'a> {
         // signal whatever has its user, or all if it has CAP_KILL. The filter is not for it where that can be had.
         if self.init {
             writer.plan.child(Op::BecomeInit {});
-        }
-        // Before the limits: one of them may allow no descriptor that is still needed here.
-        writer.plan.child(Op::CleanProcess {});
-        self.limits.iter().for_each(|limit| limit.write_last(writer));
-        if restricted {
-            self.write_filter(writer);
         }
     }
 

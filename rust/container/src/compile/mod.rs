@@ -42,6 +42,7 @@ use crate::plan::{MAX_OPS, Op, Part, Plan};
 use crate::seccomp;
 use crate::spec::{Linux, Process, Spec};
 
+pub use cgroups::limits as cgroup_limits;
 pub use error::{Blame, Cause, Error, Result, describe};
 pub use start::{File, Rootfs as Layers, Start, Upper};
 
