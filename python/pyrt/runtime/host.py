@@ -22,7 +22,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """``hosts`` and ``resolv_conf`` are the texts of the files in /etc. ``capabilities``: those that this process has.
 
     ``cpus``: numbers of the processors. ``masked``: paths that only some machines have and containers must not see.
-    ``swap_limits``: the kernel can limit swap. ``device_rules``: cgroup v1, whose device rules the native core writes.
+    ``swap_limits``: the kernel can limit swap. ``device_rules``: cgroup v1, whose device rules are a few writes.
+    ``device_programs``: cgroup v2 alone, where the kernel has to verify a program for them.
     """
 
     hostname: str = "localhost"
@@ -35,6 +36,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     masked: tuple[str, ...] = ()
     swap_limits: bool = True
     device_rules: bool = True
+    device_programs: bool = False
 
 
 def read_host() -> Host:
@@ -53,6 +55,7 @@ def read_host() -> Host:
         masked=tuple(sorted(map(str, Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle")))),
         swap_limits=_limits_swap(),
         device_rules=Path("/sys/fs/cgroup/devices").is_dir(),
+        device_programs=Path("/sys/fs/cgroup/cgroup.controllers").is_file(),
     )
 
 

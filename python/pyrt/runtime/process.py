@@ -113,9 +113,9 @@ def granted(options: RunOptions, host: Host, *, mapped: bool) -> frozenset[str]:
     if options.privileged:
         return available
     chosen = capabilities.choose(options.cap_add, options.cap_drop, available)
-    if "CAP_MKNOD" in chosen and not (mapped or host.device_rules):
+    if "CAP_MKNOD" in chosen and not (mapped or host.device_rules or host.device_programs):
         raise UsageError(
-            "CAP_MKNOD can't be given here: on cgroup v2 there are no rules yet that would keep devices closed",
+            "CAP_MKNOD can't be given here: no cgroup hierarchy has rules that would keep devices closed",
             hint="drop it, or leave --userns host out",
         )
     return chosen

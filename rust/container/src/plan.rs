@@ -363,6 +363,18 @@ operations! {
     /// bpf(2): loads an array of `struct bpf_insn` as BPF_PROG_TYPE_CGROUP_DEVICE and attaches it to a cgroup of version 2.
     30 AttachDeviceProgram { cgroup: Slot, program: &'a [u8] }
 
+    /// As [`Op::Clone`], by a helper that enters the namespaces `joins`, in their order, and makes the child the keeper's
+    /// own (CLONE_PARENT): the keeper itself stays where it is, with the host's rights. With CLONE_NEWTIME `clocks` are
+    /// lines of /proc/self/timens_offsets, which can be written until the first process is in the namespace.
+    31 CloneFrom { joins: Slots<'a>, flags: u64, clocks: &'a [u8], cgroup: Option<Slot> }
+    /// As [`Op::NewMount`], made by a helper in the namespaces `joins`, and in the pid namespace that was joined.
+    32 NewMountAside { joins: Slots<'a>, fstype: &'a CStr, options: Texts<'a>, attributes: u64, out: Slot }
+
+    /// Makes a user namespace with these maps and nobody in it, for [`Op::IdmapMount`].
+    33 NewIdMap { uid_map: &'a [u8], gid_map: &'a [u8], out: Slot }
+    /// Opens the child's folder attr/apparmor of the host's /proc.
+    34 OpenAppArmor { out: Slot }
+
     // ---- the child's, inside ------------------------------------------------------------------
 
     /// Receives the slots that the keeper opened; ends the child if the keeper is gone.
@@ -390,8 +402,8 @@ operations! {
     50 SetHostname { name: &'a [u8] }
     /// setdomainname(2).
     51 SetDomainname { name: &'a [u8] }
-    /// mount(2) of / with MS_REC and MS_PRIVATE or MS_SLAVE.
-    52 SetPropagation { flags: u64 }
+    /// mount(2) of / with MS_PRIVATE or MS_SLAVE, and with MS_REC of all below it if `recursive`.
+    52 SetPropagation { flags: u64, recursive: bool }
     /// Writes the file `name` ("sys/net/ipv4/...") of the detached private procfs `proc`: a kernel parameter,
     /// never through the container's /proc, which may lead elsewhere (CVE-2025-52881).
     53 SetKernelParameter { proc: Slot, name: &'a CStr, value: &'a [u8] }
@@ -450,6 +462,14 @@ operations! {
     /// Detached clone of `path` inside the container, resolved within its root: the source of a bind
     /// between two places of one container, or of a device's node.
     78 CloneInside { path: &'a CStr, recursive: bool, out: Slot }
+
+    /// Attaches the root file system over / and makes it the root by chroot(2), where pivot_root(2) is refused, on an
+    /// initramfs, or would change the root of others, in a mount namespace of theirs.
+    86 MoveRoot { root: Slot }
+
+    /// Writes `exec PROFILE` to the file exec of that folder: AppArmor confines what execve(2) is about to start. The host's
+    /// /proc, because the container's may be anybody's (CVE-2019-16884).
+    103 SetAppArmorProfile { attributes: Slot, profile: &'a [u8] }
 
     // ---- either side's, on kernels that neither clone nor stack what is not attached (before Linux 6.15) ----
 

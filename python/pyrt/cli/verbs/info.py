@@ -22,7 +22,7 @@ HELP = Help(
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("--format", metavar="TEMPLATE", help="json, or a Go template")
+    parser.add_argument("-f", "--format", metavar="TEMPLATE", help="json, or a Go template")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="as JSON")
 
 

@@ -12,7 +12,7 @@ use crate::spec::{Linux, Resources};
 use crate::sys::{self, Errno};
 
 use super::device_rules;
-use super::error::{Error, Result, describe};
+use super::error::{self, Error, Result, describe};
 use super::limits::{self, Setting};
 use super::opened::{Failure, Opened, Writer, open_at, own};
 use super::paths::c;
@@ -178,6 +178,14 @@ pub(super) fn open_existing(linux: &Linux<'_>, id: &str, host: &Host, opened: &m
         }
     }
     Ok(placement)
+}
+
+/// The files that limits of a running container are written to, without its device rules: controller, file, value.
+pub fn limits(resources: &[u8], host: &Host) -> Result<Vec<(String, String, String)>> {
+    let resources: Resources<'_> = error::parse(resources, "linux.resources")?;
+    let unified = host.cgroups.layout() == Layout::V2;
+    let settings = if unified { limits::for_v2(&resources) } else { limits::for_v1(&resources) }?;
+    Ok(settings.into_iter().map(|setting| (setting.controller, setting.file, setting.value)).collect())
 }
 
 fn settings(resources: &Resources<'_>, host: &Host) -> Result<Vec<Setting>> {

@@ -33,6 +33,11 @@ impl Opened {
         slot
     }
 
+    /// What is in a slot of [`Self::add`].
+    pub fn get(&self, slot: Slot) -> Option<&OwnedFd> {
+        self.descriptors.get(usize::from(slot.0 - FIRST_OPENED.0))
+    }
+
     /// Begins the plan whose first slots these are.
     pub fn into_writer(self) -> Result<Writer> {
         let count = self.descriptors.len();

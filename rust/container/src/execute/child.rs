@@ -54,6 +54,9 @@ impl Child<'_> {
             Op::OpenTerminal { rows, columns, console, out } => self.open_terminal(rows, columns, console, out),
             Op::SetStdio { input, output, error, terminal } => self.set_stdio([input, output, error], terminal),
             Op::BecomeInit {} => self.become_init(),
+            Op::SetAppArmorProfile { attributes, profile } => {
+                sys::write_at(self.slots.get(attributes)?, c"exec", profile)
+            }
             Op::CleanProcess {} => {
                 sys::reset_signals();
                 self.close_descriptors()
@@ -73,8 +76,11 @@ impl Child<'_> {
     /// Steps that arrange the file system; `None` if `op` is none.
     fn place(&mut self, op: &Op<'_>) -> Option<sys::Result<()>> {
         Some(match *op {
-            Op::SetPropagation { flags } => sys::set_propagation(flags),
+            Op::SetPropagation { flags, recursive } => {
+                sys::set_propagation(if recursive { flags | libc::MS_REC } else { flags })
+            }
             Op::PivotRoot { root } => self.slots.get(root).and_then(mounts::pivot_root),
+            Op::MoveRoot { root } => self.slots.get(root).and_then(mounts::move_root),
             Op::Attach { mount, path, file, strict } => {
                 self.slots.get(mount).and_then(|mount| mounts::attach(mount, path, file, strict))
             }
@@ -129,6 +135,11 @@ impl Child<'_> {
         }
         for (number, copy) in copies.into_iter().enumerate() {
             sys::dup_to(copy, number as Fd)?;
+            sys::close(copy);
+        }
+        // Of a container that was made beforehand they are the only ones left.
+        for slot in slots {
+            self.slots.get(slot).into_iter().filter(|&fd| fd > 2).for_each(sys::close);
         }
         if terminal {
             sys::ioctl(0, libc::TIOCSCTTY, 0)?;

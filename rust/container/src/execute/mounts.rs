@@ -147,6 +147,16 @@ pub(super) fn pivot_root(root: Fd) -> sys::Result<()> {
     sys::chdir(c"/")
 }
 
+/// Attaches the root file system over / and takes it for the root; what lies below stays, for those who have it.
+pub(super) fn move_root(root: Fd) -> sys::Result<()> {
+    let slash = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    sys::move_mount(root, slash)?;
+    sys::close(slash);
+    sys::fchdir(root)?;
+    sys::chroot_here()?;
+    sys::chdir(c"/")
+}
+
 /// Opens `path` with the container's root for /. `strict` refuses every symlink on the way.
 pub(super) fn open_inside(path: &CStr, strict: bool) -> sys::Result<Fd> {
     let links = if strict { resolve::NO_SYMLINKS } else { 0 };
