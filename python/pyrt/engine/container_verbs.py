@@ -16,7 +16,7 @@ import trio
 
 from pyrt.engine import debris, names
 from pyrt.engine.cgroups import Groups
-from pyrt.engine.events import ContainerExited, ContainerRenamed, ContainerSignaled
+from pyrt.engine.events import ContainerExited, ContainerRenamed, ContainerSignaled, ContainerUnpaused
 from pyrt.engine.image_verbs import ImageVerbs
 from pyrt.engine.recipe import options_of
 from pyrt.engine.results import ExitStatus, Timing, Verdict
@@ -195,13 +195,20 @@ class ContainerVerbs(ImageVerbs):
 
     async def _thaw(self, record: Record) -> None:
         """What is paused can't die, and does not hear that it is to stop: as Docker does it, that ends the pause."""
-        groups = Groups(record.id, record.cgroup_parent)
-        groups.thaw()
-        with suppress(IllegalTransition, ContainerNotFound):
-            if record.state is State.PAUSED:
-                after = await self.commit(lambda transaction: transaction.move(record, Verb.UNPAUSE))
-                if mine := self.live.get(record.id):
-                    mine.record = after
+        Groups(record.id, record.cgroup_parent).thaw()
+        if record.state is not State.PAUSED:
+            return
+
+        def change(transaction: Transaction) -> Record:
+            after = transaction.move(record, Verb.UNPAUSE)
+            told = ContainerUnpaused(container=record.id, name=record.name, image=record.image, cause="signal")
+            transaction.emit(told)
+            return after
+
+        with suppress(IllegalTransition, ContainerNotFound):  # It has ended of the signal already.
+            after = await self.commit(change)
+            if mine := self.live.get(record.id):
+                mine.record = after
 
     async def _signal_elsewhere(self, record: Record, number: int) -> bool:
         pidfd = debris.open_pidfd(record.pid, record.id) if record.state in LIVE and record.pid else None

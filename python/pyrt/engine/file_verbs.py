@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,7 @@ from pyrt.engine.recipe import options_of
 from pyrt.engine.rootfs import Rootfs, open_rootfs
 from pyrt.engine.states import State
 from pyrt.engine.unpacking import Ownership
-from pyrt.errors import ContainerError, UsageError
+from pyrt.errors import ContainerError, ContainerNotFound, IllegalTransition, UsageError
 from pyrt.images import host as host_view
 
 if TYPE_CHECKING:
@@ -185,7 +185,8 @@ class FileVerbs(LiveVerbs):
         try:
             yield
         finally:
-            with trio.CancelScope(shield=True):
+            # It may have ended meanwhile, or somebody else has unpaused it.
+            with trio.CancelScope(shield=True), suppress(IllegalTransition, ContainerNotFound):
                 await self.unpause(record.id)
 
     def _no_layer(self, record: Record, base: Image) -> ContainerError:
