@@ -34,6 +34,7 @@ __all__ = [
     "read_image_file",
     "remove_tree",
     "set_file_ids",
+    "stdio_message",
     "watch_folder",
     "write_layer",
 ]
@@ -243,6 +244,9 @@ def parse_report(message: bytes) -> Started | Failed | Exited | Attached:
     Raises:
         EngineError: not a message of this version.
     """
+
+def stdio_message() -> bytes:
+    """What lets a container go on that waits for its standard descriptors; they go with it by SCM_RIGHTS."""
 
 # ---- logs -----------------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the tables; PRAGMA user_version holds it."""
 
 LEASE_SIZE: Final = 65536
@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS containers (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS timings (container TEXT PRIMARY KEY, timing BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (base INTEGER PRIMARY KEY, container TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS parked (id TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS boots (boot TEXT NOT NULL, floor INTEGER NOT NULL, resumed INTEGER NOT NULL);
 """
 
@@ -158,14 +159,22 @@ class Journal:
         return sorted(found, key=lambda record: record.created, reverse=True)
 
     def ids(self) -> frozenset[str]:
-        """The ids of all containers."""
+        """The ids of all containers, also of parked ones, which are on no list."""
         with _translated(self.path):
-            return frozenset(row[0] for row in self._db.execute("SELECT id FROM containers"))
+            return frozenset(
+                row[0] for row in self._db.execute("SELECT id FROM containers UNION SELECT id FROM parked")
+            )
 
     def owners(self) -> list[str]:
         """Every engine that has something to do for a container, as far as is recorded."""
         with _translated(self.path):
-            return [row[0] for row in self._db.execute("SELECT DISTINCT owner FROM containers WHERE owner != ''")]
+            rows = self._db.execute("SELECT owner FROM containers WHERE owner != '' UNION SELECT owner FROM parked")
+            return [row[0] for row in rows]
+
+    def parked(self, owner: str) -> list[str]:
+        """The containers that an engine has made beforehand."""
+        with _translated(self.path):
+            return [row[0] for row in self._db.execute("SELECT id FROM parked WHERE owner = ?", (owner,))]
 
     def is_resumed(self) -> bool:
         """Whether what is to run since the machine was started does."""
@@ -320,6 +329,20 @@ class Transaction:
             if self._db.execute("INSERT OR IGNORE INTO leases VALUES (?, ?)", (base, container)).rowcount == 1:
                 return base
         raise EngineError(f"all {LEASE_COUNT} ranges of user ids are taken by containers", hint="stop some of them")
+
+    def park(self, container: str, owner: str) -> None:
+        """Says that something of a container may be there which nobody has asked for yet."""
+        self._db.execute("INSERT INTO parked VALUES (?, ?)", (container, owner))
+
+    def unpark(self, container: str) -> None:
+        """Takes ``park`` back; raises ContainerNotFound if that was done already. A lease stays."""
+        if self._db.execute("DELETE FROM parked WHERE id = ?", (container,)).rowcount != 1:
+            raise ContainerNotFound(f"no container {container} is parked")
+
+    def dispose(self, container: str) -> None:
+        """Forgets a parked container of which nothing is left, and its range of ids."""
+        self._db.execute("DELETE FROM parked WHERE id = ?", (container,))
+        self._db.execute("DELETE FROM leases WHERE container = ?", (container,))
 
     def release(self, record: Record) -> None:
         """Gives the container's range of ids back."""

@@ -10,11 +10,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import struct
 import termios
 from typing import TYPE_CHECKING, Final, final
 
 import trio
+
+from pyrt.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,6 +31,10 @@ PIECE: Final = 256 * 1024
 _DEFAULT_CAPACITY: Final = 64 * 1024
 _GROWN_CAPACITY: Final = 1024 * 1024
 F_SETPIPE_SZ: Final = 1031
+
+
+NOBODYS: Final = (-1, -1, -1)
+"""Given for the streams of a detached process: its keeper has them."""
 
 
 @final
@@ -45,6 +52,8 @@ class Stdio:
         """Whether the container has a terminal, whose master ``stdin`` and ``stdout`` are."""
         self._theirs: list[int] = []
         if given is not None:
+            if given != NOBODYS:
+                _refuse_directories(given)
             self.theirs = given
             return
         try:
@@ -112,6 +121,19 @@ class Stdio:
 def nanoseconds(limit: float | None) -> int:
     """A time limit as keepers count it: 0 for none."""
     return 0 if limit is None else max(1, round(limit * 1e9))
+
+
+def _refuse_directories(given: tuple[int, int, int]) -> None:
+    """A directory of the host in a container leads out of it: /proc/self/fd/0/../.. (CVE-2024-21626)."""
+    for name, descriptor in zip(("input", "output", "error"), given, strict=True):
+        try:
+            mode = os.fstat(descriptor).st_mode
+        except OSError as error:
+            raise UsageError(f"the standard {name} for a container can't be used: {error.strerror}") from None
+        if stat.S_ISDIR(mode):
+            raise UsageError(
+                f"the standard {name} for a container is a directory", hint="a file, pipe or terminal can be"
+            )
 
 
 class _End:

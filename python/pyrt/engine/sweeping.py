@@ -47,6 +47,9 @@ async def take_over(engine: Detaching) -> list[Record]:
     for owner in engine.journal.owners():
         if owner == engine.owner.id or is_alive(engine.layout.owners, owner):
             continue
+        for container in engine.journal.parked(owner):
+            if await debris.clear_cgroups(container):
+                await engine.commit(partial(_dispose, container))
         for record in engine.journal.records(owner=owner):
             try:
                 if record.lasting and record.state in LIVE | {State.RESTARTING}:
@@ -82,6 +85,10 @@ def _lose(engine: Detaching, record: Record, transaction: Transaction) -> Record
         status = ExitStatus(verdict=Verdict.LOST, finished=time.time_ns())
         return end(transaction, record, status, "engine died", engine.owner.id)
     return transaction.own(record, engine.owner.id if record.state is State.REMOVING else "")
+
+
+def _dispose(container: str, transaction: Transaction) -> None:
+    transaction.dispose(container)
 
 
 def _strays(engine: Detaching) -> list[str]:

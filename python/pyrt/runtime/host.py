@@ -47,7 +47,7 @@ def read_host() -> Host:
         resolv_conf=_text("/etc/resolv.conf"),
         architecture=_ARCHITECTURES.get(system.machine, system.machine),
         kernel=(int(major), int("".join(digit for digit in minor if digit.isdigit()) or 0)),
-        cpus=parse_cpu_list(_text("/sys/devices/system/cpu/online")),
+        cpus=_cpus(_text("/sys/devices/system/cpu/online")),
         capabilities=_capabilities(_text("/proc/self/status")),
         # Temperatures tell a container what its neighbours do.
         masked=tuple(sorted(map(str, Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle")))),
@@ -68,6 +68,11 @@ def parse_cpu_list(text: str) -> frozenset[int]:
             raise ValueError(text)
         numbers.update(range(begin, end + 1))
     return frozenset(numbers)
+
+
+def _cpus(online: str) -> frozenset[int]:
+    """Where /sys is missing, at least those that this process may use."""
+    return parse_cpu_list(online) if online else frozenset(os.sched_getaffinity(0))
 
 
 def _text(path: str) -> str:

@@ -6,6 +6,7 @@
 //!    | Start + [plan, control, folder, listener, folder of the   |
 //!    |          listener's name, opened...] -------------------> |   or detached
 //!    |                      control socket                       | executes the keeper's list
+//!    | Stdio + [0, 1, 2] ------------------------------------->  | only where the plan waits for it (AwaitStdio)
 //!    | <-------------------- Started + [pidfd, (terminal)]       | the child has called execve
 //!    | <-------------------- Failed                              | or a step failed; keeper ends
 //!    |                                                           |
@@ -150,6 +151,7 @@ const ATTACHED: u16 = 5;
 const ATTACH: u16 = 6;
 const CLOSE_INPUT: u16 = 7;
 const RECORDED: u16 = 8;
+const STDIO: u16 = 9;
 
 fn begin(kind: u16) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
@@ -216,6 +218,16 @@ impl Ask {
             _ => None,
         }
     }
+}
+
+/// Engine to keeper: here are standard input, output and error of the container that waits for them.
+pub fn stdio() -> Vec<u8> {
+    begin(STDIO)
+}
+
+/// Whether `input` is [`stdio`] of this version.
+pub fn is_stdio(input: &[u8]) -> bool {
+    open(input) == Some((STDIO, &[]))
 }
 
 /// `None` travels as this, which no exit code and no signal number is.
@@ -363,6 +375,14 @@ mod tests {
         for ask in [Ask::Attach, Ask::CloseInput, Ask::Recorded] {
             assert_eq!(Ask::decode(&ask.encode()), Some(ask));
         }
+    }
+
+    #[test]
+    fn stdio_is_told_from_all_else() {
+        assert!(is_stdio(&stdio()));
+        assert!(!is_stdio(&Start { attached: true }.encode()));
+        assert!(!is_stdio(&[stdio(), vec![0]].concat()));
+        assert!(!is_stdio(b""));
     }
 
     #[test]

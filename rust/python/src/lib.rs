@@ -26,7 +26,7 @@ mod native {
     #[pymodule_export]
     use crate::plan::{Plan, Step, compile, compile_exec, failure, host};
     #[pymodule_export]
-    use crate::reports::{Attached, Exited, Failed, Started, ask, parse_report};
+    use crate::reports::{Attached, Exited, Failed, Started, ask, parse_report, stdio_message};
     #[pymodule_export]
     use crate::rootfs::{limits, mount_layers, open_in_root, set_file_ids};
     #[pymodule_export]

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use pyrt_container::plan::Part;
-use pyrt_container::protocol::{Ask, Report};
+use pyrt_container::protocol::{self, Ask, Report};
 
 use crate::errors::another_version;
 
@@ -94,4 +94,10 @@ pub fn ask<'py>(py: Python<'py>, what: &str) -> PyResult<Bound<'py, PyBytes>> {
         _ => return Err(pyo3::exceptions::PyValueError::new_err(format!("no keeper understands {what:?}"))),
     };
     Ok(PyBytes::new(py, &ask.encode()))
+}
+
+/// See the stub.
+#[pyfunction]
+pub fn stdio_message(py: Python<'_>) -> Bound<'_, PyBytes> {
+    PyBytes::new(py, &protocol::stdio())
 }

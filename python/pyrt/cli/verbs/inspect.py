@@ -13,6 +13,7 @@ from pyrt.cli.steps import timing_table
 from pyrt.errors import ContainerNotFound, ImageError, ImageNotFound, PyrtError, UsageError
 
 if TYPE_CHECKING:
+    from pyrt.cli.console import Console
     from pyrt.cli.verbs import Invocation
     from pyrt.engine.engine import Engine
     from pyrt.engine.record import Record
@@ -49,7 +50,7 @@ async def main(invocation: Invocation) -> int:
     documents, failures = [], []
     for name in options.names:
         try:
-            document = _document(engine, name, options.type)
+            document = _document(engine, name, options.type, console)
             if options.size and "HostConfig" in document:
                 document |= await _sizes(engine, document)
             documents.append(document)
@@ -61,9 +62,9 @@ async def main(invocation: Invocation) -> int:
     return failures[0].exit_code if failures else 0
 
 
-def _document(engine: Engine, name: str, kind: str | None) -> dict[str, Any]:
+def _document(engine: Engine, name: str, kind: str | None, console: Console) -> dict[str, Any]:
     if kind == "image":
-        return image_document(engine.find_image(name))
+        return image_document(engine.find_image(name, environ=console.environment))
     try:
         record = engine.inspect(name)
         return container_document(record, _image_of(engine, record), engine.layout.folder(record.id))
@@ -71,7 +72,7 @@ def _document(engine: Engine, name: str, kind: str | None) -> dict[str, Any]:
         if kind == "container":
             raise
     try:
-        return image_document(engine.find_image(name))
+        return image_document(engine.find_image(name, environ=console.environment))
     except (ImageNotFound, UsageError):
         raise ContainerNotFound(
             f"neither a container nor an image is called {name}", hint="pyrt ps -a and pyrt images list them"
@@ -86,7 +87,7 @@ async def _sizes(engine: Engine, document: dict[str, Any]) -> dict[str, int]:
 
 def _image_of(engine: Engine, record: Record) -> Image | None:
     try:
-        return engine.recipes.image(engine.store, record.image_id)
+        return engine.recipes.image(engine.find_image, record.image_id)
     except ImageError:
         return None
 

@@ -15,6 +15,7 @@ from pyrt.cli.parser import Help, Parser
 from pyrt.engine.recipe import options_of
 from pyrt.engine.states import LIVE, State
 from pyrt.errors import PyrtError, UsageError
+from pyrt.images.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +61,7 @@ FILTERS: Final[dict[str, Callable[[Record, str], bool]]] = {
     "label": lambda record, value: has_label(record.labels, value),
     "status": lambda record, value: value in {str(record.state), docker_state(record)},
     "exited": lambda record, value: record.status is not None and str(record.status.exit_code) == value,
-    "ancestor": lambda record, value: value in {record.image, record.image_id} or _is_short(record.image_id, value),
+    "ancestor": lambda record, value: _is_ancestor(record, value),
     "network": lambda record, value: options_of(record).network == value,
     "volume": lambda record, value: any(value in {each.source, each.target} for each in options_of(record).mounts),
 }
@@ -182,6 +183,16 @@ def _is_called(name: str, pattern: str) -> bool:
         return bool(re.search(pattern, name) or re.search(pattern, f"/{name}"))
     except re.error as error:
         raise UsageError(f"the filter name={pattern} is no regular expression: {error}") from None
+
+
+def _is_ancestor(record: Record, value: str) -> bool:
+    if value in {record.image, record.image_id} or _is_short(record.image_id, value):
+        return True
+    try:
+        asked, wanted = (Reference.parse(text).with_default_tag() for text in (record.image, value))
+    except UsageError:
+        return False
+    return asked == wanted
 
 
 def _is_short(identifier: str, value: str) -> bool:

@@ -77,7 +77,7 @@ async def main(invocation: Invocation) -> int:
     )
     lasting = lasting_of(options, image)
     if options.detach:
-        record = await engine.run_detached(image, run_options, lasting, keep=not options.rm)
+        record = await engine.run_detached(image, run_options, lasting, keep=not options.rm, asked=options.image)
         if cidfile is not None:
             write_id(cidfile, record.id)
         await console.out(f"{record.id}\n")
@@ -85,7 +85,12 @@ async def main(invocation: Invocation) -> int:
     if lasting.restart.when != "no":
         raise UsageError("--restart is for a container that lasts", hint="-d detaches it")
     container = await engine.start(
-        image, run_options, wants_stdin=attachment.interactive, keep=not options.rm, cause="run"
+        image,
+        run_options,
+        wants_stdin=attachment.interactive,
+        keep=not options.rm,
+        asked=options.image,
+        cause="run",
     )
     try:
         if cidfile is not None:

@@ -39,11 +39,12 @@ def arguments(parser: Parser) -> None:
 async def main(invocation: Invocation) -> int:
     options, console, engine = invocation.options, invocation.console, invocation.engine
     form = _FORMS[options.format]
+    images = [engine.local_name(name, console.environment) for name in options.images]
     if options.output is not None and options.output != "-":
         path = console.path(options.output)
         if form == "oci-archive" and (options.output.endswith("/") or path.is_dir()):
             form = "oci-dir"
-        await engine.save(options.images, path, form=form)
+        await engine.save(images, path, form=form)
         return 0
-    await to_stdout(console, lambda target: engine.save(options.images, target, form=form))
+    await to_stdout(console, lambda target: engine.save(images, target, form=form))
     return 0

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 
 use crate::host::Host;
-use crate::plan::{Op, Slot, TextsBuf};
+use crate::plan::{Op, STDIN, Slot, TextsBuf};
 use crate::spec::{NOT_SUPPORTED, NamespaceKind, Process, Spec};
 
 use super::cgroups::{Cgroups, Placement};
@@ -33,6 +33,7 @@ pub(super) struct Parts<'a> {
     parameters: Parameters,
     identity: Identity<'a>,
     propagation: u64,
+    parked: bool,
 }
 
 /// What the keeper hands to the child.
@@ -40,7 +41,7 @@ pub(super) struct Handed {
     root: Slot,
     made: Made,
     files: Vec<(Slot, CString)>,
-    covers: Option<(Slot, Slot)>,
+    empty: Option<Slot>,
     placement: Placement,
 }
 
@@ -59,6 +60,9 @@ impl<'a> Parts<'a> {
         if let Some((clock, _)) = linux.time_offsets.first() {
             return Err(Error::spec(format!("linux.timeOffsets.{clock}"), NOT_SUPPORTED));
         }
+        if start.parked && process.terminal {
+            return Err(Error::spec("start.parked", "a terminal's size is not known beforehand"));
+        }
         if start.init && !namespaces.is_new(NamespaceKind::Pid) {
             return Err(Error::spec("start.init", "needs a new pid namespace: only PID 1 reaps what others leave"));
         }
@@ -71,11 +75,11 @@ impl<'a> Parts<'a> {
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
         let around = Surroundings { host, namespaces, ids, idmap_binds, views, cgroup_v2 };
         let mounts = Mounts::open(spec, around, opened)?;
-        let hidden = Hidden::open(linux, mounts.has_own_dev(), host, opened)?;
+        let hidden = Hidden::of(linux, host)?;
         let parameters = Parameters::of(linux, namespaces)?;
         let propagation = root_propagation(spec)?;
-        let id = &*start.id;
-        Ok(Self { spec, id, namespaces, ids, cgroups, rootfs, mounts, hidden, parameters, identity, propagation })
+        let (id, parked) = (&*start.id, start.parked);
+        Ok(Self { spec, id, namespaces, ids, cgroups, rootfs, mounts, hidden, parameters, identity, propagation, parked })
     }
 
     /// The keeper's list.
@@ -95,10 +99,18 @@ impl<'a> Parts<'a> {
         let made = self.mounts.write_keeper(userns, ids, writer);
         let covered: Vec<String> = self.mounts.destinations().map(str::to_owned).collect();
         let files = self.rootfs.write_files(&covered, ids, writer);
-        let covers = self.hidden.write_keeper(made.dev, writer);
+        let empty = self.hidden.write_keeper(writer);
         self.identity.write_keeper(writer);
+        if !self.parked {
+            self.identity.write_gifts(writer);
+        }
         writer.plan.keeper(Op::Release {});
-        Handed { root, made, files, covers, placement }
+        if self.parked {
+            writer.plan.keeper(Op::AwaitStdio { socket: STDIN });
+            self.identity.write_gifts(writer);
+            writer.plan.keeper(Op::Release {});
+        }
+        Handed { root, made, files, empty, placement }
     }
 
     /// From inside a new user namespace nobody has the right to join the host's: the child is born there.
@@ -129,11 +141,13 @@ impl<'a> Parts<'a> {
             self.parameters.write(proc, writer);
         }
         writer.plan.child(Op::PivotRoot { root: handed.root });
-        self.write_files(&handed, writer);
-        self.hidden.write_child(handed.covers, writer);
-        self.identity.write_stdio(handed.made.dev.is_some(), writer);
+        self.write_files(&mut handed, writer);
+        self.hidden.write_child(handed.empty, self.mounts.at_dev(&handed.made), writer);
+        if !self.parked {
+            self.identity.write_stdio(handed.made.dev.is_some(), writer);
+        }
         self.write_root_attributes(handed.root, writer);
-        self.identity.write_last(writer);
+        self.identity.write_last(self.parked, writer);
     }
 
     /// What needs nothing from the keeper, and goes on while it works.
@@ -163,8 +177,8 @@ impl<'a> Parts<'a> {
         }
     }
 
-    fn write_files(&self, handed: &Handed, writer: &mut Writer) {
-        self.mounts.write_after_pivot(&handed.made, writer);
+    fn write_files(&self, handed: &mut Handed, writer: &mut Writer) {
+        self.mounts.write_after_pivot(&mut handed.made, writer);
         for (mount, path) in &handed.files {
             // Images have links at /etc/resolv.conf; they are followed within the root.
             writer.plan.child(Op::Attach { mount: *mount, path, file: true, strict: false });

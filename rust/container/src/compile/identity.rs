@@ -1,8 +1,8 @@
 //! What the container's process is: limits, priorities, ids, rights, and at last the command.
 //!
-//! The order is that of the security notes: bounding set, groups, gid, uid, working directory, capabilities, seccomp,
-//! exec. With no_new_privs the filter goes last, so that it need not allow what comes before it; without it loading
-//! one takes a capability that is about to go.
+//! The order is that of the security notes: bounding set, groups, gid, uid, working directory, capabilities,
+//! descriptors, seccomp, exec. With no_new_privs the filter goes last, so that it need not allow what comes before it;
+//! without it loading one takes a capability that leaving uid 0 takes away.
 
 use std::ffi::CString;
 
@@ -97,6 +97,10 @@ impl<'a> Identity<'a> {
             writer.plan.keeper(Op::AdjustOomScore { score });
         }
         self.limits.iter().for_each(|limit| limit.write_early(writer));
+    }
+
+    /// The keeper's part, too: the pipes become the container's.
+    pub fn write_gifts(&self, writer: &mut Writer) {
         // Whatever the keeper runs as can open its own pipes.
         if !self.process.terminal && self.host != (0, 0) {
             let (uid, gid) = self.host;
@@ -146,10 +150,17 @@ impl<'a> Identity<'a> {
     }
 
     /// From here to the end of the child's list.
-    pub fn write_last(&self, writer: &mut Writer) {
+    pub fn write_last(&self, parked: bool, writer: &mut Writer) {
         self.write_priorities(writer);
+        if !self.process.no_new_privileges {
+            self.write_filter(writer);
+        }
         self.write_ids(writer);
         self.write_rights(writer);
+        if parked {
+            writer.plan.child(Op::AwaitKeeper {});
+            self.write_stdio(false, writer);
+        }
         self.write_exec(writer);
     }
 
@@ -184,9 +195,6 @@ impl<'a> Identity<'a> {
     fn write_rights(&self, writer: &mut Writer) {
         let Sets { effective, permitted, inheritable, ambient, .. } = self.capabilities;
         let restricted = self.process.no_new_privileges;
-        if !restricted {
-            self.write_filter(writer);
-        }
         writer.plan.child(Op::SetCapabilities { effective, permitted, inheritable });
         writer.plan.child(Op::SetAmbient { ambient });
         if restricted {
@@ -197,6 +205,9 @@ impl<'a> Identity<'a> {
         if self.init {
             writer.plan.child(Op::BecomeInit {});
         }
+        // Before the limits: one of them may allow no descriptor that is still needed here.
+        writer.plan.child(Op::CleanProcess {});
+        self.limits.iter().for_each(|limit| limit.write_last(writer));
         if restricted {
             self.write_filter(writer);
         }
@@ -209,8 +220,6 @@ impl<'a> Identity<'a> {
     }
 
     fn write_exec(&self, writer: &mut Writer) {
-        self.limits.iter().for_each(|limit| limit.write_last(writer));
-        writer.plan.child(Op::CleanProcess {});
         let (arguments, environment) = (texts(&self.process.args), texts(&self.process.env));
         writer.plan.child(Op::Exec {
             candidates: self.candidates.as_texts(),

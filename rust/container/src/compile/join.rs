@@ -24,6 +24,7 @@ pub(super) fn write(
     }
     writer.plan.keeper(Op::Clone { flags: 0, cgroup: placement.clone_into });
     identity.write_keeper(writer);
+    identity.write_gifts(writer);
     writer.plan.keeper(Op::Release {});
     identity.write_first_affinity(writer);
     write_placement(placement, writer);
@@ -36,5 +37,5 @@ pub(super) fn write(
     write_keyring(&start.id, writer);
     identity.write_stdio(false, writer);
     identity.write_last_affinity(writer);
-    identity.write_last(writer);
+    identity.write_last(false, writer);
 }

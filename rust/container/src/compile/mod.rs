@@ -42,7 +42,7 @@ use crate::seccomp;
 use crate::spec::{Linux, Process, Spec};
 
 pub use cgroups::limits as cgroup_limits;
-pub use error::{Blame, Error, Result, describe};
+pub use error::{Blame, Cause, Error, Result, describe};
 pub use start::{File, Rootfs as Layers, Start, Upper};
 
 pub(crate) use capabilities::names as capability_names;

@@ -2,14 +2,14 @@
 
 use std::ffi::{CStr, CString};
 
-use crate::plan::{Op, Part, Plan, Slot};
-use crate::protocol::warning;
+use crate::plan::{Op, Part, Plan, STDERR, STDIN, STDOUT, Slot};
+use crate::protocol::{self, warning};
 use crate::sys::{self, Errno, Fd, Side};
 
 use super::cgroup::Created;
 use super::channel::{ToChild, ToKeeper, Word};
 use super::exec::Vectors;
-use super::{Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
+use super::{EMPTY, Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
 
 struct Child {
     pid: i32,
@@ -57,6 +57,7 @@ impl<'a> Keeper<'a> {
         let word = self.child.as_ref().and_then(|child| child.channel.already_said());
         match word {
             Some(Word::Failed { index, errno, evidence }) => Failed { part: Part::Child, index, errno, evidence },
+            Some(Word::Closed) => self.confirm_start().err().unwrap_or_else(|| failed_at(index, errno)),
             _ => failed_at(index, errno),
         }
     }
@@ -70,8 +71,36 @@ impl<'a> Keeper<'a> {
                 Word::Failed { index, errno, evidence } => {
                     return Err(Failed { part: Part::Child, index, errno, evidence });
                 }
-                Word::Closed => return Ok(()),
+                Word::Closed => return self.confirm_start(),
             }
+        }
+    }
+
+    /// A closed channel is execve(2)'s doing, or death's: a small memory limit can end the child at any step.
+    fn confirm_start(&self) -> Result<(), Failed> {
+        let child = self.child.as_ref().ok_or_else(|| failed_at(self.plan.len(Part::Keeper), MISPLACED))?;
+        if has_executed(child.pid) {
+            return Ok(());
+        }
+        let stuck = self.timings.first_open(self.plan.len(Part::Keeper), self.plan.len(Part::Child));
+        // PID 1 of ours never executes anything: its fork does, and its stamp has to do for evidence.
+        if stuck.is_none() && self.plan.ops(Part::Child).any(|op| matches!(op, Op::BecomeInit {})) {
+            return Ok(());
+        }
+        let index = stuck.unwrap_or(self.plan.len(Part::Child) - 1) as u32;
+        let (errno, evidence) = self.cause_of_death(child.pid);
+        Err(Failed { part: Part::Child, index, errno, evidence })
+    }
+
+    /// Reaps the child. Want of memory is ENOMEM; a signal has no error number.
+    fn cause_of_death(&self, pid: i32) -> (Errno, Vec<u8>) {
+        let signal = sys::wait(pid, true).ok().flatten().and_then(|ended| ended.signal);
+        match signal {
+            Some(libc::SIGKILL) if super::cgroup::read_accounts(&self.cgroups).oom_kills > 0 => {
+                (Errno(libc::ENOMEM), Vec::new())
+            }
+            Some(signal) => (Errno(0), format!("killed by signal {signal}").into_bytes()),
+            None => (Errno(0), b"it ended before its time".to_vec()),
         }
     }
 
@@ -134,6 +163,7 @@ impl<'a> Keeper<'a> {
                 self.open(out, fd);
                 Ok(())
             }
+            Op::AttachDeviceProgram { cgroup, program } => attach_device_program(self.slots.get(cgroup)?, program),
             Op::OpenNamespace { path, out } => {
                 let fd = sys::openat(libc::AT_FDCWD, path, libc::O_RDONLY, 0)?;
                 self.open(out, fd);
@@ -181,11 +211,47 @@ impl<'a> Keeper<'a> {
             }
             Op::AdjustOomScore { score } => self.adjust_oom_score(score),
             Op::SetLimit { resource, soft, hard } => self.set_limit(resource, soft, hard),
-            Op::Release {} => self.child()?.channel.release(&self.slots, &self.opened),
-            Op::SetMountAttributes { .. } => shared_step(op, &mut self.slots),
+            Op::Release {} => {
+                let opened = std::mem::take(&mut self.opened);
+                self.child()?.channel.release(&self.slots, &opened)
+            }
+            Op::AwaitStdio { socket } => self.await_stdio(socket),
+            Op::MountOverlay { lowers, upper, volatile, attributes, uid, gid, at, name } => {
+                let upper = upper.map(|slot| self.slots.get(slot)).transpose()?;
+                let at = self.slots.get(at)?;
+                sys::with_file_ids(uid, gid, || {
+                    mounts::mount_overlay(&self.slots, lowers, upper, volatile, attributes, (at, name))
+                })
+            }
+            Op::SetMountAttributes { .. } | Op::Park { .. } | Op::Unshare { .. } => shared_step(op, &mut self.slots),
             Op::GiveAway { slot, uid, gid } => give_away(self.slots.get(slot)?, uid, gid),
             _ => Err(MISPLACED),
         }
+    }
+
+    /// Also returns, with an error, when the child has failed at a step meanwhile.
+    fn await_stdio(&mut self, socket: Slot) -> sys::Result<()> {
+        let (socket, channel) = (self.slots.get(socket)?, self.child()?.channel.0);
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut entries = [entry(channel), entry(socket)];
+        sys::poll(&mut entries, -1)?;
+        if entries[0].revents != 0 {
+            return Err(Errno(libc::ECHILD));
+        }
+        let mut message = [0; 16];
+        let mut descriptors = [EMPTY; 3];
+        let (length, passed) = sys::receive_packet(socket, &mut message, &mut descriptors)?;
+        if passed != descriptors.len() || !protocol::is_stdio(&message[..length]) {
+            descriptors[..passed].iter().copied().for_each(sys::close);
+            return Err(Errno(libc::EPIPE));
+        }
+        for (slot, fd) in [STDIN, STDOUT, STDERR].into_iter().zip(descriptors) {
+            if let Ok(former) = self.slots.get(slot) {
+                sys::close(former);
+            }
+            self.open(slot, fd);
+        }
+        Ok(())
     }
 
     fn note(&mut self, slot: Slot) {
@@ -244,6 +310,33 @@ impl<'a> Keeper<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a process of ours, alive or not yet reaped, has called execve(2): the kernel takes PF_FORKNOEXEC off its flags
+/// before it closes what is close-on-exec (begin_new_exec). One that can't be read is not known to have failed.
+fn has_executed(pid: i32) -> bool {
+    const PF_FORKNOEXEC: u32 = 0x40;
+    let mut stat = [0; 512];
+    let Ok(path) = CString::new(format!("/proc/{pid}/stat")) else { return true };
+    let Ok(fd) = sys::openat(libc::AT_FDCWD, &path, libc::O_RDONLY, 0) else { return true };
+    let length = sys::read(fd, &mut stat).unwrap_or(0);
+    sys::close(fd);
+    let text = String::from_utf8_lossy(&stat[..length]);
+    // The name may contain anything; after it come state, ppid, pgrp, session, tty, tpgid, flags (proc_pid_stat(5)).
+    let flags = text.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(6)?.parse::<u32>().ok());
+    flags.is_none_or(|flags| flags & PF_FORKNOEXEC == 0)
+}
+
+/// The cgroup keeps the program; bpf(2) does not take the O_PATH descriptor that we have of it.
+fn attach_device_program(cgroup: Fd, program: &[u8]) -> sys::Result<()> {
+    let cgroup = sys::openat(cgroup, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+    let attached = sys::load_device_program(program).and_then(|program| {
+        let attached = sys::attach_device_program(cgroup, program);
+        sys::close(program);
+        attached
+    });
+    sys::close(cgroup);
+    attached
 }
 
 /// Pipes only: they are the engine's. What else can be standard input or output (a terminal, a file, /dev/null) is

@@ -39,7 +39,11 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
             format!("making {} {}{}", name(mount), attributes(set, clear, propagation), below(recursive))
         }
         Op::NewMount { fstype, options, attributes, out } => new_mount(fstype, options, attributes, name(out)),
-        Op::NewOverlay { lowers, upper, volatile, .. } => overlay(lowers, upper.map(name), volatile),
+        Op::NewOverlay { lowers, upper, volatile, .. } | Op::MountOverlay { lowers, upper, volatile, .. } => {
+            overlay(lowers, upper.map(name), volatile)
+        }
+        Op::Park { mount } => format!("attaching {} where no path leads", name(mount)),
+        Op::Unpark { mount } => format!("taking {} away again", name(mount)),
         Op::CloneTree { dir, path, .. } if path.is_empty() => format!("cloning {}", name(dir)),
         Op::CloneTree { dir, path, .. } => format!("taking {} out of {}", show(path), name(dir)),
         Op::MakeDirectory { dir, name: file, .. } => format!("making the directory {} in {}", show(file), name(dir)),
@@ -56,6 +60,14 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
             format!("limiting {} to {} (at most {})", limit_name(resource), limit(soft), limit(hard))
         }
         Op::GiveAway { slot, .. } => format!("giving {} to the container's user", name(slot)),
+        Op::AttachDeviceProgram { cgroup, program } => {
+            format!(
+                "letting a program of {} instructions decide about the devices of {}",
+                program.len() / 8,
+                name(cgroup)
+            )
+        }
+        Op::AwaitStdio { .. } => "waiting until the container is asked for".to_owned(),
         Op::OpenNamespace { path, .. } => format!("opening the namespace {}", show(path)),
         _ => inside(op, names),
     }
@@ -106,9 +118,14 @@ fn identity(op: &Op<'_>) -> String {
         Op::SetIoPriority { priority } => format!("setting I/O class {} priority {}", priority >> 13, priority & 7),
         Op::SetPersonality { persona } => format!("setting personality {persona:#x}"),
         Op::SetAffinity { .. } => "choosing processors".to_owned(),
-        Op::LimitBoundingSet { keep } => format!("giving up for ever all capabilities but {}", capabilities(keep)),
+        Op::LimitBoundingSet { keep } => match keep & ALL_CAPABILITIES {
+            0 => "giving up all capabilities for ever".to_owned(),
+            ALL_CAPABILITIES => "giving up no capability".to_owned(),
+            keep => format!("giving up for ever all capabilities but {}", capabilities(keep)),
+        },
         Op::KeepCapabilities { keep: true } => "keeping capabilities over the change of user".to_owned(),
         Op::KeepCapabilities { keep: false } => "no longer keeping capabilities over a change of user".to_owned(),
+        Op::SetCapabilities { permitted: 0, .. } => "keeping no capabilities".to_owned(),
         Op::SetCapabilities { effective, permitted, .. } if effective == permitted => {
             format!("keeping the capabilities {}", capabilities(effective))
         }
@@ -248,11 +265,12 @@ fn groups(gids: &[u8]) -> String {
     numbers.collect::<Vec<_>>().join(" ")
 }
 
+const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
+
 fn capabilities(set: u64) -> String {
-    const ALL: u64 = (1 << 41) - 1;
-    match set & ALL {
+    match set & ALL_CAPABILITIES {
         0 => "none".to_owned(),
-        ALL => "all".to_owned(),
+        ALL_CAPABILITIES => "all".to_owned(),
         set => capability_names(set).map(|name| name.trim_start_matches("CAP_")).collect::<Vec<_>>().join(" "),
     }
 }
