@@ -237,14 +237,14 @@ async def test_a_restart_is_another_run_of_the_same_container(engine: Engine) ->
 
 
 async def test_a_container_that_writes_much_costs_its_keeper_no_memory(engine: Engine) -> None:
-    script = "yes | head -c 8388608; echo done >&2; sleep 1000"
+    script = "yes | head -c 8388608; echo done; sleep 1000"
     record = await engine.run_detached("host", shell(script), Lasting(log=Log(size=1_000_000, files=2)))
     keeper = parent_of(record.pid)
     before = largest_memory(keeper)
     with trio.fail_after(PATIENCE):
         stream = engine.logs(record.id, LogOptions(follow=True))
         async for text in stream:
-            if text.stderr:
+            if text.data.endswith(b"done\n"):
                 break
         stream.close()
     assert largest_memory(keeper) - before < 2048

@@ -79,7 +79,20 @@ impl<'a> Parts<'a> {
         let parameters = Parameters::of(linux, namespaces)?;
         let propagation = root_propagation(spec)?;
         let (id, parked) = (&*start.id, start.parked);
-        Ok(Self { spec, id, namespaces, ids, cgroups, rootfs, mounts, hidden, parameters, identity, propagation, parked })
+        Ok(Self {
+            spec,
+            id,
+            namespaces,
+            ids,
+            cgroups,
+            rootfs,
+            mounts,
+            hidden,
+            parameters,
+            identity,
+            propagation,
+            parked,
+        })
     }
 
     /// The keeper's list.
