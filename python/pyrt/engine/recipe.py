@@ -90,7 +90,7 @@ class Mould:
 
     @property
     def limit(self) -> float | None:
-        """Seconds that its containers may run."""
+        """Seconds after which its containers are killed."""
         return self.key[1].limits.time if self.key else None
 
     @property
