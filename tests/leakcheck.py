@@ -207,6 +207,8 @@ def descriptors(_state: State) -> Findings:
             target = os.readlink(f"/proc/self/fd/{number}")
         except FileNotFoundError:
             continue  # the one that listed the folder
+        if target == f"/proc/{os.getpid()}/mountinfo":
+            continue  # the native core's: it is told of each change of the mounts, and looks again
         yield (number, target), f"descriptor {number}: {target}"
 
 
@@ -219,10 +221,12 @@ def threads(_state: State) -> Findings:
 
 def state_files(state: State) -> Findings:
     """What a container or an ingestion needs while it lasts, sockets of servers, temporary files."""
-    for folder in (state.root / "containers", state.root / "ingest", state.run, state.temporary):
+    keepers = state.run / "keepers"
+    for folder in (state.root / "containers", state.root / "ingest", state.run, keepers, state.temporary):
         if folder.is_dir():
             for path in folder.iterdir():
-                yield str(path), f"file {path}"
+                if path != keepers:
+                    yield str(path), f"file {path}"
 
 
 def leases(state: State) -> Findings:

@@ -7,16 +7,20 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
+import msgspec
 import trio
 
 from pyrt import _native
 from pyrt.engine.container import DEFAULT_OUTPUT
+from pyrt.engine.file_verbs import FileVerbs
 from pyrt.engine.journal import DEFAULT_KEPT, LEASE_FIRST
 from pyrt.engine.layout import Layout
+from pyrt.engine.pool import DEFAULT_WARM
 from pyrt.engine.spares import remove_unused
-from pyrt.engine.starting import AT_ONCE, Starting
+from pyrt.engine.starting import AT_ONCE
 from pyrt.engine.sweeping import sweep_for_ever, take_over
 from pyrt.runtime.options import make_options
+from pyrt.runtime.process import combined
 
 if TYPE_CHECKING:
     import os
@@ -28,12 +32,14 @@ if TYPE_CHECKING:
     from pyrt.images.image import Image
     from pyrt.runtime.options import Limits, RunOptions
 
+_NO_COMMAND: Final = ("COMMAND", "(the image names none: give one after its name)")
+
 SWEEP_EVERY: Final = 30.0
 """Seconds between two looks for what other engines left that have died meanwhile."""
 
 
 @final
-class Engine(Starting):
+class Engine(FileVerbs):
     """Runs containers. Open one with ``open_engine``; any number may be open on one state root."""
 
     # ---- running to the end ----
@@ -73,8 +79,13 @@ class Engine(Starting):
     # ---- explaining ----
 
     def explain(self, image: str | Image, options: RunOptions) -> list[_native.Step]:
-        """Every step that would make this container, in order, without making it."""
-        found = self.recipes.image(self.store, image)
+        """Every step that would make this container, in order, without making it.
+
+        Where neither the image nor ``options`` name a command, the last step says so.
+        """
+        found = self.recipes.image(self.find_image, image)
+        if not combined(found.config, options):
+            options = msgspec.structs.replace(options, command=_NO_COMMAND)
         container = secrets.token_hex(32)
         mould = self.recipes.mould(found, options, keep=False)
         documents = mould.fill(container, LEASE_FIRST if options.userns == "auto" else None)
@@ -91,8 +102,10 @@ class Engine(Starting):
     async def begin(self) -> None:
         """Starts the background work; takes over what dead engines left."""
         self.nursery.start_soon(self.janitor.run)
+        self.nursery.start_soon(self.pool.run)
         left = await take_over(self)
         self.nursery.start_soon(sweep_for_ever, self, left, SWEEP_EVERY)
+        self.nursery.start_soon(self.resume_boot)
 
     async def settled(self) -> None:
         """Returns when nothing is left of the containers that have ended and were not to be kept.
@@ -106,14 +119,20 @@ class Engine(Starting):
         await self.janitor.settled()
 
     async def aclose(self) -> None:
-        """Kills what runs, waits until nothing of it is left, and closes everything. Is not cancelled."""
+        """Kills what is attached, waits until nothing of it is left, and closes everything; what lasts runs on.
+
+        Is not cancelled.
+        """
         self.closing = True
         with trio.CancelScope(shield=True):
             for _ in range(AT_ONCE):
                 await self.turns.acquire()  # Whoever is starting a container just now is done.
             async with trio.open_nursery() as nursery:
-                for each in [*self.executions, *self.live.values()]:
-                    nursery.start_soon(_end, each)
+                nursery.start_soon(self.pool.aclose)
+                for container in [*self.live.values()]:
+                    nursery.start_soon(_let_go if container.record.lasting else _end, container)
+                for execution in self.executions:
+                    nursery.start_soon(_end, execution)
             await self.settled()
             self.nursery.cancel_scope.cancel()
             await self.close_parts()
@@ -126,16 +145,24 @@ async def _end(attended: Attended) -> None:
     await attended.left.wait()
 
 
+async def _let_go(container: Container) -> None:
+    container.release()
+    await container.left.wait()
+
+
 @asynccontextmanager
 async def open_engine(
     root: str | os.PathLike[str] | None = None,
     *,
     run_dir: str | os.PathLike[str] | None = None,
     kept_events: int = DEFAULT_KEPT,
+    warm: int = DEFAULT_WARM,
 ) -> AsyncIterator[Engine]:
     """An engine on the state folder ``root`` ($PYRT_ROOT, /var/lib/pyrt), for the time of the block.
 
-    At its end every container that it still runs is killed. ``kept_events``: about how many events are kept.
+    At its end every container that is attached to it is killed; those that were detached run on, in the care of their
+    keepers, until the next engine. ``kept_events``: about how many events are kept.
+    ``warm``: how many containers at most are made beforehand, of images that are started again and again; 0 for none.
     Raises StateError, HostError.
     """
     layout = Layout(root, run_dir)
@@ -143,7 +170,7 @@ async def open_engine(
     async with trio.open_nursery() as nursery:
         # Errors are raised below: out of a nursery they would come as an ExceptionGroup.
         try:
-            async with aclosing(Engine(layout, nursery, kept_events=kept_events)) as engine:
+            async with aclosing(Engine(layout, nursery, kept_events=kept_events, warm=warm)) as engine:
                 await engine.begin()
                 yield engine
         except BaseException as raised:

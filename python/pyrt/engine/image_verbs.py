@@ -14,10 +14,13 @@ from pyrt.engine.events import (
     ImageTagged,
     ImageUntagged,
 )
+from pyrt.errors import ImageNotFound, UsageError
+from pyrt.images.reference import has_registry
+from pyrt.images.registries import Registries
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pyrt.engine.journal import Transaction
     from pyrt.images.archive import Form
@@ -98,9 +101,22 @@ class ImageVerbs(Core):
         await self.tell(ImageImported(image=image.id, name=name or "", cause="import"))
         return image
 
-    def find_image(self, name: str) -> Image:
-        """The image of this name, id, or beginning of an id. Quick; raises ImageNotFound."""
-        return self.store.find(name)
+    def find_image(self, name: str, *, environ: Mapping[str, str] | None = None) -> Image:
+        """The image of this name, id, or beginning of an id. Quick; raises ImageNotFound.
+
+        A short name means what ``pull`` would take it for, if that is here; ``environ`` as there.
+        """
+        return self.store.find(self.local_name(name, environ))
+
+    def local_name(self, name: str, environ: Mapping[str, str] | None = None) -> str:
+        """Of what registries.conf makes of a short name, the first that is here; any other name as it is."""
+        for meaning in _meanings(name, environ):
+            try:
+                self.store.find(meaning)
+            except ImageNotFound:
+                continue
+            return meaning
+        return name
 
     async def images(self) -> list[Image]:
         """All images, the youngest first."""
@@ -116,9 +132,9 @@ class ImageVerbs(Core):
         used = self.images_in_use()
         return await self._removed(lambda: self.store.remove(name, force=force, in_use=used), "remove")
 
-    async def prune_images(self, *, all: bool = False) -> Removed:
-        """Removes images without a name, or all that no container uses."""
-        used = self.images_in_use()
+    async def prune_images(self, *, all: bool = False, keep: Collection[str] = ()) -> Removed:
+        """Removes images without a name, or all that no container uses, but none whose id is in ``keep``."""
+        used = self.images_in_use() | frozenset(keep)
         return await self._removed(lambda: self.store.prune(all=all, in_use=used), "prune")
 
     async def usage(self) -> Usage:
@@ -126,8 +142,8 @@ class ImageVerbs(Core):
         return await self.in_thread(self.store.usage, self.images_in_use())
 
     def images_in_use(self) -> frozenset[str]:
-        """Ids of the images of all containers that are recorded."""
-        return frozenset(record.image_id for record in self.journal.records())
+        """Ids of the images of all containers, but for those of which nothing is kept."""
+        return frozenset(record.image_id for record in self.journal.records() if not record.is_gone)
 
     async def _removed(self, work: Callable[[], Removed], cause: str) -> Removed:
         removed = await self.in_thread(work)
@@ -140,6 +156,16 @@ class ImageVerbs(Core):
 
         await self.commit(change)
         return removed
+
+
+def _meanings(name: str, environ: Mapping[str, str] | None) -> list[str]:
+    """What registries.conf makes of a short name; nothing where it has no say."""
+    if has_registry(name):
+        return []
+    try:
+        return [str(meaning.with_default_tag()) for meaning in Registries.of(environ).resolve(name)]
+    except UsageError:
+        return []  # An id, perhaps; else whoever looks for it says what is wrong.
 
 
 def _tell_loaded(transaction: Transaction, images: Sequence[Image]) -> None:

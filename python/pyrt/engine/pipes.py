@@ -10,14 +10,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import struct
 import termios
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from pyrt.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from pyrt import _native
 
 PIECE: Final = 256 * 1024
 """Bytes read at once: 1.7 GB/s measured, where 64 KiB gives half of it."""
@@ -43,6 +48,7 @@ class Stdio:
         """Whether the container has a terminal, whose master ``stdin`` and ``stdout`` are."""
         self._theirs: list[int] = []
         if given is not None:
+            _refuse_directories(given)
             self.theirs = given
             return
         try:
@@ -71,6 +77,10 @@ class Stdio:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:
             self.close()
+
+    def message(self, plan: _native.Plan, control: int, limit: float | None) -> tuple[bytes, list[int]]:
+        """The start message of a process that has the keeper's ends, killed after ``limit`` seconds."""
+        return plan.start_message(control, *self.theirs, limit=nanoseconds(limit))
 
     def sent(self) -> None:
         """The keeper has its ends: close ours of them."""
@@ -101,6 +111,24 @@ class Stdio:
             setattr(self, name, -1)
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+def _refuse_directories(given: tuple[int, int, int]) -> None:
+    """A directory of the host in a container leads out of it: /proc/self/fd/0/../.. (CVE-2024-21626)."""
+    for name, descriptor in zip(("input", "output", "error"), given, strict=True):
+        try:
+            mode = os.fstat(descriptor).st_mode
+        except OSError as error:
+            raise UsageError(f"the standard {name} for a container can't be used: {error.strerror}") from None
+        if stat.S_ISDIR(mode):
+            raise UsageError(
+                f"the standard {name} for a container is a directory", hint="a file, pipe or terminal can be"
+            )
+
+
+def nanoseconds(limit: float | None) -> int:
+    """A time limit as keepers count it: 0 for none."""
+    return 0 if limit is None else max(1, round(limit * 1e9))
 
 
 class _End:

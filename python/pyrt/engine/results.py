@@ -25,7 +25,7 @@ class Verdict(StrEnum):
     KILLED = "killed"
     """pyrt was asked to signal or stop it, or its caller was cancelled, and a signal ended it."""
     LOST = "lost"
-    """Its engine ended, and it with it; nobody saw how."""
+    """Its engine, its keeper or the machine ended, and it with it; nobody saw how."""
 
 
 class ExitStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -33,7 +33,7 @@ class ExitStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``code`` or ``signal`` is set, not both; for Verdict.LOST neither. ``memory_peak`` is in bytes, 0 if unknown;
     ``cpu_time`` and ``duration`` in seconds; ``finished`` is Unix time in nanoseconds; ``pids_refused`` counts
-    the forks that the limit on processes refused.
+    the forks that the limit on processes refused; ``lost_output`` the bytes for which the log had no room.
     """
 
     verdict: Verdict
@@ -45,6 +45,7 @@ class ExitStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_peak: int = 0
     cpu_time: float = 0.0
     pids_refused: int = 0
+    lost_output: int = 0
 
     def but(self, **changes: object) -> ExitStatus:
         """The same, with other fields."""
@@ -59,6 +60,13 @@ class ExitStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 NOBODY_SAW: Final = 255
+
+_SHOWN: Final = 60
+"""Bytes of a stream that its repr shows."""
+
+
+def _beginning(data: bytes) -> str:
+    return repr(data) if len(data) <= _SHOWN else f"{data[:_SHOWN]!r}... ({len(data)} bytes)"
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
@@ -108,6 +116,13 @@ class Completed(msgspec.Struct, frozen=True, kw_only=True):
     status: ExitStatus
     lost_output: int = 0
     timing: Timing = Timing()
+
+    def __repr__(self) -> str:
+        """Short enough to read: the beginning of what was written, and none of the timing."""
+        fields = [f"verdict={str(self.verdict)!r}", f"exit_code={self.exit_code}"]
+        fields += [f"stdout={_beginning(self.stdout)}", f"stderr={_beginning(self.stderr)}"]
+        fields += [f"lost_output={self.lost_output}"] if self.lost_output else []
+        return f"Completed(id={self.id[:12]!r}, {', '.join(fields)}, duration={self.duration:.3f})"
 
     @property
     def exit_code(self) -> int:

@@ -64,7 +64,7 @@ pub fn failure(plan: &Plan<'_>, names: &[String], part: Part, index: u32, errno:
     let before = if part == Part::Child { plan.len(Part::Keeper) } else { 0 };
     let number = before + at + 1;
     let total = plan.len(Part::Keeper) + plan.len(Part::Child);
-    if let Op::Exec { candidates, arguments, environment } = op {
+    if let (Op::Exec { candidates, arguments, environment }, true) = (op, errno != 0) {
         let command = command::explain(candidates, arguments, environment, Errno(errno), evidence);
         let command::Command { sentence, path, kind, hint } = command;
         return Failure { sentence, step: op.name(), index: number, path, errno, kind, hint };
@@ -105,7 +105,11 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
             "a limit of /proc/sys/user (max_user_namespaces and its kin) is reached"
         }
         (Op::Clone { .. }, libc::EAGAIN) => "the host's limit of processes is reached",
-        (Op::Clone { .. }, libc::EINVAL) => "this kernel lacks one of the namespaces",
+        (Op::CloneFrom { .. }, libc::ERANGE) => "a clock would be before its zero or too far ahead",
+        (Op::CloneFrom { .. } | Op::JoinNamespaces { .. }, libc::EPERM) => {
+            "a namespace to be joined belongs to a user namespace in which this process has no rights"
+        }
+        (Op::Clone { .. } | Op::CloneFrom { .. }, libc::EINVAL) => "this kernel lacks one of the namespaces",
         (Op::Clone { .. }, libc::EPERM) => "containers are made by root",
         (Op::ChangeDirectory { .. }, libc::ENOTDIR) => "the working directory is a file in this image",
         (Op::ChangeDirectory { .. }, libc::EACCES) => "the container's user may not enter it",
@@ -117,13 +121,19 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::Attach { .. }, libc::ENOTDIR) => {
             "a file is mounted on a directory, a directory on a file, or below a file"
         }
-        (Op::NewOverlay { volatile: true, upper: Some(_), .. }, libc::EINVAL) => {
-            "a volatile upper directory serves once; this one may have been used"
+        (
+            Op::NewOverlay { volatile: true, upper: Some(_), .. }
+            | Op::MountOverlay { volatile: true, upper: Some(_), .. },
+            libc::EINVAL,
+        ) => "a volatile upper directory serves once; this one may have been used",
+        (Op::NewOverlay { .. } | Op::MountOverlay { .. }, libc::EINVAL) => {
+            "this kernel's overlayfs refuses these layers; dmesg says why"
         }
-        (Op::NewOverlay { .. }, libc::EINVAL) => "this kernel's overlayfs refuses these layers; dmesg says why",
-        (Op::NewOverlay { .. }, libc::ELOOP) => "a layer, the upper and the work directory must not lie in one another",
-        (Op::NewOverlay { .. }, libc::ENODEV) => "load the kernel module overlay",
-        (Op::NewOverlay { .. }, libc::EBUSY) => "another container uses this upper directory",
+        (Op::NewOverlay { .. } | Op::MountOverlay { .. }, libc::ELOOP) => {
+            "a layer, the upper and the work directory must not lie in one another"
+        }
+        (Op::NewOverlay { .. } | Op::MountOverlay { .. }, libc::ENODEV) => "load the kernel module overlay",
+        (Op::NewOverlay { .. } | Op::MountOverlay { .. }, libc::EBUSY) => "another container uses this upper directory",
         (Op::NewMount { .. }, libc::ENODEV) => "this kernel does not have the file system",
         (Op::NewMount { .. }, libc::EINVAL) => "the file system does not know one of the options, or not its value",
         (Op::NewMount { .. }, libc::EPERM) => {
@@ -136,9 +146,17 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::WriteAt { name, .. }, libc::EBUSY) if name.to_bytes().starts_with(b"memory") => {
             "the limit is smaller than what is in use"
         }
+        (Op::WriteAt { name, .. }, libc::ENOENT) if name.to_bytes().windows(5).any(|word| word == b".bfq.") => {
+            "load the I/O scheduler BFQ (modprobe bfq), or leave the weight out"
+        }
         (Op::WriteAt { .. }, libc::ENOENT) => "this kernel has no such limit",
         (Op::CgroupCreate { .. }, libc::EROFS) => "remount the cgroup hierarchy writable",
         (Op::JoinCgroup { .. }, libc::ENOSPC) => "the cgroup has no processors or memory nodes",
+        (Op::Mask { .. }, libc::ENOENT | libc::ENODEV) => "the container's /dev has no null device",
+        (Op::AttachDeviceProgram { .. }, libc::EINVAL | libc::ENOSYS) => {
+            "this kernel has no device programs (CONFIG_CGROUP_BPF); leave the device rules out"
+        }
+        (Op::SetAppArmorProfile { .. }, libc::ENOENT) => "no such profile is loaded (aa-status)",
         (Op::SetKernelParameter { .. }, libc::ENOENT) => "this kernel has no such parameter in a namespace",
         (Op::LoadSeccomp { .. }, libc::EACCES) => "without no_new_privs the container's root needs CAP_SYS_ADMIN",
         (Op::SetCapabilities { .. }, libc::EPERM) => "more capabilities were asked for than this process has",
@@ -149,7 +167,8 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (_, libc::ENOMEM) => "the memory limit is too small to make a container in, or the host has none left",
         (_, libc::EMFILE | libc::ENFILE) => "too many descriptors are open",
         (_, libc::EDQUOT) => "a disk quota, or the quota of keys, is used up",
-        (_, libc::EPERM) => "containers are made by root",
+        (_, libc::ENOSYS) => "this kernel, or a filter before it, lacks a system call that containers need",
+        (Op::CgroupCreate { .. }, libc::EACCES) | (_, libc::EPERM) => "containers are made by root",
         _ => return None,
     };
     Some(words.to_owned())

@@ -106,6 +106,31 @@ pub fn write(fd: Fd, data: &[u8]) -> Result<()> {
     }
 }
 
+/// One write(2) of as much of `data` as finds room.
+pub fn write_some(fd: Fd, data: &[u8]) -> Result<usize> {
+    call!(SYS_write, fd, data.as_ptr(), data.len()).map(|count| count as usize)
+}
+
+/// pread(2).
+pub fn read_from(fd: Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    call!(SYS_pread64, fd, buffer.as_mut_ptr(), buffer.len(), offset).map(|count| count as usize)
+}
+
+/// ftruncate(2).
+pub fn truncate(fd: Fd, length: u64) -> Result<()> {
+    nothing(call!(SYS_ftruncate, fd, length))
+}
+
+/// fsync(2), of a file or a directory.
+pub fn sync(fd: Fd) -> Result<()> {
+    nothing(call!(SYS_fsync, fd))
+}
+
+/// renameat(2) within one directory.
+pub fn rename_at(dir: Fd, from: &CStr, to: &CStr) -> Result<()> {
+    nothing(call!(SYS_renameat, dir, from.as_ptr(), dir, to.as_ptr()))
+}
+
 /// Opens `name` below `dir`, writes `data` in one go, closes.
 pub fn write_at(dir: Fd, name: &CStr, data: &[u8]) -> Result<()> {
     let fd = openat(dir, name, libc::O_WRONLY | libc::O_NOFOLLOW, 0)?;
@@ -207,6 +232,11 @@ pub fn chdir(path: &CStr) -> Result<()> {
     nothing(call!(SYS_chdir, path.as_ptr()))
 }
 
+/// chroot(2) of the working directory.
+pub fn chroot_here() -> Result<()> {
+    nothing(call!(SYS_chroot, c".".as_ptr()))
+}
+
 /// getcwd(2), the kernel's own: "(unreachable)" is visible here and hidden by libc.
 pub fn getcwd(buffer: &mut [u8]) -> Result<usize> {
     call!(SYS_getcwd, buffer.as_mut_ptr(), buffer.len()).map(|count| count as usize)
@@ -288,10 +318,15 @@ pub fn idmap_mount(mount: Fd, userns: Fd, recursive: bool) -> Result<()> {
     mount_setattr(mount, recursive, &attributes)
 }
 
-/// mount(2) that only changes the propagation of / and all below it.
+/// mount(2) that only changes the propagation of /, with MS_REC of all below it as well.
 pub fn set_propagation(flags: u64) -> Result<()> {
     let none = std::ptr::null::<c_void>();
-    nothing(call!(SYS_mount, none, c"/".as_ptr(), none, flags | libc::MS_REC, none))
+    nothing(call!(SYS_mount, none, c"/".as_ptr(), none, flags, none))
+}
+
+/// mount(2) of a new file system with the options `data`, at most a page of them.
+pub fn mount(fstype: &CStr, target: &CStr, flags: u64, data: &CStr) -> Result<()> {
+    nothing(call!(SYS_mount, fstype.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, data.as_ptr()))
 }
 
 /// pivot_root(2) of "." onto itself: the old root ends up stacked over the new one.
@@ -319,15 +354,17 @@ pub enum Side {
     },
 }
 
-/// clone3(2) as a fork, with namespaces, a pidfd, and on cgroup v2 straight into `cgroup`.
-pub fn clone(namespaces: u64, cgroup: Option<Fd>) -> Result<Side> {
+/// clone3(2) as a fork, with namespaces, a pidfd, and on cgroup v2 straight into `cgroup`. With CLONE_PARENT among the
+/// `flags` the child is the caller's sibling.
+pub fn clone(flags: u64, cgroup: Option<Fd>) -> Result<Side> {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: c_int = -1;
     // SAFETY: `struct clone_args` is plain numbers, for which zeroes mean "not used".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = namespaces | libc::CLONE_PIDFD as u64;
+    arguments.flags = flags | libc::CLONE_PIDFD as u64;
     arguments.pidfd = (&raw mut pidfd) as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    // A sibling ends with the signal that its new parent was promised by the caller.
+    arguments.exit_signal = if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
     if let Some(cgroup) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup as u64;
@@ -341,6 +378,12 @@ pub fn clone(namespaces: u64, cgroup: Option<Fd>) -> Result<Side> {
 /// unshare(2).
 pub fn unshare(flags: u64) -> Result<()> {
     nothing(call!(SYS_unshare, flags as c_ulong))
+}
+
+/// ioctl(2) NS_GET_NSTYPE: the CLONE_NEW flag of a namespace's descriptor; ENOTTY if it is none.
+pub fn namespace_type(fd: Fd) -> Result<u64> {
+    const NS_GET_NSTYPE: u64 = 0xb703;
+    ioctl(fd, NS_GET_NSTYPE, 0).map(|kind| kind as u64)
 }
 
 /// setns(2).
@@ -400,12 +443,17 @@ pub fn with_file_ids<T>(uid: u32, gid: u32, work: impl FnOnce() -> Result<T>) ->
     if (uid, gid) == (0, 0) {
         return work();
     }
+    let result = take_file_ids(uid, gid).and_then(|()| work());
+    set_file_ids(0, 0);
+    result
+}
+
+/// From now on this thread has these file system ids, and all the capabilities that the process may have.
+pub fn take_file_ids(uid: u32, gid: u32) -> Result<()> {
     set_file_ids(uid, gid);
     // Leaving uid 0 took the capabilities that concern files out of the effective set (capabilities(7)).
     let permitted = permitted_capabilities()?;
-    let result = set_capabilities(permitted, permitted, 0).and_then(|()| work());
-    set_file_ids(0, 0);
-    result
+    set_capabilities(permitted, permitted, 0)
 }
 
 /// setfsuid(2) and setfsgid(2), which report nothing; a refusal shows in what is done next.
@@ -423,6 +471,39 @@ pub fn load_seccomp(flags: u64, program: &[u8]) -> Result<()> {
     }
     let program = Program { length: (program.len() / 8) as u16, filter: program.as_ptr() };
     nothing(call!(SYS_seccomp, 1, flags as c_uint, &raw const program))
+}
+
+/// bpf(2) BPF_PROG_LOAD of an array of `struct bpf_insn` that decides about devices.
+pub fn load_device_program(program: &[u8]) -> Result<Fd> {
+    /// The beginning of `union bpf_attr` for this command; the kernel takes the rest for zeroes.
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        count: u32,
+        program: u64,
+        license: u64,
+    }
+    const PROG_LOAD: c_int = 5;
+    const CGROUP_DEVICE: u32 = 15;
+    let (program, count) = (program.as_ptr() as u64, (program.len() / 8) as u32);
+    let attributes = Attributes { kind: CGROUP_DEVICE, count, program, license: c"Apache-2.0".as_ptr() as u64 };
+    descriptor(call!(SYS_bpf, PROG_LOAD, &raw const attributes, size_of::<Attributes>()))
+}
+
+/// bpf(2) BPF_PROG_ATTACH to a cgroup, beside what others have attached.
+pub fn attach_device_program(cgroup: Fd, program: Fd) -> Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        cgroup: u32,
+        program: u32,
+        kind: u32,
+        flags: u32,
+    }
+    const PROG_ATTACH: c_int = 8;
+    const DEVICE: u32 = 6;
+    const ALLOW_MULTI: u32 = 2;
+    let attributes = Attributes { cgroup: cgroup as u32, program: program as u32, kind: DEVICE, flags: ALLOW_MULTI };
+    nothing(call!(SYS_bpf, PROG_ATTACH, &raw const attributes, size_of::<Attributes>()))
 }
 
 /// keyctl(2) KEYCTL_JOIN_SESSION_KEYRING.
@@ -589,6 +670,22 @@ pub fn pipe() -> Result<[Fd; 2]> {
     let mut pair = [-1; 2];
     call!(SYS_pipe2, pair.as_mut_ptr(), libc::O_CLOEXEC)?;
     Ok(pair)
+}
+
+/// accept4(2), close-on-exec, non-blocking.
+pub fn accept(listener: Fd) -> Result<Fd> {
+    let none = std::ptr::null_mut::<c_void>();
+    descriptor(call!(SYS_accept4, listener, none, none, libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK))
+}
+
+/// fcntl(2) F_SETFL O_NONBLOCK: of the open file description, so for everybody who holds it.
+pub fn set_nonblocking(fd: Fd) -> Result<()> {
+    nothing(call!(SYS_fcntl, fd, libc::F_SETFL, libc::O_NONBLOCK))
+}
+
+/// fcntl(2) F_SETPIPE_SZ.
+pub fn grow_pipe(fd: Fd, bytes: usize) -> Result<()> {
+    nothing(call!(SYS_fcntl, fd, libc::F_SETPIPE_SZ, bytes))
 }
 
 /// Most descriptors in one message: SCM_MAX_FD of include/net/scm.h.

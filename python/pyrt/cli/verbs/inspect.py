@@ -11,14 +11,17 @@ from pyrt.cli.documents import container_document, image_document, show
 from pyrt.cli.measuring import run_bench
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.steps import timing_table
-from pyrt.errors import ContainerNotFound, ImageNotFound, PyrtError, UsageError
+from pyrt.errors import ContainerNotFound, ImageError, ImageNotFound, PyrtError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pyrt.cli.console import Console
     from pyrt.cli.verbs import Invocation
     from pyrt.engine.engine import Engine
+    from pyrt.engine.record import Record
     from pyrt.engine.results import Mark
+    from pyrt.images.image import Image
 
 HELP = Help(
     "inspect [OPTIONS] NAME ...",
@@ -38,6 +41,7 @@ def arguments(parser: Parser) -> None:
         "-f", "--format", metavar="TEMPLATE", help="a Go template: '{{.State.Status}}', '{{json .Config}}'"
     )
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="a line of JSON each")
+    parser.add_argument("-s", "--size", action="store_true", help="also what a container has written, in bytes")
     parser.add_argument("--type", choices=("container", "image"), metavar="TYPE", help="container or image alone")
     parser.add_argument(
         "--timing", action="store_true", help="what the steps of the last start took; with --json: in ns"
@@ -54,7 +58,10 @@ async def main(invocation: Invocation) -> int:
     documents, failures = [], []
     for name in options.names:
         try:
-            documents.append(_document(engine, name, options.type))
+            document = _document(engine, name, options.type, console)
+            if options.size and "HostConfig" in document:
+                document |= await _sizes(engine, document)
+            documents.append(document)
         except (ContainerNotFound, ImageNotFound) as error:
             failures.append(error)
     await console.out(show(documents, options.format))
@@ -63,20 +70,34 @@ async def main(invocation: Invocation) -> int:
     return failures[0].exit_code if failures else 0
 
 
-def _document(engine: Engine, name: str, kind: str | None) -> dict[str, Any]:
+def _document(engine: Engine, name: str, kind: str | None, console: Console) -> dict[str, Any]:
     if kind == "image":
-        return image_document(engine.find_image(name))
+        return image_document(engine.find_image(name, environ=console.environment))
     try:
-        return container_document(engine.inspect(name))
+        record = engine.inspect(name)
+        return container_document(record, _image_of(engine, record), engine.layout.folder(record.id))
     except ContainerNotFound:
         if kind == "container":
             raise
     try:
-        return image_document(engine.find_image(name))
+        return image_document(engine.find_image(name, environ=console.environment))
     except (ImageNotFound, UsageError):
         raise ContainerNotFound(
             f"neither a container nor an image is called {name}", hint="pyrt ps -a and pyrt images list them"
         ) from None
+
+
+async def _sizes(engine: Engine, document: dict[str, Any]) -> dict[str, int]:
+    written = await engine.size(document["Id"])
+    image = _image_of(engine, engine.inspect(document["Id"]))
+    return {"SizeRw": written, "SizeRootFs": written + (image.size if image else 0)}
+
+
+def _image_of(engine: Engine, record: Record) -> Image | None:
+    try:
+        return engine.recipes.image(engine.find_image, record.image_id)
+    except ImageError:
+        return None
 
 
 async def _show_timing(invocation: Invocation) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 from pyrt.cli.parser import Help, Parser
-from pyrt.errors import UsageError
+from pyrt.cli.streams import to_stdout
 
 if TYPE_CHECKING:
-    from pyrt.cli.console import Console
     from pyrt.cli.verbs import Invocation
     from pyrt.images.archive import Form
 
@@ -41,23 +39,12 @@ def arguments(parser: Parser) -> None:
 async def main(invocation: Invocation) -> int:
     options, console, engine = invocation.options, invocation.console, invocation.engine
     form = _FORMS[options.format]
+    images = [engine.local_name(name, console.environment) for name in options.images]
     if options.output is not None and options.output != "-":
         path = console.path(options.output)
         if form == "oci-archive" and (options.output.endswith("/") or path.is_dir()):
             form = "oci-dir"
-        await engine.save(options.images, path, form=form)
+        await engine.save(images, path, form=form)
         return 0
-    if console.terminals[1]:
-        raise UsageError("an archive is nothing for a terminal", hint="pyrt save -o FILE, or pipe it into something")
-    await _to_stdout(console, invocation, form)
+    await to_stdout(console, lambda target: engine.save(images, target, form=form))
     return 0
-
-
-async def _to_stdout(console: Console, invocation: Invocation, form: Form) -> None:
-    """The client copies out of a pipe. If it ends, the writer's thread ends with it."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    try:
-        await console.relay(output=reader)
-        await invocation.engine.save(invocation.options.images, writer, form=form)
-    finally:
-        os.close(writer)

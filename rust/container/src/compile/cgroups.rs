@@ -12,9 +12,10 @@ use crate::spec::{Linux, Resources};
 use crate::sys::{self, Errno};
 
 use super::device_rules;
-use super::error::{Error, Result, describe};
+use super::error::{self, Error, Result, describe};
 use super::limits::{self, Setting};
 use super::opened::{Failure, Opened, Writer, open_at, own};
+use super::paths::c;
 
 const DIRECTORY: i32 = libc::O_PATH | libc::O_DIRECTORY;
 /// Below it are the groups of containers whose specification names no place.
@@ -80,6 +81,8 @@ pub(super) struct Cgroups {
     groups: Vec<Group>,
     unified: bool,
     views: Vec<View>,
+    /// Version 2: decides which devices may be opened and made.
+    device_program: Option<Vec<u8>>,
 }
 
 /// What the keeper has made of them.
@@ -99,6 +102,7 @@ impl Cgroups {
         let none = Resources::default();
         let resources = linux.resources.as_ref().unwrap_or(&none);
         let mut wanted = settings(resources, host)?;
+        let device_program = if unified { device_rules::for_v2(&resources.devices)? } else { None };
         let mut groups = Vec::new();
         let mut views = Vec::new();
         for hierarchy in needed(&wanted, host)? {
@@ -111,7 +115,7 @@ impl Cgroups {
                 views.push(View { name: hierarchy.name().to_owned(), controllers: hierarchy.controllers.clone() });
             }
         }
-        Ok(Self { name: place.name, groups, unified, views })
+        Ok(Self { name: place.name, groups, unified, views, device_program })
     }
 
     /// Whether this is version 2 alone.
@@ -134,6 +138,9 @@ impl Cgroups {
                 let data = value.as_bytes();
                 writer.plan.keeper(Op::WriteAt { dir: out, name: file, data, optional: false });
             }
+            if let Some(program) = &self.device_program {
+                writer.plan.keeper(Op::AttachDeviceProgram { cgroup: out, program });
+            }
             if self.unified {
                 placement.clone_into = Some(out);
             } else {
@@ -155,7 +162,10 @@ pub(super) fn open_existing(linux: &Linux<'_>, id: &str, host: &Host, opened: &m
     let mut placement = Placement::default();
     for hierarchy in needed(&wanted, host)? {
         let label = label(&place, hierarchy, unified);
-        let missing = |failure: Failure| Error::host("linux.cgroupsPath", format!("{label}: {}", describe(failure.0)));
+        let missing = |failure: Failure| {
+            let error = Error::host("linux.cgroupsPath", format!("{label}: {}", describe(failure.0)));
+            error.because(failure.0, format!("{}{}", hierarchy.mount, place.text()))
+        };
         let mut dir = duplicate(hierarchy.root.as_fd()).map_err(missing)?;
         for part in place.parents.iter().chain([&place.name]) {
             dir = open_at(dir.as_fd(), part, DIRECTORY).map_err(missing)?;
@@ -170,14 +180,22 @@ pub(super) fn open_existing(linux: &Linux<'_>, id: &str, host: &Host, opened: &m
     Ok(placement)
 }
 
+/// The files that limits of a running container are written to, without its device rules: controller, file, value.
+pub fn limits(resources: &[u8], host: &Host) -> Result<Vec<(String, String, String)>> {
+    let resources: Resources<'_> = error::parse(resources, "linux.resources")?;
+    let unified = host.cgroups.layout() == Layout::V2;
+    let settings = if unified { limits::for_v2(&resources) } else { limits::for_v1(&resources) }?;
+    Ok(settings.into_iter().map(|setting| (setting.controller, setting.file, setting.value)).collect())
+}
+
 fn settings(resources: &Resources<'_>, host: &Host) -> Result<Vec<Setting>> {
     if host.cgroups.layout() == Layout::V2 {
-        device_rules::check_v2(&resources.devices)?;
         return limits::for_v2(resources);
     }
     let mut settings = limits::for_v1(resources)?;
     if let Some(swap) = settings.iter().find(|setting| setting.file == "memory.memsw.limit_in_bytes") {
-        if !host.swap_accounting {
+        let is_mounted = host.cgroups.v1.iter().any(|hierarchy| hierarchy.controls("memory"));
+        if is_mounted && !host.swap_accounting {
             let message = "this kernel does not count swap (swapaccount=0)";
             return Err(Error::host(&*swap.field, message).hint("leave the limit of swap out"));
         }
@@ -206,8 +224,17 @@ fn check_controllers<'s>(mut settings: impl Iterator<Item = &'s Setting>, hierar
     let missing = settings.find(|setting| !hierarchies.iter().any(|known| known.controls(&setting.controller)));
     missing.map_or(Ok(()), |Setting { controller, field, .. }| {
         let message = format!("no cgroup hierarchy with the controller {controller} is mounted");
-        Err(Error::host(&**field, message).hint("mount it, or leave the limit out"))
+        Err(Error::host(&**field, message).hint(hint_of_missing(controller)))
     })
+}
+
+/// Some are limited without being asked for.
+fn hint_of_missing(controller: &str) -> &'static str {
+    match controller {
+        "pids" => "mount it, or do without a limit on processes (--pids-limit -1)",
+        "devices" => "mount it: it keeps containers away from this machine's devices",
+        _ => "mount it, or leave the limit out",
+    }
 }
 
 fn label(place: &Place, hierarchy: &Hierarchy, unified: bool) -> String {
@@ -235,16 +262,20 @@ fn open_group(
     walk.enable(dir.as_fd())?;
     for (file, value) in walk.inherited() {
         if !settings.iter().any(|setting| setting.file == file) {
-            writes.push((CString::new(file).unwrap_or_default(), value));
+            writes.push((c(file), value));
         }
     }
-    writes.extend(settings.into_iter().map(|setting| (CString::new(setting.file).unwrap_or_default(), setting.value)));
+    writes.extend(settings.into_iter().map(|setting| {
+        let (file, value) = setting.choose(|file| sys::stat_at(dir.as_raw_fd(), &c(file)).is_ok());
+        (c(&file), value)
+    }));
     let parent = opened.add(dir, format!("the parents of {}", label(place, hierarchy, unified)));
     Ok(Group { parent, label: label(place, hierarchy, unified), writes })
 }
 
 fn cannot(hierarchy: &Hierarchy, failure: Failure) -> Error {
     let error = Error::host("linux.cgroupsPath", format!("{}: {}", hierarchy.mount, describe(failure.0)));
+    let error = error.because(failure.0, &*hierarchy.mount);
     match failure.0.0 {
         libc::EROFS => error.hint("remount the hierarchy writable"),
         libc::EACCES | libc::EPERM => error.hint("containers are made by root"),

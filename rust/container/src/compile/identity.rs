@@ -1,13 +1,13 @@
 //! What the container's process is: limits, priorities, ids, rights, and at last the command.
 //!
-//! The order is that of the security notes: bounding set, groups, gid, uid, working directory, capabilities, seccomp,
-//! exec. With no_new_privs the filter goes last, so that it need not allow what comes before it; without it loading
-//! one takes a capability that is about to go.
+//! The order is that of the security notes: bounding set, groups, gid, uid, working directory, capabilities,
+//! descriptors, seccomp, exec. With no_new_privs the filter goes last, so that it need not allow what comes before it;
+//! without it loading one takes a capability that leaving uid 0 takes away.
 
 use std::ffi::CString;
 
 use crate::host::Host;
-use crate::plan::{Op, STDERR, STDIN, STDOUT, TextsBuf};
+use crate::plan::{Op, STDERR, STDIN, STDOUT, Slot, TextsBuf};
 use crate::seccomp;
 use crate::spec::{Personality, Process, Text};
 
@@ -38,6 +38,7 @@ pub(super) struct Identity<'a> {
     seccomp: Option<seccomp::Filter>,
     affinity: [Option<Vec<u8>>; 2],
     init: bool,
+    apparmor: Option<String>,
 }
 
 impl<'a> Identity<'a> {
@@ -75,6 +76,7 @@ impl<'a> Identity<'a> {
             seccomp: None,
             affinity: affinity(process, &field("execCPUAffinity"))?,
             init: false,
+            apparmor: apparmor(process, &field("apparmorProfile"), host)?,
         })
     }
 
@@ -91,12 +93,21 @@ impl<'a> Identity<'a> {
         Ok(self)
     }
 
-    /// The keeper's part: what needs the host's rights.
-    pub fn write_keeper(&self, writer: &mut Writer) {
+    /// The keeper's part: what needs the host's rights. Returns what the child needs of it.
+    pub fn write_keeper(&self, writer: &mut Writer) -> Option<Slot> {
         if let Some(score) = self.process.oom_score_adj {
             writer.plan.keeper(Op::AdjustOomScore { score });
         }
         self.limits.iter().for_each(|limit| limit.write_early(writer));
+        self.apparmor.as_ref().map(|_| {
+            let out = writer.slot("what AppArmor knows of the child");
+            writer.plan.keeper(Op::OpenAppArmor { out });
+            out
+        })
+    }
+
+    /// The keeper's part, too: the pipes become the container's.
+    pub fn write_gifts(&self, writer: &mut Writer) {
         // Whatever the keeper runs as can open its own pipes.
         if !self.process.terminal && self.host != (0, 0) {
             let (uid, gid) = self.host;
@@ -146,11 +157,43 @@ impl<'a> Identity<'a> {
     }
 
     /// From here to the end of the child's list.
-    pub fn write_last(&self, writer: &mut Writer) {
+    pub fn write_last(&self, attributes: Option<Slot>, parked: bool, writer: &mut Writer) {
+        if let Some((attributes, profile)) = attributes.zip(self.apparmor.as_deref()) {
+            writer.plan.child(Op::SetAppArmorProfile { attributes, profile: profile.as_bytes() });
+        }
         self.write_priorities(writer);
+        if !self.process.no_new_privileges {
+            self.write_filter(writer);
+        }
         self.write_ids(writer);
         self.write_rights(writer);
+        // Before the limits: one of them may allow no descriptor that is still needed here.
+        writer.plan.child(Op::CleanProcess {});
+        if parked {
+            self.write_waiting(writer);
+        } else {
+            self.write_limits(writer);
+            self.write_last_filter(writer);
+        }
         self.write_exec(writer);
+    }
+
+    /// All that can be done beforehand is done. The usual filter, and another never waits, allows what is left.
+    fn write_waiting(&self, writer: &mut Writer) {
+        self.write_last_filter(writer);
+        writer.plan.child(Op::AwaitKeeper {});
+        self.write_stdio(false, writer);
+        self.write_limits(writer);
+    }
+
+    fn write_limits(&self, writer: &mut Writer) {
+        self.limits.iter().for_each(|limit| limit.write_last(writer));
+    }
+
+    fn write_last_filter(&self, writer: &mut Writer) {
+        if self.process.no_new_privileges {
+            self.write_filter(writer);
+        }
     }
 
     fn write_priorities(&self, writer: &mut Writer) {
@@ -184,9 +227,6 @@ impl<'a> Identity<'a> {
     fn write_rights(&self, writer: &mut Writer) {
         let Sets { effective, permitted, inheritable, ambient, .. } = self.capabilities;
         let restricted = self.process.no_new_privileges;
-        if !restricted {
-            self.write_filter(writer);
-        }
         writer.plan.child(Op::SetCapabilities { effective, permitted, inheritable });
         writer.plan.child(Op::SetAmbient { ambient });
         if restricted {
@@ -197,9 +237,6 @@ impl<'a> Identity<'a> {
         if self.init {
             writer.plan.child(Op::BecomeInit {});
         }
-        if restricted {
-            self.write_filter(writer);
-        }
     }
 
     fn write_filter(&self, writer: &mut Writer) {
@@ -209,8 +246,6 @@ impl<'a> Identity<'a> {
     }
 
     fn write_exec(&self, writer: &mut Writer) {
-        self.limits.iter().for_each(|limit| limit.write_last(writer));
-        writer.plan.child(Op::CleanProcess {});
         let (arguments, environment) = (texts(&self.process.args), texts(&self.process.env));
         writer.plan.child(Op::Exec {
             candidates: self.candidates.as_texts(),
@@ -230,6 +265,17 @@ pub(super) fn write_become_root(writer: &mut Writer) {
 fn texts(list: &[Text<'_>]) -> TextsBuf {
     let texts: Vec<CString> = list.iter().map(Text::to_c_string).collect();
     texts.iter().map(CString::as_c_str).collect()
+}
+
+/// What is written for the profile.
+fn apparmor(process: &Process<'_>, path: &str, host: &Host) -> Result<Option<String>> {
+    let Some(profile) = process.apparmor_profile.as_deref().filter(|profile| !profile.is_empty()) else {
+        return Ok(None);
+    };
+    if !host.apparmor {
+        return Err(Error::host(path, "AppArmor is not enabled on this machine").hint("leave the profile out"));
+    }
+    Ok(Some(format!("exec {profile}")))
 }
 
 fn check_command(process: &Process<'_>, path: &str) -> Result<()> {

@@ -12,9 +12,9 @@
 
 mod planned;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
-use crate::plan::{Op, Slot, TextsBuf};
+use crate::plan::{Op, Slot, Texts, TextsBuf, as_slots, pack_slots};
 use crate::spec::Spec;
 
 use super::cgroups::View;
@@ -25,7 +25,7 @@ use super::options::{NOEXEC, NOSUID, Options, PRIVATE, RDONLY};
 use super::paths::{c, is_prepared};
 
 pub(super) use planned::Surroundings;
-use planned::{Maker, Planned, What, cgroup_maker, plan_mount};
+use planned::{Idmap, Maker, Planned, What, cgroup_maker, plan_mount};
 
 /// All mounts of a container.
 #[derive(Debug)]
@@ -86,8 +86,15 @@ impl Mounts {
         Ok(())
     }
 
+    /// What is mounted at /dev, once `write_after_pivot` has been through.
+    pub fn at_dev(&self, made: &Made) -> Slot {
+        let index = self.planned.iter().position(|mount| mount.destination == "/dev");
+        // `open` has put one there if the specification has none.
+        index.and_then(|index| made.slots[index]).unwrap_or(crate::plan::FIRST_OPENED)
+    }
+
     /// Whether /dev is the tmpfs that the keeper fills.
-    pub fn has_own_dev(&self) -> bool {
+    fn has_own_dev(&self) -> bool {
         self.planned.iter().any(|mount| matches!(mount.what, What::Dev))
     }
 
@@ -96,8 +103,29 @@ impl Mounts {
         self.planned.iter().map(|mount| mount.destination.as_str())
     }
 
+    /// The keeper's first part: user namespaces that hold the maps of single mounts. On older kernels it can make none
+    /// once something is parked over its root (fs/namespace.c, current_chrooted).
+    pub fn write_maps(&self, writer: &mut Writer) -> Vec<Option<Slot>> {
+        let mut write = |mount: &Planned| match &mount.what {
+            What::Bind { idmap: Some(Idmap { maps: Some(maps), .. }), .. } => {
+                let out = writer.slot(format!("the mappings of {}", mount.destination));
+                let (uid_map, gid_map) = (maps.uids.as_bytes(), maps.gids.as_bytes());
+                writer.plan.keeper(Op::NewIdMap { uid_map, gid_map, out });
+                Some(out)
+            }
+            _ => None,
+        };
+        self.planned.iter().map(&mut write).collect()
+    }
+
     /// The keeper's part.
-    pub fn write_keeper(&self, userns: Option<Slot>, root: (u32, u32), writer: &mut Writer) -> Made {
+    pub fn write_keeper(
+        &self,
+        userns: Option<Slot>,
+        maps: &[Option<Slot>],
+        root: (u32, u32),
+        writer: &mut Writer,
+    ) -> Made {
         let mut made = Made { slots: vec![None; self.planned.len()], ..Made::default() };
         for (index, mount) in self.planned.iter().enumerate() {
             made.slots[index] = match &mount.what {
@@ -106,11 +134,12 @@ impl Mounts {
                     made.dev
                 }
                 What::Bind { tree, idmap, .. } => {
-                    self.write_bind(mount, *tree, idmap.zip(userns), writer);
+                    let idmap = idmap.as_ref().map(|idmap| idmap.recursive).zip(maps[index].or(userns));
+                    self.write_bind(mount, *tree, idmap, writer);
                     Some(*tree)
                 }
                 What::CgroupFolder => Some(self.write_cgroup_folder(mount, root, &mut made.views, writer)),
-                What::New { maker: Maker::Keeper, .. } => {
+                What::New { maker: Maker::Keeper | Maker::Aside(_), .. } => {
                     let slot = new_mount(mount, writer);
                     mount.write_propagation(slot, 0, &mut |writer, op| writer.plan.keeper(op), writer);
                     Some(slot)
@@ -136,9 +165,9 @@ impl Mounts {
     }
 
     /// The child's part inside the new root: attach all, in order.
-    pub fn write_after_pivot(&self, made: &Made, writer: &mut Writer) {
-        for (mount, slot) in self.planned.iter().zip(&made.slots) {
-            let slot = slot.unwrap_or_else(|| new_mount(mount, writer));
+    pub fn write_after_pivot(&self, made: &mut Made, writer: &mut Writer) {
+        for (mount, made_slot) in self.planned.iter().zip(&mut made.slots) {
+            let slot = *made_slot.get_or_insert_with(|| new_mount(mount, writer));
             let path = c(&mount.destination);
             if mount.options.copy_up {
                 writer.plan.child(Op::CopyUp { mount: slot, path: &path });
@@ -200,19 +229,19 @@ impl Mounts {
         }
         let (clear, propagation, recursive) = (0, 0, false);
         writer.plan.keeper(Op::SetMountAttributes { mount: out, set: RDONLY, clear, propagation, recursive });
-        if self.cgroup_maker == Maker::Keeper {
-            *views = self.new_views(mount, &mut |writer, op| writer.plan.keeper(op), writer);
+        if self.cgroup_maker != Maker::ChildAfterPivot {
+            *views = self.new_views(mount, writer);
         }
         out
     }
 
-    fn new_views(&self, mount: &Planned, put: Put<'_>, writer: &mut Writer) -> Vec<Slot> {
+    fn new_views(&self, mount: &Planned, writer: &mut Writer) -> Vec<Slot> {
         let attributes = mount.options.for_new_mount();
         self.views
             .iter()
             .map(|(name, controllers)| {
                 let out = writer.slot(format!("the cgroup hierarchy {name}"));
-                put(writer, Op::NewMount { fstype: c"cgroup", options: controllers.as_texts(), attributes, out });
+                self.cgroup_maker.write(c"cgroup", controllers.as_texts(), attributes, out, writer);
                 out
             })
             .collect()
@@ -220,8 +249,8 @@ impl Mounts {
 
     fn attach_views(&self, mount: &Planned, made: &[Slot], writer: &mut Writer) {
         let made = match self.cgroup_maker {
-            Maker::Keeper => made.to_vec(),
-            _ => self.new_views(mount, &mut |writer, op| writer.plan.child(op), writer),
+            Maker::Keeper | Maker::Aside(_) => made.to_vec(),
+            _ => self.new_views(mount, writer),
         };
         for ((name, _), slot) in self.views.iter().zip(made) {
             let path = c(&format!("{}/{name}", mount.destination));
@@ -273,13 +302,22 @@ fn new_mount(mount: &Planned, writer: &mut Writer) -> Slot {
         options.push(source);
     }
     let attributes = mount.options.for_new_mount();
-    let op = Op::NewMount { fstype, options: options.as_texts(), attributes, out };
-    if *maker == Maker::Keeper {
-        writer.plan.keeper(op)
-    } else {
-        writer.plan.child(op)
-    }
+    maker.write(fstype, options.as_texts(), attributes, out, writer);
     out
+}
+
+impl Maker {
+    /// The step in the list of whoever makes it.
+    fn write(self, fstype: &CStr, options: Texts<'_>, attributes: u64, out: Slot, writer: &mut Writer) {
+        match self {
+            Self::Keeper => writer.plan.keeper(Op::NewMount { fstype, options, attributes, out }),
+            Self::Aside(namespace) => {
+                let joins = pack_slots(namespace.as_slice());
+                writer.plan.keeper(Op::NewMountAside { joins: as_slots(&joins), fstype, options, attributes, out });
+            }
+            _ => writer.plan.child(Op::NewMount { fstype, options, attributes, out }),
+        }
+    }
 }
 
 fn default_dev() -> Options {

@@ -22,6 +22,9 @@ pub struct Start<'a> {
     /// PID 1 is ours: it reaps and forwards signals.
     #[serde(default)]
     pub init: bool,
+    /// Made before anybody has asked for it: all is done but the command, which waits for its standard descriptors.
+    #[serde(default)]
+    pub parked: bool,
 }
 
 /// A root file system made of layers.

@@ -26,12 +26,12 @@ pub(super) fn run(plan: &Plan<'_>, slots: &mut Slots, timings: &Timings, vectors
             timings.stamp(first + index);
         }
         if let Err(errno) = child.step(&op) {
-            keeper.send_failure(index as u32, errno, child.evidence.as_bytes());
+            child.keeper.send_failure(index as u32, errno, child.evidence.as_bytes());
             sys::exit(NOT_STARTED);
         }
         timings.stamp(first + index);
     }
-    keeper.send_failure(plan.len(Part::Child) as u32, MISPLACED, b"");
+    child.keeper.send_failure(plan.len(Part::Child) as u32, MISPLACED, b"");
     sys::exit(NOT_STARTED)
 }
 
@@ -42,7 +42,6 @@ impl Child<'_> {
             Op::DieWithKeeper {} => self.die_with_keeper(),
             Op::NewSession {} => sys::setsid(),
             Op::JoinCgroup { tasks } => sys::write(self.slots.get(tasks)?, b"0"),
-            Op::Unshare { flags } => sys::unshare(flags),
             Op::JoinNamespaces { fd, flags } => sys::setns(self.slots.get(fd)?, flags),
             Op::LoopbackUp {} => sys::loopback_up(),
             Op::SetHostname { name } => sys::sethostname(name),
@@ -55,12 +54,19 @@ impl Child<'_> {
             Op::OpenTerminal { rows, columns, console, out } => self.open_terminal(rows, columns, console, out),
             Op::SetStdio { input, output, error, terminal } => self.set_stdio([input, output, error], terminal),
             Op::BecomeInit {} => self.become_init(),
+            Op::SetAppArmorProfile { attributes, profile } => {
+                sys::write_at(self.slots.get(attributes)?, c"exec", profile)
+            }
             Op::CleanProcess {} => {
                 sys::reset_signals();
-                sys::close_on_exec_from(3)
+                self.close_descriptors()
             }
             Op::Exec { candidates, .. } => self.execute(candidates),
-            Op::NewMount { .. } | Op::SetMountAttributes { .. } => shared_step(op, self.slots),
+            Op::NewMount { .. }
+            | Op::SetMountAttributes { .. }
+            | Op::Park { .. }
+            | Op::Unpark { .. }
+            | Op::Unshare { .. } => shared_step(op, self.slots),
             // A terminal that this child has opened itself.
             Op::GiveAway { slot, uid, gid } => sys::chown_at(self.slots.get(slot)?, c"", uid, gid),
             _ => self.place(op).unwrap_or_else(|| identity(op)),
@@ -70,14 +76,17 @@ impl Child<'_> {
     /// Steps that arrange the file system; `None` if `op` is none.
     fn place(&mut self, op: &Op<'_>) -> Option<sys::Result<()>> {
         Some(match *op {
-            Op::SetPropagation { flags } => sys::set_propagation(flags),
+            Op::SetPropagation { flags, recursive } => {
+                sys::set_propagation(if recursive { flags | libc::MS_REC } else { flags })
+            }
             Op::PivotRoot { root } => self.slots.get(root).and_then(mounts::pivot_root),
+            Op::MoveRoot { root } => self.slots.get(root).and_then(mounts::move_root),
             Op::Attach { mount, path, file, strict } => {
                 self.slots.get(mount).and_then(|mount| mounts::attach(mount, path, file, strict))
             }
-            Op::Mask { path, empty, null } => {
-                let covers = self.slots.get(empty).and_then(|empty| Ok((empty, self.slots.get(null)?)));
-                covers.and_then(|(empty, null)| mounts::mask(path, empty, null))
+            Op::Mask { path, empty, dev } => {
+                let covers = self.slots.get(empty).and_then(|empty| Ok((empty, self.slots.get(dev)?)));
+                covers.and_then(|(empty, dev)| mounts::mask(path, empty, dev))
             }
             Op::MakeReadonly { path } => mounts::make_readonly(path),
             Op::CopyUp { mount, path } => self.slots.get(mount).and_then(|mount| mounts::copy_up(mount, path)),
@@ -126,11 +135,27 @@ impl Child<'_> {
         }
         for (number, copy) in copies.into_iter().enumerate() {
             sys::dup_to(copy, number as Fd)?;
+            sys::close(copy);
+        }
+        // Of a container that was made beforehand they are the only ones left.
+        for slot in slots {
+            self.slots.get(slot).into_iter().filter(|&fd| fd > 2).for_each(sys::close);
         }
         if terminal {
             sys::ioctl(0, libc::TIOCSCTTY, 0)?;
         }
         Ok(())
+    }
+
+    /// Closes all but standard input, output, error and the way to the keeper, which execve(2) closes. While it
+    /// resolves the command, its interpreter and its loader, nothing may be open that leads to the host:
+    /// /proc/self/fd/N/../../bin/sh would be the host's (CVE-2024-21626).
+    fn close_descriptors(&mut self) -> sys::Result<()> {
+        const KEEPER: Fd = 3;
+        sys::dup_to(self.keeper.0, KEEPER)?;
+        self.keeper = ToKeeper(KEEPER);
+        sys::close_range(KEEPER as u32 + 1, u32::MAX)?;
+        sys::close_on_exec_from(KEEPER as u32)
     }
 
     /// The rest of the list goes on in a fork; this process never returns.

@@ -2,14 +2,14 @@
 
 use std::ffi::{CStr, CString};
 
-use crate::plan::{Op, Part, Plan, Slot};
-use crate::protocol::warning;
+use crate::plan::{Op, Part, Plan, STDERR, STDIN, STDOUT, Slot, Slots as SlotList};
+use crate::protocol::{self, warning};
 use crate::sys::{self, Errno, Fd, Side};
 
 use super::cgroup::Created;
 use super::channel::{ToChild, ToKeeper, Word};
 use super::exec::Vectors;
-use super::{Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
+use super::{EMPTY, Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
 
 struct Child {
     pid: i32,
@@ -57,6 +57,7 @@ impl<'a> Keeper<'a> {
         let word = self.child.as_ref().and_then(|child| child.channel.already_said());
         match word {
             Some(Word::Failed { index, errno, evidence }) => Failed { part: Part::Child, index, errno, evidence },
+            Some(Word::Closed) => self.confirm_start().err().unwrap_or_else(|| failed_at(index, errno)),
             _ => failed_at(index, errno),
         }
     }
@@ -70,8 +71,36 @@ impl<'a> Keeper<'a> {
                 Word::Failed { index, errno, evidence } => {
                     return Err(Failed { part: Part::Child, index, errno, evidence });
                 }
-                Word::Closed => return Ok(()),
+                Word::Closed => return self.confirm_start(),
             }
+        }
+    }
+
+    /// A closed channel is execve(2)'s doing, or death's: a small memory limit can end the child at any step.
+    fn confirm_start(&self) -> Result<(), Failed> {
+        let child = self.child.as_ref().ok_or_else(|| failed_at(self.plan.len(Part::Keeper), MISPLACED))?;
+        if has_executed(child.pid) {
+            return Ok(());
+        }
+        let stuck = self.timings.first_open(self.plan.len(Part::Keeper), self.plan.len(Part::Child));
+        // PID 1 of ours never executes anything: its fork does, and its stamp has to do for evidence.
+        if stuck.is_none() && self.plan.ops(Part::Child).any(|op| matches!(op, Op::BecomeInit {})) {
+            return Ok(());
+        }
+        let index = stuck.unwrap_or(self.plan.len(Part::Child) - 1) as u32;
+        let (errno, evidence) = self.cause_of_death(child.pid);
+        Err(Failed { part: Part::Child, index, errno, evidence })
+    }
+
+    /// Reaps the child. Want of memory is ENOMEM; a signal has no error number.
+    fn cause_of_death(&self, pid: i32) -> (Errno, Vec<u8>) {
+        let signal = sys::wait(pid, true).ok().flatten().and_then(|ended| ended.signal);
+        match signal {
+            Some(libc::SIGKILL) if super::cgroup::read_accounts(&self.cgroups).oom_kills > 0 => {
+                (Errno(libc::ENOMEM), Vec::new())
+            }
+            Some(signal) => (Errno(0), format!("killed by signal {signal}").into_bytes()),
+            None => (Errno(0), b"it ended before its time".to_vec()),
         }
     }
 
@@ -110,16 +139,30 @@ impl<'a> Keeper<'a> {
 
     /// Opens a file of the child's folder in /proc.
     fn open_of_child(&self, name: &str, flags: i32) -> sys::Result<Fd> {
-        let path = format!("/proc/{}/{name}", self.child()?.pid);
-        let path = CString::new(path).map_err(|_| Errno(libc::EINVAL))?;
-        sys::openat(libc::AT_FDCWD, &path, flags, 0)
+        open_of(self.child()?.pid, name, flags)
     }
 
     fn write_of_child(&self, name: &str, data: &[u8]) -> sys::Result<()> {
-        let fd = self.open_of_child(name, libc::O_WRONLY)?;
-        let result = sys::write(fd, data);
-        sys::close(fd);
-        result
+        write_of(self.child()?.pid, name, data)
+    }
+
+    /// Its only process ends when the descriptor is there, which keeps the namespace.
+    fn new_id_map(&self, uid_map: &[u8], gid_map: &[u8]) -> sys::Result<Fd> {
+        let [read, write] = sys::pipe()?;
+        match sys::clone(libc::CLONE_NEWUSER as u64, None)? {
+            Side::Child => {
+                sys::close(write);
+                let _ = sys::read(read, &mut [0]);
+                sys::exit(0)
+            }
+            Side::Parent { pid, pidfd } => {
+                let maps = write_of(pid, "uid_map", uid_map).and_then(|()| write_of(pid, "gid_map", gid_map));
+                let namespace = maps.and_then(|()| open_of(pid, "ns/user", libc::O_RDONLY));
+                [read, write, pidfd].into_iter().for_each(sys::close);
+                sys::wait(pid, true)?;
+                namespace
+            }
+        }
     }
 
     fn step(&mut self, op: &Op<'_>) -> sys::Result<()> {
@@ -134,6 +177,7 @@ impl<'a> Keeper<'a> {
                 self.open(out, fd);
                 Ok(())
             }
+            Op::AttachDeviceProgram { cgroup, program } => attach_device_program(self.slots.get(cgroup)?, program),
             Op::OpenNamespace { path, out } => {
                 let fd = sys::openat(libc::AT_FDCWD, path, libc::O_RDONLY, 0)?;
                 self.open(out, fd);
@@ -142,12 +186,31 @@ impl<'a> Keeper<'a> {
             Op::JoinPidNamespace { pidfd } => sys::setns(self.slots.get(pidfd)?, libc::CLONE_NEWPID as u64),
             Op::JoinNamespaces { fd, flags } => sys::setns(self.slots.get(fd)?, flags),
             Op::Clone { flags, cgroup } => self.clone_child(flags, cgroup),
+            Op::CloneFrom { joins, flags, clocks, cgroup } => self.clone_from(joins, flags, clocks, cgroup),
+            Op::NewMountAside { joins, fstype, options, attributes, out } => {
+                let mount = aside(|| {
+                    join(&self.slots, joins)?;
+                    mounts::new_mount(fstype, options, attributes)
+                })?;
+                self.open(out, mount);
+                Ok(())
+            }
             Op::WriteIdMaps { uid_map, gid_map, deny_setgroups } => {
                 if deny_setgroups {
                     self.write_of_child("setgroups", b"deny")?;
                 }
                 self.write_of_child("uid_map", uid_map)?;
                 self.write_of_child("gid_map", gid_map)
+            }
+            Op::NewIdMap { uid_map, gid_map, out } => {
+                let fd = self.new_id_map(uid_map, gid_map)?;
+                self.slots.set(out, fd);
+                Ok(())
+            }
+            Op::OpenAppArmor { out } => {
+                let fd = self.open_of_child("attr/apparmor", libc::O_PATH | libc::O_DIRECTORY)?;
+                self.open(out, fd);
+                Ok(())
             }
             Op::OpenUserNamespace { out } => {
                 // For idmaps only: the child needs no descriptor of its own namespace.
@@ -181,11 +244,47 @@ impl<'a> Keeper<'a> {
             }
             Op::AdjustOomScore { score } => self.adjust_oom_score(score),
             Op::SetLimit { resource, soft, hard } => self.set_limit(resource, soft, hard),
-            Op::Release {} => self.child()?.channel.release(&self.slots, &self.opened),
-            Op::SetMountAttributes { .. } => shared_step(op, &mut self.slots),
+            Op::Release {} => {
+                let opened = std::mem::take(&mut self.opened);
+                self.child()?.channel.release(&self.slots, &opened)
+            }
+            Op::AwaitStdio { socket } => self.await_stdio(socket),
+            Op::MountOverlay { lowers, upper, volatile, attributes, uid, gid, at, name } => {
+                let upper = upper.map(|slot| self.slots.get(slot)).transpose()?;
+                let at = self.slots.get(at)?;
+                sys::with_file_ids(uid, gid, || {
+                    mounts::mount_overlay(&self.slots, lowers, upper, volatile, attributes, (at, name))
+                })
+            }
+            Op::SetMountAttributes { .. } | Op::Park { .. } | Op::Unshare { .. } => shared_step(op, &mut self.slots),
             Op::GiveAway { slot, uid, gid } => give_away(self.slots.get(slot)?, uid, gid),
             _ => Err(MISPLACED),
         }
+    }
+
+    /// Also returns, with an error, when the child has failed at a step meanwhile.
+    fn await_stdio(&mut self, socket: Slot) -> sys::Result<()> {
+        let (socket, channel) = (self.slots.get(socket)?, self.child()?.channel.0);
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut entries = [entry(channel), entry(socket)];
+        sys::poll(&mut entries, -1)?;
+        if entries[0].revents != 0 {
+            return Err(Errno(libc::ECHILD));
+        }
+        let mut message = [0; 16];
+        let mut descriptors = [EMPTY; 3];
+        let (length, passed) = sys::receive_packet(socket, &mut message, &mut descriptors)?;
+        if passed != descriptors.len() || !protocol::is_stdio(&message[..length]) {
+            descriptors[..passed].iter().copied().for_each(sys::close);
+            return Err(Errno(libc::EPIPE));
+        }
+        for (slot, fd) in [STDIN, STDOUT, STDERR].into_iter().zip(descriptors) {
+            if let Ok(former) = self.slots.get(slot) {
+                sys::close(former);
+            }
+            self.open(slot, fd);
+        }
+        Ok(())
     }
 
     fn note(&mut self, slot: Slot) {
@@ -227,6 +326,30 @@ impl<'a> Keeper<'a> {
         }
     }
 
+    /// The helper's end leaves the keeper for a parent.
+    fn clone_from(&mut self, joins: SlotList<'_>, flags: u64, clocks: &[u8], cgroup: Option<Slot>) -> sys::Result<()> {
+        let cgroup = cgroup.map(|slot| self.slots.get(slot)).transpose()?;
+        let [ours, theirs] = sys::packet_pair()?;
+        let (plan, timings, vectors, slots) = (self.plan, &self.timings, &self.vectors, &mut self.slots);
+        let pidfd = aside(|| {
+            if flags & CLONE_NEWTIME != 0 {
+                new_time_namespace(clocks)?;
+            }
+            join(slots, joins)?;
+            match sys::clone(flags & !CLONE_NEWTIME | libc::CLONE_PARENT as u64, cgroup)? {
+                Side::Child => {
+                    sys::close(ours);
+                    child::run(plan, slots, timings, vectors, ToKeeper(theirs))
+                }
+                Side::Parent { pidfd, .. } => Ok(pidfd),
+            }
+        })?;
+        sys::close(theirs);
+        let pid = pid_of(pidfd)?;
+        self.child = Some(Child { pid, pidfd, channel: ToChild(ours) });
+        Ok(())
+    }
+
     fn adjust_oom_score(&mut self, score: i32) -> sys::Result<()> {
         match self.write_of_child("oom_score_adj", score.to_string().as_bytes()) {
             // Lowering it needs CAP_SYS_RESOURCE (proc_pid_oom_score_adj(5)).
@@ -244,6 +367,102 @@ impl<'a> Keeper<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a process of ours, alive or not yet reaped, has called execve(2): the kernel takes PF_FORKNOEXEC off its flags
+/// before it closes what is close-on-exec (begin_new_exec). One that can't be read is not known to have failed.
+fn has_executed(pid: i32) -> bool {
+    const PF_FORKNOEXEC: u32 = 0x40;
+    let mut stat = [0; 512];
+    let Ok(fd) = open_of(pid, "stat", libc::O_RDONLY) else { return true };
+    let length = sys::read(fd, &mut stat).unwrap_or(0);
+    sys::close(fd);
+    let text = String::from_utf8_lossy(&stat[..length]);
+    // The name may contain anything; after it come state, ppid, pgrp, session, tty, tpgid, flags (proc_pid_stat(5)).
+    let flags = text.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(6)?.parse::<u32>().ok());
+    flags.is_none_or(|flags| flags & PF_FORKNOEXEC == 0)
+}
+
+/// Opens a file of a process's folder in /proc.
+fn open_of(pid: i32, name: &str, flags: i32) -> sys::Result<Fd> {
+    let path = CString::new(format!("/proc/{pid}/{name}")).map_err(|_| Errno(libc::EINVAL))?;
+    sys::openat(libc::AT_FDCWD, &path, flags, 0)
+}
+
+fn write_of(pid: i32, name: &str, data: &[u8]) -> sys::Result<()> {
+    let fd = open_of(pid, name, libc::O_WRONLY)?;
+    let result = sys::write(fd, data);
+    sys::close(fd);
+    result
+}
+
+fn join(slots: &Slots, joins: SlotList<'_>) -> sys::Result<()> {
+    joins.iter().try_for_each(|slot| sys::setns(slots.get(slot)?, 0))
+}
+
+/// Lets a short-lived fork do `work`, which may leave where we are. It shares our descriptors: what it opens is ours.
+fn aside(work: impl FnOnce() -> sys::Result<Fd>) -> sys::Result<Fd> {
+    let [read, write] = sys::pipe()?;
+    let done = match sys::clone(libc::CLONE_FILES as u64, None) {
+        Ok(Side::Child) => {
+            let word = work().unwrap_or_else(|Errno(number)| -number);
+            let _ = sys::write(write, &word.to_le_bytes());
+            sys::exit(0)
+        }
+        Ok(Side::Parent { pid, pidfd }) => {
+            sys::close(pidfd);
+            sys::wait(pid, true).map(|_| ())
+        }
+        Err(errno) => Err(errno),
+    };
+    sys::close(write);
+    let mut word = [0; 4];
+    let length = done.and_then(|()| sys::read(read, &mut word));
+    sys::close(read);
+    match (length?, i32::from_le_bytes(word)) {
+        (4, fd @ 0..) => Ok(fd),
+        (4, errno) => Err(Errno(-errno)),
+        // It was killed.
+        _ => Err(Errno(libc::ESRCH)),
+    }
+}
+
+/// As our own /proc numbers it.
+fn pid_of(pidfd: Fd) -> sys::Result<i32> {
+    let path = CString::new(format!("/proc/self/fdinfo/{pidfd}")).map_err(|_| Errno(libc::EINVAL))?;
+    let fd = sys::openat(libc::AT_FDCWD, &path, libc::O_RDONLY, 0)?;
+    let mut text = [0; 512];
+    let length = sys::read(fd, &mut text);
+    sys::close(fd);
+    let text = String::from_utf8_lossy(&text[..length?]).into_owned();
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|&pid| pid > 0).ok_or(Errno(libc::ESRCH))
+}
+
+const CLONE_NEWTIME: u64 = 0x80;
+
+/// For the next child: clone3(2) would put it there before the clocks are set (time_namespaces(7)).
+fn new_time_namespace(offsets: &[u8]) -> sys::Result<()> {
+    sys::unshare(CLONE_NEWTIME)?;
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    let fd = sys::openat(libc::AT_FDCWD, c"/proc/self/timens_offsets", libc::O_WRONLY, 0)?;
+    let result = sys::write(fd, offsets);
+    sys::close(fd);
+    result
+}
+
+/// The cgroup keeps the program; bpf(2) does not take the O_PATH descriptor that we have of it.
+fn attach_device_program(cgroup: Fd, program: &[u8]) -> sys::Result<()> {
+    let cgroup = sys::openat(cgroup, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+    let attached = sys::load_device_program(program).and_then(|program| {
+        let attached = sys::attach_device_program(cgroup, program);
+        sys::close(program);
+        attached
+    });
+    sys::close(cgroup);
+    attached
 }
 
 /// Pipes only: they are the engine's. What else can be standard input or output (a terminal, a file, /dev/null) is

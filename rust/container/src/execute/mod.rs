@@ -6,6 +6,7 @@
 //!   | ------------ clone3 -----------------> | its list up to AwaitKeeper
 //!   | the rest of its list (maps, mounts)    |
 //!   | Release: slots made meanwhile -------> | the rest of its list
+//!   | AwaitStdio, Release: 0 to 2 ---------> | AwaitKeeper: a container that was made beforehand waits here
 //!   | <-------- terminal's master, if any -- |
 //!   | <------------------- step and errno -- | a step failed; both are done
 //!   | <---------------------- end of file -- | execve closed the channel: it runs
@@ -81,9 +82,11 @@ impl Running {
         cgroup::read_accounts(&self.cgroups)
     }
 
-    /// Kills what is left in the container's cgroups and removes those that the plan made.
-    pub fn clean_up(&self) {
+    /// Kills what is left in the container's cgroups, removes those that the plan made, and closes what was needed for it.
+    pub fn clean_up(&mut self) {
         cgroup::remove(&self.cgroups);
+        self.cgroups.drain(..).for_each(|created| [created.parent, created.directory].into_iter().for_each(sys::close));
+        sys::close(std::mem::replace(&mut self.pidfd, EMPTY));
     }
 }
 
@@ -129,8 +132,11 @@ impl Slots {
 }
 
 /// When each step was done, on memory that keeper and child share.
+///
+/// A time namespace moves CLOCK_MONOTONIC, so the other clock is read, and set off by what lay between the two.
 struct Timings {
     page: *mut u64,
+    offset: u64,
 }
 
 impl Timings {
@@ -138,16 +144,23 @@ impl Timings {
 
     fn new() -> sys::Result<Self> {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        let offset = sys::monotonic().wrapping_sub(sys::realtime());
         // SAFETY: a new anonymous mapping disturbs nothing.
         let page = unsafe { libc::mmap(std::ptr::null_mut(), Self::BYTES, protection, flags, -1, 0) };
-        if page == libc::MAP_FAILED { Err(Errno(libc::ENOMEM)) } else { Ok(Self { page: page.cast() }) }
+        if page == libc::MAP_FAILED { Err(Errno(libc::ENOMEM)) } else { Ok(Self { page: page.cast(), offset }) }
     }
 
     fn stamp(&self, index: usize) {
         if index < MAX_OPS {
             // SAFETY: in bounds of the mapping, which lives as long as the process; two sides never share an index.
-            unsafe { self.page.add(index).write_volatile(sys::monotonic()) };
+            unsafe { self.page.add(index).write_volatile(sys::realtime().wrapping_add(self.offset)) };
         }
+    }
+
+    /// The first of `count` steps from `first` on that was not done; the last is stamped when it is begun.
+    fn first_open(&self, first: usize, count: usize) -> Option<usize> {
+        // SAFETY: as in `collect`.
+        (0..count).find(|index| first + index < MAX_OPS && unsafe { self.page.add(first + index).read_volatile() } == 0)
     }
 
     fn collect(&self, count: usize) -> Vec<u64> {
@@ -182,6 +195,9 @@ fn shared_step(op: &Op<'_>, slots: &mut Slots) -> sys::Result<()> {
         Op::SetMountAttributes { mount, set, clear, propagation, recursive } => {
             sys::set_mount_attributes(slots.get(mount)?, set, clear, propagation, recursive)?;
         }
+        Op::Park { mount } => mounts::park(slots.get(mount)?)?,
+        Op::Unpark { mount } => mounts::unpark(slots.get(mount)?)?,
+        Op::Unshare { flags } => sys::unshare(flags)?,
         _ => return Err(MISPLACED),
     }
     Ok(())

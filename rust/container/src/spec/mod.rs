@@ -11,10 +11,13 @@ mod text;
 
 pub use linux::{Device, IdMapping, Linux, Namespace, NamespaceKind, Personality, TimeOffset};
 pub use process::{Affinity, Capabilities, ConsoleSize, IoPriority, Process, ResourceLimit, Scheduler, User};
-pub use resources::{Cpu, DeviceRule, Memory, Pids, Resources};
+pub use resources::{
+    BlockIo, Cpu, DeviceRate, DeviceRule, DeviceWeight, HugepageLimit, InterfacePriority, Memory, Network, Pids, Rdma,
+    Resources,
+};
 pub use text::{Map, Refused, Text};
 
-pub(crate) use text::{NOT_SUPPORTED, nullable_list};
+pub(crate) use text::nullable_list;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -77,7 +80,6 @@ pub struct Root<'a> {
 /// One of `mounts`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "some fields are here to be refused")]
 pub struct Mount<'a> {
     /// Where in the container.
     #[serde(borrow)]
@@ -91,10 +93,12 @@ pub struct Mount<'a> {
     /// Option words as of mount(8).
     #[serde(borrow, default, deserialize_with = "nullable_list")]
     pub options: Vec<Text<'a>>,
-    #[serde(default)]
-    uid_mappings: Refused,
-    #[serde(default)]
-    gid_mappings: Refused,
+    /// How the source's owners are shown, other than by the container's user namespace.
+    #[serde(default, deserialize_with = "nullable_list")]
+    pub uid_mappings: Vec<IdMapping>,
+    /// The same of groups.
+    #[serde(default, deserialize_with = "nullable_list")]
+    pub gid_mappings: Vec<IdMapping>,
 }
 
 #[derive(Debug, Deserialize)]

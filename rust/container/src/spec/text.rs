@@ -74,7 +74,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 pub struct Refused;
 
 /// What the error says of a field that asks for something.
-pub(crate) const NOT_SUPPORTED: &str = "not supported";
+const NOT_SUPPORTED: &str = "not supported";
 
 struct RefusedVisitor;
 

@@ -58,12 +58,15 @@ pub fn connect(place: &Place) -> Result<OwnedFd, Failure> {
 /// A connected socket, or nothing if nobody listens there.
 fn dial(path: &Path) -> Result<Option<OwnedFd>, Failure> {
     let failed = |error: Errno| Failure::new(format!("connecting to {}: {error}", path.display()));
-    let address = SocketAddrUnix::new(path).map_err(failed)?;
+    let address = SocketAddrUnix::new(path).map_err(|error| failed(error).hint("PYRT_RUN names another folder"))?;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(failed)?;
     match rustix::net::connect(&socket, &address) {
         Ok(()) => Ok(Some(socket)),
         Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+        Err(error @ (Errno::ACCESS | Errno::PERM)) => {
+            Err(failed(error).hint("the server is another user's; PYRT_RUN names a folder of your own"))
+        }
         Err(error) => Err(failed(error)),
     }
 }
@@ -116,7 +119,10 @@ fn spawn(python: &Path, announcement: OwnedFd) -> Result<(), Failure> {
             Ok(())
         });
     }
-    let mut child = command.spawn().map_err(|error| Failure::new(format!("starting {}: {error}", python.display())))?;
+    let mut child = command.spawn().map_err(|error| {
+        Failure::new(format!("starting {}: {error}", python.display()))
+            .hint("set PYRT_PYTHON to the Python in which pyrt is installed")
+    })?;
     drop(announcement);
     // This one ends at once; the server is its child and init's heir.
     child.wait().map_err(|error| Failure::new(format!("starting the server: {error}")))?;
