@@ -20,7 +20,7 @@ import pyrt
 from tests.services import Unavailable, docker_daemon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from tests.services import Docker
 
 
 def command(mebibytes: int) -> list[str]:
@@ -43,7 +43,7 @@ async def pyrt_log(folder: Path, mebibytes: int) -> None:
             await engine.remove(record.id)
 
 
-def docker_log(docker: Callable[..., str], folder: Path, mebibytes: int) -> None:
+def docker_log(docker: Docker, folder: Path, mebibytes: int) -> None:
     root = folder / "rootfs"
     (root / "bin").mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
