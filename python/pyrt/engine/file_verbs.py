@@ -114,7 +114,7 @@ class FileVerbs(LiveVerbs):
         from pyrt.images.committing import commit_image
 
         record = self.journal.get(container)
-        base = self.recipes.image(self.store.find, record.image_id)
+        base = self.recipes.image(self.find_image, record.image_id)
         upper = self._upper(record)
         if upper is None or base.id == host_view.NAME:
             raise self._no_layer(record, base)
@@ -147,7 +147,7 @@ class FileVerbs(LiveVerbs):
     # ---- within ----
 
     def _lowers(self, record: Record) -> tuple[str, ...]:
-        image = self.recipes.image(self.store.find, record.image_id)
+        image = self.recipes.image(self.find_image, record.image_id)
         return image.layers if image.id == host_view.NAME else (*image.layers, str(self.layout.scaffold))
 
     def _upper(self, record: Record) -> Path | None:
