@@ -356,6 +356,8 @@ operations! {
     20 GiveAway { slot: Slot, uid: u32, gid: u32 }
     /// Opens `path` (absolute, host side) for setns(2).
     21 OpenNamespace { path: &'a CStr, out: Slot }
+    /// Waits until the child calls (`CallKeeper`), or says why it can't.
+    22 AwaitChild {}
 
     // ---- the child's, inside ------------------------------------------------------------------
 
@@ -442,6 +444,31 @@ operations! {
     /// Detached clone of `path` inside the container, resolved within its root: the source of a bind
     /// between two places of one container, or of a device's node.
     78 CloneInside { path: &'a CStr, recursive: bool, out: Slot }
+
+    // ---- of a container that is created first and started later ---------------------------------
+
+    /// Tells the keeper that the child has come this far.
+    79 CallKeeper {}
+    /// prctl(2) PR_SET_PDEATHSIG, 0: from here on the process lives without its keeper.
+    80 OutliveKeeper {}
+    /// Closes all descriptors from `first` on, the channel to the keeper among them, and waits for a byte from
+    /// `release`. From here on a failure goes to `outcome`, whose end of file means that execve(2) has succeeded.
+    81 AwaitStart { release: Slot, outcome: Slot, first: u32 }
+    /// Looks whether one of `candidates` is there and may be executed, so that `create` fails and not `start`.
+    82 FindCommand { candidates: Texts<'a> }
+    /// Runs a program to its end, in either list, with the state of the container on standard input: `before`, the
+    /// child's process id, `after`. It sees `root` for /, and is killed after `timeout` milliseconds, unless that is 0.
+    83 RunHook { path: &'a CStr, arguments: Texts<'a>, environment: Texts<'a>, before: &'a [u8], after: &'a [u8], timeout: u32, root: Option<Slot> }
+    /// Attaches the root file system at `path` of the host's tree, whose root is kept in `out`, and makes it / by
+    /// chroot(2): hooks are to see all mounts in place before the root is changed for good.
+    84 EnterRoot { root: Slot, path: &'a CStr, out: Slot }
+    /// Goes back to the tree that `EnterRoot` has left.
+    85 LeaveRoot { host: Slot }
+    /// Attaches the root file system over / and makes it the root by chroot(2), where pivot_root(2) is refused: on an
+    /// initramfs.
+    86 MoveRoot { root: Slot }
+    /// Hands `count` descriptors from number 3 on to the command.
+    87 PassDescriptors { count: u32 }
 }
 
 /// Which list an operation stands in.

@@ -207,6 +207,26 @@ pub fn chdir(path: &CStr) -> Result<()> {
     nothing(call!(SYS_chdir, path.as_ptr()))
 }
 
+/// chroot(2) of the working directory.
+pub fn chroot_here() -> Result<()> {
+    nothing(call!(SYS_chroot, c".".as_ptr()))
+}
+
+/// faccessat2(2) X_OK with the effective ids.
+pub fn may_execute(path: &CStr) -> Result<()> {
+    nothing(call!(SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS))
+}
+
+/// Takes close-on-exec off a descriptor.
+pub fn pass_on(fd: Fd) -> Result<()> {
+    nothing(call!(SYS_fcntl, fd, libc::F_SETFD, 0))
+}
+
+/// getpid(2).
+pub fn pid() -> i32 {
+    call!(SYS_getpid).map_or(0, |pid| pid as i32)
+}
+
 /// getcwd(2), the kernel's own: "(unreachable)" is visible here and hidden by libc.
 pub fn getcwd(buffer: &mut [u8]) -> Result<usize> {
     call!(SYS_getcwd, buffer.as_mut_ptr(), buffer.len()).map(|count| count as usize)
@@ -589,6 +609,11 @@ pub fn pipe() -> Result<[Fd; 2]> {
     let mut pair = [-1; 2];
     call!(SYS_pipe2, pair.as_mut_ptr(), libc::O_CLOEXEC)?;
     Ok(pair)
+}
+
+/// fcntl(2) F_SETPIPE_SZ; a pipe that stays as it is holds 64 KiB.
+pub fn enlarge_pipe(pipe: Fd, size: usize) {
+    let _ = call!(SYS_fcntl, pipe, libc::F_SETPIPE_SZ, size as c_int);
 }
 
 /// Most descriptors in one message: SCM_MAX_FD of include/net/scm.h.

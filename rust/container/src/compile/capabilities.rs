@@ -51,7 +51,7 @@ const NAMES: [&str; 41] = [
 ];
 
 /// The names in a set, for sentences and for `pyrt explain`.
-pub(crate) fn names(set: u64) -> impl Iterator<Item = &'static str> {
+pub fn names(set: u64) -> impl Iterator<Item = &'static str> {
     NAMES.iter().enumerate().filter(move |(number, _)| set & 1 << number != 0).map(|(_, name)| *name)
 }
 

@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::host::{Hierarchy, Host, Layout};
 use crate::plan::{Op, Slot};
-use crate::spec::{Linux, Resources};
+use crate::spec::{Linux, Resources, Spec};
 use crate::sys::{self, Errno};
 
 use super::device_rules;
-use super::error::{Error, Result, describe};
+use super::error::{Error, Result, describe, parse};
 use super::limits::{self, Setting};
 use super::opened::{Failure, Opened, Writer, open_at, own};
+use super::start::Start;
 
 const DIRECTORY: i32 = libc::O_PATH | libc::O_DIRECTORY;
 /// Below it are the groups of containers whose specification names no place.
@@ -93,15 +94,15 @@ pub(super) struct Placement {
 
 impl Cgroups {
     /// Opens the parents, which are made if need be.
-    pub fn open(linux: &Linux<'_>, id: &str, host: &Host, opened: &mut Opened) -> Result<Self> {
-        let place = Place::of(linux.cgroups_path.as_deref(), id)?;
+    pub fn open(linux: &Linux<'_>, start: &Start<'_>, host: &Host, opened: &mut Opened) -> Result<Self> {
+        let place = Place::of(linux.cgroups_path.as_deref(), &start.id)?;
         let unified = host.cgroups.layout() == Layout::V2;
         let none = Resources::default();
         let resources = linux.resources.as_ref().unwrap_or(&none);
         let mut wanted = settings(resources, host)?;
         let mut groups = Vec::new();
         let mut views = Vec::new();
-        for hierarchy in needed(&wanted, host)? {
+        for hierarchy in needed(&wanted, start, host)? {
             let is_mine = |setting: &Setting| unified || hierarchy.controls(&setting.controller);
             let (mine, rest) = wanted.into_iter().partition(is_mine);
             wanted = rest;
@@ -147,13 +148,18 @@ impl Cgroups {
 }
 
 /// Opens the existing groups of a container for one more process.
-pub(super) fn open_existing(linux: &Linux<'_>, id: &str, host: &Host, opened: &mut Opened) -> Result<Placement> {
-    let place = Place::of(linux.cgroups_path.as_deref(), id)?;
+pub(super) fn open_existing(
+    linux: &Linux<'_>,
+    start: &Start<'_>,
+    host: &Host,
+    opened: &mut Opened,
+) -> Result<Placement> {
+    let place = Place::of(linux.cgroups_path.as_deref(), &start.id)?;
     let none = Resources::default();
     let wanted = settings(linux.resources.as_ref().unwrap_or(&none), host)?;
     let unified = host.cgroups.layout() == Layout::V2;
     let mut placement = Placement::default();
-    for hierarchy in needed(&wanted, host)? {
+    for hierarchy in needed(&wanted, start, host)? {
         let label = label(&place, hierarchy, unified);
         let missing = |failure: Failure| Error::host("linux.cgroupsPath", format!("{label}: {}", describe(failure.0)));
         let mut dir = duplicate(hierarchy.root.as_fd()).map_err(missing)?;
@@ -168,6 +174,49 @@ pub(super) fn open_existing(linux: &Linux<'_>, id: &str, host: &Host, opened: &m
         }
     }
     Ok(placement)
+}
+
+/// Where a container's group is in one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// What it controls there; on version 2 all that the root has.
+    pub controllers: Vec<String>,
+    /// Absolute path.
+    pub path: String,
+}
+
+/// The groups of a container of the OCI runtime command.
+pub fn directories(spec: &Spec<'_>, id: &str, host: &Host) -> Result<Vec<Directory>> {
+    let place = Place::of(spec.linux.cgroups_path.as_deref(), id)?.text();
+    let hierarchies: Vec<&Hierarchy> = match host.cgroups.layout() {
+        Layout::V2 => host.cgroups.v2.iter().collect(),
+        _ => host.cgroups.v1.iter().collect(),
+    };
+    let directory = |hierarchy: &Hierarchy| Directory {
+        controllers: hierarchy.controllers.clone(),
+        path: format!("{}{place}", hierarchy.mount),
+    };
+    Ok(hierarchies.into_iter().map(directory).collect())
+}
+
+/// A file of a container's group and what is to be written to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Which hierarchy on version 1.
+    pub controller: String,
+    /// The file's name.
+    pub file: String,
+    /// One write.
+    pub value: String,
+    /// JSON path of the field that asks for it.
+    pub field: String,
+}
+
+/// What the bytes of a document like `linux.resources` ask for on this machine.
+pub fn limits(resources: &[u8], host: &Host) -> Result<Vec<Limit>> {
+    let resources: Resources<'_> = parse(resources, "linux.resources")?;
+    let limit = |Setting { controller, file, value, field }| Limit { controller, file, value, field };
+    Ok(settings(&resources, host)?.into_iter().map(limit).collect())
 }
 
 fn settings(resources: &Resources<'_>, host: &Host) -> Result<Vec<Setting>> {
@@ -187,8 +236,9 @@ fn settings(resources: &Resources<'_>, host: &Host) -> Result<Vec<Setting>> {
 }
 
 /// Hierarchies of everything that is limited, and of memory and pids in any case: their counters say how a
-/// container ended. Version 2 has but one, which also lets all of a container be killed at once.
-fn needed<'h>(settings: &[Setting], host: &'h Host) -> Result<Vec<&'h Hierarchy>> {
+/// container ended. Version 2 has but one, which also lets all of a container be killed at once. The OCI runtime
+/// command takes all: engines look for their own figures in each.
+fn needed<'h>(settings: &[Setting], start: &Start<'_>, host: &'h Host) -> Result<Vec<&'h Hierarchy>> {
     if host.cgroups.layout() == Layout::V2 {
         let hierarchy: Vec<&Hierarchy> = host.cgroups.v2.iter().collect();
         // Of the cgroup.* files there is one in every group.
@@ -199,7 +249,8 @@ fn needed<'h>(settings: &[Setting], host: &'h Host) -> Result<Vec<&'h Hierarchy>
     check_controllers(settings.iter(), &hierarchies)?;
     let is_limited = |hierarchy: &Hierarchy| settings.iter().any(|setting| hierarchy.controls(&setting.controller));
     let counts = |hierarchy: &Hierarchy| hierarchy.controls("memory") || hierarchy.controls("pids");
-    Ok(hierarchies.into_iter().filter(|hierarchy| is_limited(hierarchy) || counts(hierarchy)).collect())
+    let all = start.lifecycle.is_some();
+    Ok(hierarchies.into_iter().filter(|hierarchy| all || is_limited(hierarchy) || counts(hierarchy)).collect())
 }
 
 fn check_controllers<'s>(mut settings: impl Iterator<Item = &'s Setting>, hierarchies: &[&Hierarchy]) -> Result<()> {

@@ -9,8 +9,10 @@ use crate::spec::{NOT_SUPPORTED, NamespaceKind, Process, Spec};
 use super::cgroups::{Cgroups, Placement};
 use super::error::{Error, Result};
 use super::hidden::Hidden;
+use super::hooks::Hooks;
 use super::identity::{Identity, write_become_root};
 use super::ids::Ids;
+use super::lifecycle::Lifecycle;
 use super::mounts::{Made, Mounts, Surroundings, root_propagation};
 use super::namespaces::{Namespaces, Origin, flag};
 use super::opened::{Opened, Writer};
@@ -23,9 +25,10 @@ use super::{filter, names, write_keyring, write_placement};
 /// Everything that a container is made of, checked and opened.
 pub(super) struct Parts<'a> {
     spec: &'a Spec<'a>,
-    id: &'a str,
+    start: &'a Start<'a>,
     namespaces: &'a Namespaces,
     ids: &'a Ids<'a>,
+    hooks: Hooks,
     cgroups: Cgroups,
     rootfs: Rootfs<'a>,
     mounts: Mounts,
@@ -65,7 +68,10 @@ impl<'a> Parts<'a> {
         names::check(spec, namespaces)?;
         let identity = Identity::of(process, "process", ids, host)?;
         let identity = identity.in_container(linux.personality.as_ref(), filter(linux)?, start.init)?;
-        let cgroups = Cgroups::open(linux, &start.id, host, opened)?;
+        let mut hooks = Hooks::of(spec, start)?;
+        let lifecycle = Lifecycle::open(start, std::mem::take(&mut hooks.start), opened)?;
+        let identity = identity.with_lifecycle(lifecycle);
+        let cgroups = Cgroups::open(linux, start, host, opened)?;
         let rootfs = Rootfs::open(spec, start, host, opened)?;
         let idmap_binds = rootfs.is_layered();
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
@@ -74,8 +80,20 @@ impl<'a> Parts<'a> {
         let hidden = Hidden::open(linux, mounts.has_own_dev(), host, opened)?;
         let parameters = Parameters::of(linux, namespaces)?;
         let propagation = root_propagation(spec)?;
-        let id = &*start.id;
-        Ok(Self { spec, id, namespaces, ids, cgroups, rootfs, mounts, hidden, parameters, identity, propagation })
+        Ok(Self {
+            spec,
+            start,
+            namespaces,
+            ids,
+            hooks,
+            cgroups,
+            rootfs,
+            mounts,
+            hidden,
+            parameters,
+            identity,
+            propagation,
+        })
     }
 
     /// The keeper's list.
@@ -98,6 +116,7 @@ impl<'a> Parts<'a> {
         let covers = self.hidden.write_keeper(made.dev, writer);
         self.identity.write_keeper(writer);
         writer.plan.keeper(Op::Release {});
+        self.hooks.write_keeper(writer);
         Handed { root, made, files, covers, placement }
     }
 
@@ -124,16 +143,36 @@ impl<'a> Parts<'a> {
         if self.ids.mapped {
             write_become_root(writer);
         }
-        write_keyring(self.id, writer);
+        write_keyring(self.start, writer);
         if let Some(proc) = handed.made.proc {
             self.parameters.write(proc, writer);
         }
-        writer.plan.child(Op::PivotRoot { root: handed.root });
-        self.write_files(&handed, writer);
+        self.write_root(&handed, writer);
         self.hidden.write_child(handed.covers, writer);
         self.identity.write_stdio(handed.made.dev.is_some(), writer);
         self.write_root_attributes(handed.root, writer);
         self.identity.write_last(writer);
+    }
+
+    /// The root and all that is mounted in it; hooks come between the two.
+    fn write_root(&self, handed: &Handed, writer: &mut Writer) {
+        let root = handed.root;
+        let no_pivot = self.start.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.no_pivot);
+        let changes_root = if no_pivot { Op::MoveRoot { root } } else { Op::PivotRoot { root } };
+        match self.rootfs.path() {
+            Some(path) if self.hooks.come_before_pivot() => {
+                let host = writer.slot("the host's root");
+                writer.plan.child(Op::EnterRoot { root, path, out: host });
+                self.write_files(handed, writer);
+                self.hooks.write_child(host, writer);
+                writer.plan.child(Op::LeaveRoot { host });
+                writer.plan.child(changes_root);
+            }
+            _ => {
+                writer.plan.child(changes_root);
+                self.write_files(handed, writer);
+            }
+        }
     }
 
     /// What needs nothing from the keeper, and goes on while it works.

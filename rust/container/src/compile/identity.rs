@@ -14,6 +14,7 @@ use crate::spec::{Personality, Process, Text};
 use super::capabilities::Sets;
 use super::error::{Error, Result};
 use super::ids::Ids;
+use super::lifecycle::Lifecycle;
 use super::opened::Writer;
 use super::paths::inside;
 use super::rlimits::{Limit, limits};
@@ -38,6 +39,7 @@ pub(super) struct Identity<'a> {
     seccomp: Option<seccomp::Filter>,
     affinity: [Option<Vec<u8>>; 2],
     init: bool,
+    lifecycle: Lifecycle,
 }
 
 impl<'a> Identity<'a> {
@@ -75,7 +77,13 @@ impl<'a> Identity<'a> {
             seccomp: None,
             affinity: affinity(process, &field("execCPUAffinity"))?,
             init: false,
+            lifecycle: Lifecycle::default(),
         })
+    }
+
+    /// How the list ends.
+    pub fn with_lifecycle(self, lifecycle: Lifecycle) -> Self {
+        Self { lifecycle, ..self }
     }
 
     /// What comes from `linux` rather than from `process`.
@@ -179,6 +187,7 @@ impl<'a> Identity<'a> {
         writer.plan.child(Op::DieWithKeeper {});
         writer.plan.child(Op::ChangeDirectory { path: &self.cwd, create: false });
         writer.plan.child(Op::KeepCapabilities { keep: false });
+        self.lifecycle.write_look(&self.candidates, writer);
     }
 
     fn write_rights(&self, writer: &mut Writer) {
@@ -197,6 +206,7 @@ impl<'a> Identity<'a> {
         if self.init {
             writer.plan.child(Op::BecomeInit {});
         }
+        self.lifecycle.write_wait(writer);
         if restricted {
             self.write_filter(writer);
         }
@@ -210,7 +220,9 @@ impl<'a> Identity<'a> {
 
     fn write_exec(&self, writer: &mut Writer) {
         self.limits.iter().for_each(|limit| limit.write_last(writer));
+        self.lifecycle.write_last(writer);
         writer.plan.child(Op::CleanProcess {});
+        self.lifecycle.write_descriptors(writer);
         let (arguments, environment) = (texts(&self.process.args), texts(&self.process.env));
         writer.plan.child(Op::Exec {
             candidates: self.candidates.as_texts(),

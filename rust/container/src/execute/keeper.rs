@@ -3,12 +3,13 @@
 use std::ffi::{CStr, CString};
 
 use crate::plan::{Op, Part, Plan, Slot};
-use crate::protocol::warning;
+use crate::protocol::{EVIDENCE, warning};
 use crate::sys::{self, Errno, Fd, Side};
 
 use super::cgroup::Created;
 use super::channel::{ToChild, ToKeeper, Word};
 use super::exec::Vectors;
+use super::hook::{self, Hook};
 use super::{Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
 
 struct Child {
@@ -23,11 +24,14 @@ pub(super) struct Keeper<'a> {
     slots: Slots,
     timings: Timings,
     vectors: Vectors,
+    hooks: Vec<(usize, Vectors)>,
     child: Option<Child>,
     opened: Vec<Slot>,
     cgroups: Vec<Created>,
     terminal: Option<Fd>,
     warnings: u32,
+    /// The child waits for what comes after its call.
+    called: bool,
 }
 
 fn failed_at(index: usize, errno: Errno) -> Failed {
@@ -40,16 +44,40 @@ impl<'a> Keeper<'a> {
         let (slots, timings) = prepared.map_err(|errno| failed_at(0, errno))?;
         let (child, terminal) = (None, None);
         let (opened, cgroups) = (Vec::new(), Vec::new());
-        Ok(Self { plan, slots, timings, vectors: Vectors::of(plan), child, opened, cgroups, terminal, warnings: 0 })
+        let (vectors, hooks) = (Vectors::of(plan), Vectors::of_hooks(plan, Part::Keeper));
+        let (warnings, called) = (0, false);
+        Ok(Self { plan, slots, timings, vectors, hooks, child, opened, cgroups, terminal, warnings, called })
     }
 
     /// Walks the list, then waits for the child to call execve(2) or to say why it can't.
     pub fn run(&mut self) -> Result<(), Failed> {
         for (index, op) in self.plan.ops(Part::Keeper).enumerate() {
-            self.step(&op).map_err(|errno| self.blame(index, errno))?;
+            match op {
+                Op::AwaitChild {} => self.await_child(index)?,
+                Op::RunHook { .. } => self.run_hook(index, &op)?,
+                _ => self.step(&op).map_err(|errno| self.blame(index, errno))?,
+            }
             self.timings.stamp(index);
         }
-        self.hear_child()
+        self.called = self.hear_child()?;
+        Ok(())
+    }
+
+    fn await_child(&mut self, index: usize) -> Result<(), Failed> {
+        if self.hear_child()? { Ok(()) } else { Err(failed_at(index, Errno(libc::EPIPE))) }
+    }
+
+    fn run_hook(&self, index: usize, op: &Op<'_>) -> Result<(), Failed> {
+        let Op::RunHook { path, before, after, timeout, .. } = *op else { return Err(failed_at(index, MISPLACED)) };
+        let vectors = self.hooks.iter().find(|(at, _)| *at == index).map(|(_, vectors)| vectors);
+        let child = self.child().map_err(|errno| failed_at(index, errno))?;
+        let vectors = vectors.ok_or_else(|| failed_at(index, MISPLACED))?;
+        let hook = Hook { path, state: [before, after], timeout, root: None };
+        let mut printed = vec![0; EVIDENCE];
+        hook::run(&hook, child.pid, vectors, &mut printed).map_err(|trouble| {
+            printed.truncate(trouble.printed);
+            Failed { evidence: printed, ..failed_at(index, trouble.errno) }
+        })
     }
 
     /// A child that died before its release made our step fail: then its reason is the reason.
@@ -61,7 +89,8 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn hear_child(&mut self) -> Result<(), Failed> {
+    /// True if the child has called, false if it has closed the channel.
+    fn hear_child(&mut self) -> Result<bool, Failed> {
         let after = self.plan.len(Part::Keeper);
         loop {
             let child = self.child.as_ref().ok_or_else(|| failed_at(after, MISPLACED))?;
@@ -70,22 +99,26 @@ impl<'a> Keeper<'a> {
                 Word::Failed { index, errno, evidence } => {
                     return Err(Failed { part: Part::Child, index, errno, evidence });
                 }
-                Word::Closed => return Ok(()),
+                Word::Call => return Ok(true),
+                Word::Closed => return Ok(false),
             }
         }
     }
 
     pub fn into_running(self) -> Running {
         let timings = self.timings.collect(self.plan.len(Part::Keeper) + self.plan.len(Part::Child));
-        let (pid, pidfd) = self.child.map_or((0, -1), |child| {
-            sys::close(child.channel.0);
-            (child.pid, child.pidfd)
+        let called = self.called;
+        let (pid, pidfd, channel) = self.child.map_or((0, -1, None), |child| {
+            if !called {
+                sys::close(child.channel.0);
+            }
+            (child.pid, child.pidfd, called.then_some(child.channel))
         });
         let kept = |fd: Fd| self.cgroups.iter().any(|cgroup| fd == cgroup.parent || fd == cgroup.directory);
         let (stdio, mut leftover) = self.slots.open();
         leftover.retain(|&fd| !kept(fd));
         let (terminal, warnings) = (self.terminal, self.warnings);
-        Running { pid, pidfd, terminal, warnings, timings, cgroups: self.cgroups, stdio, leftover }
+        Running { pid, pidfd, terminal, warnings, timings, cgroups: self.cgroups, stdio, leftover, channel }
     }
 
     /// Ends the child, if there is one, and removes what was made.
@@ -181,7 +214,10 @@ impl<'a> Keeper<'a> {
             }
             Op::AdjustOomScore { score } => self.adjust_oom_score(score),
             Op::SetLimit { resource, soft, hard } => self.set_limit(resource, soft, hard),
-            Op::Release {} => self.child()?.channel.release(&self.slots, &self.opened),
+            Op::Release {} => {
+                let opened = std::mem::take(&mut self.opened);
+                self.child()?.channel.release(&self.slots, &opened)
+            }
             Op::SetMountAttributes { .. } => shared_step(op, &mut self.slots),
             Op::GiveAway { slot, uid, gid } => give_away(self.slots.get(slot)?, uid, gid),
             _ => Err(MISPLACED),
@@ -212,12 +248,14 @@ impl<'a> Keeper<'a> {
 
     fn clone_child(&mut self, flags: u64, cgroup: Option<Slot>) -> sys::Result<()> {
         let cgroup = cgroup.map(|slot| self.slots.get(slot)).transpose()?;
+        let hooks = Vectors::of_hooks(self.plan, Part::Child);
         let [ours, theirs] = sys::packet_pair()?;
         match sys::clone(flags, cgroup)? {
             Side::Child => {
                 // Not ours to hold: while it is open here, the keeper's death would go unnoticed.
                 sys::close(ours);
-                child::run(self.plan, &mut self.slots, &self.timings, &self.vectors, ToKeeper(theirs))
+                let vectors = child::Prepared { exec: &self.vectors, hooks: &hooks };
+                child::run(self.plan, &mut self.slots, &self.timings, &vectors, ToKeeper(theirs))
             }
             Side::Parent { pid, pidfd } => {
                 sys::close(theirs);

@@ -113,6 +113,27 @@ pub(super) fn pivot_root(root: Fd) -> sys::Result<()> {
     sys::chdir(c"/")
 }
 
+/// Attaches the root file system at `path` and makes it the root by chroot(2); returns the root that was left.
+pub(super) fn enter_root(root: Fd, path: &CStr) -> sys::Result<Fd> {
+    let host = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    let place = sys::openat(host, path, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)?;
+    sys::move_mount(root, place)?;
+    sys::close(place);
+    sys::fchdir(root)?;
+    sys::chroot_here()?;
+    Ok(host)
+}
+
+/// The root by chroot(2), over the old one, which stays below it.
+pub(super) fn move_root(root: Fd) -> sys::Result<()> {
+    let slash = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    sys::move_mount(root, slash)?;
+    sys::close(slash);
+    sys::fchdir(root)?;
+    sys::chroot_here()?;
+    sys::chdir(c"/")
+}
+
 /// Opens `path` with the container's root for /. `strict` refuses every symlink on the way.
 pub(super) fn open_inside(path: &CStr, strict: bool) -> sys::Result<Fd> {
     let links = if strict { resolve::NO_SYMLINKS } else { 0 };
