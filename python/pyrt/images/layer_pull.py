@@ -19,7 +19,6 @@ import trio
 
 from pyrt.errors import HostError, InvalidImage, PyrtError
 from pyrt.images.progress import Progress
-from pyrt.images.scratch import Cancelled as WaitCancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,8 +78,6 @@ class LayerPuller:
                 await trio.to_thread.run_sync(self._ingest, line, blob, diff_id, limiter=self._threads)
             except PyrtError as error:
                 failure = error
-            except WaitCancelled:
-                failure = _cancelled()
             except OSError as error:
                 failure = _out_of_something(error)
             nursery.cancel_scope.cancel()
