@@ -200,6 +200,21 @@ def test_a_field_that_is_refused_is_named() -> None:
     assert refused.value.field == "process.user.uid"
 
 
+def test_what_the_kernel_refuses_while_compiling_is_the_errors_cause() -> None:
+    process = {"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}}
+    spec = {
+        "ociVersion": "1.2.0",
+        "process": process,
+        "root": {"path": "/no/such/root"},
+        "linux": {"namespaces": [{"type": "mount"}]},
+    }
+    with pytest.raises(SpecError, match="root.path: /no/such/root: no such file or directory") as refused:
+        _native.compile(json.dumps(spec).encode(), b'{"id": "x"}')
+    cause = refused.value.__cause__
+    assert isinstance(cause, FileNotFoundError)
+    assert (cause.errno, cause.filename) == (errno.ENOENT, Path("/no/such/root"))
+
+
 def test_a_file_of_an_image_is_read_through_its_own_links(tmp_path: Path) -> None:
     lower, upper = tmp_path / "lower", tmp_path / "upper"
     for layer in (lower, upper):

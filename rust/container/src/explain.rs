@@ -87,7 +87,8 @@ pub fn failure(plan: &Plan<'_>, names: &[String], part: Part, index: u32, errno:
 
 /// What is wrong with the command, if that is what `op` looked for or executed.
 fn of_command(plan: &Plan<'_>, op: &Op<'_>, errno: Errno, evidence: &[u8]) -> Option<command::Command> {
-    if !matches!(op, Op::Exec { .. } | Op::FindCommand { .. }) {
+    // Killed rather than refused: that has no error number.
+    if errno.0 == 0 || !matches!(op, Op::Exec { .. } | Op::FindCommand { .. }) {
         return None;
     }
     plan.ops(Part::Child).find_map(|op| match op {
@@ -146,13 +147,19 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::Attach { .. }, libc::ENOTDIR) => {
             "a file is mounted on a directory, a directory on a file, or below a file"
         }
-        (Op::NewOverlay { volatile: true, upper: Some(_), .. }, libc::EINVAL) => {
-            "a volatile upper directory serves once; this one may have been used"
+        (
+            Op::NewOverlay { volatile: true, upper: Some(_), .. }
+            | Op::MountOverlay { volatile: true, upper: Some(_), .. },
+            libc::EINVAL,
+        ) => "a volatile upper directory serves once; this one may have been used",
+        (Op::NewOverlay { .. } | Op::MountOverlay { .. }, libc::EINVAL) => {
+            "this kernel's overlayfs refuses these layers; dmesg says why"
         }
-        (Op::NewOverlay { .. }, libc::EINVAL) => "this kernel's overlayfs refuses these layers; dmesg says why",
-        (Op::NewOverlay { .. }, libc::ELOOP) => "a layer, the upper and the work directory must not lie in one another",
-        (Op::NewOverlay { .. }, libc::ENODEV) => "load the kernel module overlay",
-        (Op::NewOverlay { .. }, libc::EBUSY) => "another container uses this upper directory",
+        (Op::NewOverlay { .. } | Op::MountOverlay { .. }, libc::ELOOP) => {
+            "a layer, the upper and the work directory must not lie in one another"
+        }
+        (Op::NewOverlay { .. } | Op::MountOverlay { .. }, libc::ENODEV) => "load the kernel module overlay",
+        (Op::NewOverlay { .. } | Op::MountOverlay { .. }, libc::EBUSY) => "another container uses this upper directory",
         (Op::NewMount { .. }, libc::ENODEV) => "this kernel does not have the file system",
         (Op::NewMount { .. }, libc::EINVAL) => "the file system does not know one of the options, or not its value",
         (Op::NewMount { .. }, libc::EPERM) => {
@@ -165,9 +172,16 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::WriteAt { name, .. }, libc::EBUSY) if name.to_bytes().starts_with(b"memory") => {
             "the limit is smaller than what is in use"
         }
+        (Op::WriteAt { name, .. }, libc::ENOENT) if name.to_bytes().windows(5).any(|word| word == b".bfq.") => {
+            "load the I/O scheduler BFQ (modprobe bfq), or leave the weight out"
+        }
         (Op::WriteAt { .. }, libc::ENOENT) => "this kernel has no such limit",
         (Op::CgroupCreate { .. }, libc::EROFS) => "remount the cgroup hierarchy writable",
         (Op::JoinCgroup { .. }, libc::ENOSPC) => "the cgroup has no processors or memory nodes",
+        (Op::Mask { .. }, libc::ENOENT | libc::ENODEV) => "the container's /dev has no null device",
+        (Op::AttachDeviceProgram { .. }, libc::EINVAL | libc::ENOSYS) => {
+            "this kernel has no device programs (CONFIG_CGROUP_BPF); leave the device rules out"
+        }
         (Op::SetKernelParameter { .. }, libc::ENOENT) => "this kernel has no such parameter in a namespace",
         (Op::LoadSeccomp { .. }, libc::EACCES) => "without no_new_privs the container's root needs CAP_SYS_ADMIN",
         (Op::SetCapabilities { .. }, libc::EPERM) => "more capabilities were asked for than this process has",

@@ -3,25 +3,27 @@
 //! Looked up once a process. A plan is compiled against it, so that the executor has no branches on it.
 
 mod cgroups;
+mod features;
 mod mounts;
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use crate::compile::{Error, Result};
+use crate::compile::{Error, Result, describe};
+use crate::sys::Errno;
 
 pub use cgroups::{Cgroups, Hierarchy, Layout};
+pub use features::Features;
 pub use mounts::MountTable;
 
-use mounts::{IDMAPPED, NOT_IDMAPPED, find_devtmpfs, mounted_below};
+use mounts::{IDMAPPED, NOT_IDMAPPED, find_devtmpfs, idmapped_since, mounted_below};
 
 /// Linux's version, as far as features depend on it.
 pub type Version = (u32, u32);
 
-/// mount_setattr(2) of propagation and idmaps, openat2(2), clone3(2), the new mount API: all are there since.
+/// Overlayfs of idmapped layers, mount_setattr(2) of propagation and idmaps, openat2(2), clone3(2), the new mount API: all
+/// are there since.
 pub const OLDEST_KERNEL: Version = (5, 19);
-/// Layers are given to overlayfs one by one (`lowerdir+`), so that their number is not limited by the length of a text.
-pub const OVERLAY_BY_DESCRIPTOR: Version = (6, 7);
 
 /// This machine.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct Host {
     pub kernel: Version,
     /// The same as the kernel prints it.
     pub release: String,
+    /// What it can do that older ones can't.
+    pub features: Features,
     /// Whether this process may make mounts and namespaces with the host's rights.
     pub privileged: bool,
     /// Capabilities that this process may use: no container without a user namespace of its own gets more.
@@ -60,6 +64,7 @@ impl Host {
         let swap_accounting = swap_accounting(&cgroups);
         let privileged = capabilities & SYS_ADMIN != 0;
         Ok(Self {
+            features: Features::of(kernel),
             kernel,
             release,
             privileged,
@@ -74,7 +79,8 @@ impl Host {
     /// Whether the file system at an open place (its statfs(2) `magic` is known) can be shown through an idmap.
     pub(crate) fn can_idmap(&self, place: &OwnedFd, magic: i64) -> bool {
         let device = || crate::sys::stat_at(place.as_raw_fd(), c"").ok().map(|stat| stat.st_dev);
-        !NOT_IDMAPPED.contains(&magic) && (self.devtmpfs.is_none() || self.devtmpfs != device())
+        let is_young = idmapped_since(magic).is_some_and(|since| self.kernel < since);
+        !is_young && !NOT_IDMAPPED.contains(&magic) && (self.devtmpfs.is_none() || self.devtmpfs != device())
     }
 
     /// The same for all that is mounted below it in this mount namespace; false if nothing is.
@@ -83,7 +89,8 @@ impl Host {
         let path = path.to_string_lossy();
         self.mounts.with(|mountinfo| {
             let kinds: Vec<&str> = mounted_below(mountinfo, &path).collect();
-            !kinds.is_empty() && kinds.iter().all(|kind| IDMAPPED.contains(kind))
+            let can_idmap = |kind: &&str| IDMAPPED.iter().any(|(name, since)| name == kind && self.kernel >= *since);
+            !kinds.is_empty() && kinds.iter().all(can_idmap)
         })
     }
 
@@ -99,7 +106,10 @@ impl Host {
 }
 
 fn read(path: &str) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| Error::host("", format!("{path}: {error}")).hint("pyrt needs /proc"))
+    std::fs::read_to_string(path).map_err(|error| {
+        let errno = Errno(error.raw_os_error().unwrap_or(0));
+        Error::host("", format!("{path}: {}", describe(errno))).because(errno, path).hint("pyrt needs /proc")
+    })
 }
 
 fn parse_version(release: &str) -> Option<Version> {

@@ -20,7 +20,7 @@ use std::ffi::CStr;
 /// First bytes of every plan.
 pub const MAGIC: &[u8; 8] = b"pyrtplan";
 /// Changes whenever an operation or a field does; an old keeper refuses a newer plan.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Size of the descriptor table of one execution.
 pub const SLOTS: usize = 768;
 /// Most operations in one plan, both lists together; also the length of the timing table.
@@ -359,6 +359,9 @@ operations! {
     /// Waits until the child calls (`CallKeeper`), or says why it can't.
     22 AwaitChild {}
 
+    /// bpf(2): loads an array of `struct bpf_insn` as BPF_PROG_TYPE_CGROUP_DEVICE and attaches it to a cgroup of version 2.
+    30 AttachDeviceProgram { cgroup: Slot, program: &'a [u8] }
+
     // ---- the child's, inside ------------------------------------------------------------------
 
     /// Receives the slots that the keeper opened; ends the child if the keeper is gone.
@@ -369,7 +372,7 @@ operations! {
     42 NewSession {}
     /// Writes "0" to an open cgroup v1 `tasks` file (or v2 `cgroup.procs`).
     43 JoinCgroup { tasks: Slot }
-    /// unshare(2).
+    /// unshare(2). In the keeper's list: a mount namespace of its own, where it can `Park`.
     44 Unshare { flags: u64 }
     /// setns(2) with CLONE_NEW* `flags` on a namespace or pidfd. In the keeper's list: of the keeper, so that a child
     /// with a new user namespace, which may join nothing of the host's, is born there.
@@ -396,8 +399,9 @@ operations! {
     /// move_mount(2) of a detached mount to `path` inside the container. A missing target is made
     /// (a directory, or a file if `file`); with `strict` no symlink may be met on the way (prepared paths).
     55 Attach { mount: Slot, path: &'a CStr, file: bool, strict: bool }
-    /// Hides `path`: a directory under `empty`, anything else under `null`. Absent paths are passed over.
-    56 Mask { path: &'a CStr, empty: Slot, null: Slot }
+    /// Hides `path`: a directory under a clone of `empty`, anything else under the null device of `dev`, which is the mount
+    /// at /dev and attached. Absent paths are passed over; a null that is no null device is ENODEV (CVE-2025-31133).
+    56 Mask { path: &'a CStr, empty: Slot, dev: Slot }
     /// Makes `path` and what is mounted below it read-only. Absent paths are passed over.
     57 MakeReadonly { path: &'a CStr }
     /// keyctl(2) KEYCTL_JOIN_SESSION_KEYRING under this name; ENOSYS is let pass.
@@ -469,6 +473,16 @@ operations! {
     86 MoveRoot { root: Slot }
     /// Hands `count` descriptors from number 3 on to the command.
     87 PassDescriptors { count: u32 }
+
+    // ---- either side's, on kernels that neither clone nor stack what is not attached (before Linux 6.15) ----
+
+    /// Attaches a detached mount over /, where no path leads: who makes the step has its root below it.
+    100 Park { mount: Slot }
+    /// umount2(2) with MNT_DETACH of a parked mount.
+    101 Unpark { mount: Slot }
+    /// As [`Op::NewOverlay`], by mount(2) with one text of options, at the directory `name` of the mount `at`, which is
+    /// parked: before Linux 6.7 no step takes a layer on its own.
+    102 MountOverlay { lowers: Slots<'a>, upper: Option<Slot>, volatile: bool, attributes: u64, uid: u32, gid: u32, at: Slot, name: &'a CStr }
 }
 
 /// Which list an operation stands in.

@@ -314,6 +314,11 @@ pub fn set_propagation(flags: u64) -> Result<()> {
     nothing(call!(SYS_mount, none, c"/".as_ptr(), none, flags | libc::MS_REC, none))
 }
 
+/// mount(2) of a new file system with the options `data`, at most a page of them.
+pub fn mount(fstype: &CStr, target: &CStr, flags: u64, data: &CStr) -> Result<()> {
+    nothing(call!(SYS_mount, fstype.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, data.as_ptr()))
+}
+
 /// pivot_root(2) of "." onto itself: the old root ends up stacked over the new one.
 pub fn pivot_root_here() -> Result<()> {
     nothing(call!(SYS_pivot_root, c".".as_ptr(), c".".as_ptr()))
@@ -443,6 +448,39 @@ pub fn load_seccomp(flags: u64, program: &[u8]) -> Result<()> {
     }
     let program = Program { length: (program.len() / 8) as u16, filter: program.as_ptr() };
     nothing(call!(SYS_seccomp, 1, flags as c_uint, &raw const program))
+}
+
+/// bpf(2) BPF_PROG_LOAD of an array of `struct bpf_insn` that decides about devices.
+pub fn load_device_program(program: &[u8]) -> Result<Fd> {
+    /// The beginning of `union bpf_attr` for this command; the kernel takes the rest for zeroes.
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        count: u32,
+        program: u64,
+        license: u64,
+    }
+    const PROG_LOAD: c_int = 5;
+    const CGROUP_DEVICE: u32 = 15;
+    let (program, count) = (program.as_ptr() as u64, (program.len() / 8) as u32);
+    let attributes = Attributes { kind: CGROUP_DEVICE, count, program, license: c"Apache-2.0".as_ptr() as u64 };
+    descriptor(call!(SYS_bpf, PROG_LOAD, &raw const attributes, size_of::<Attributes>()))
+}
+
+/// bpf(2) BPF_PROG_ATTACH to a cgroup, beside what others have attached.
+pub fn attach_device_program(cgroup: Fd, program: Fd) -> Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        cgroup: u32,
+        program: u32,
+        kind: u32,
+        flags: u32,
+    }
+    const PROG_ATTACH: c_int = 8;
+    const DEVICE: u32 = 6;
+    const ALLOW_MULTI: u32 = 2;
+    let attributes = Attributes { cgroup: cgroup as u32, program: program as u32, kind: DEVICE, flags: ALLOW_MULTI };
+    nothing(call!(SYS_bpf, PROG_ATTACH, &raw const attributes, size_of::<Attributes>()))
 }
 
 /// keyctl(2) KEYCTL_JOIN_SESSION_KEYRING.

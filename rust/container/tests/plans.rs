@@ -5,6 +5,7 @@
 mod fixture;
 
 use fixture::{Machine, bundle, layered, put, spec};
+use pyrt_container::host::Features;
 use serde_json::{Value, json};
 
 fn check(name: &str, listing: &str) {
@@ -30,9 +31,16 @@ fn a_container_with_everything() {
 
 #[test]
 fn on_cgroup_v2() {
+    compiled(&Machine::with_cgroup_v2(), "cgroup-v2", &spec("pyrt"), &layered());
+}
+
+#[test]
+fn on_an_older_kernel() {
+    let mut machine = Machine::with_cgroup_v1();
+    machine.host.features = Features { overlay_by_descriptor: false, detached_sources: false };
     let mut spec = spec("pyrt");
-    put(&mut spec, "linux.resources.devices", json!([]));
-    compiled(&Machine::with_cgroup_v2(), "cgroup-v2", &spec, &layered());
+    put(&mut spec, "linux.resources", json!({}));
+    compiled(&machine, "older-kernel", &spec, &layered());
 }
 
 #[test]

@@ -53,12 +53,8 @@ fn what_is_not_supported_is_named() {
         ("linux.netDevices", json!({"eth0": {}})),
         ("linux.mountLabel", json!("label")),
         ("linux.personality", json!({"domain": "LINUX", "flags": ["x"]})),
-        ("linux.resources.blockIO", json!({"weight": 10})),
-        ("linux.resources.hugepageLimits", json!([{"pageSize": "2MB", "limit": 1}])),
-        ("linux.resources.network", json!({"classID": 1})),
-        ("linux.resources.rdma", json!({"mlx5_1": {"hcaHandles": 3}})),
+        ("linux.resources.blockIO", json!({"leafWeight": 10})),
         ("linux.resources.memory", json!({"kernel": 5})),
-        ("linux.resources.memory", json!({"kernelTCP": 5})),
         ("mounts[8].uidMappings", json!([{"containerID": 0, "hostID": 1, "size": 1}])),
         ("mounts[8].gidMappings", json!([{"containerID": 0, "hostID": 1, "size": 1}])),
     ];
@@ -363,7 +359,19 @@ fn what_the_machine_lacks_is_the_machines_fault() {
     assert_eq!((error.blame, error.path.as_str()), (Blame::Host, "linux.resources.pids.limit"));
     assert!(error.message.contains("controller pids"), "{error}");
 
-    for kernel in [(5, 10), (6, 1)] {
+    let machine = Machine::with_cgroup_v1();
+    for (field, value, path, controller) in [
+        ("blockIO", json!({"weight": 10}), "blockIO.weight", "blkio"),
+        ("hugepageLimits", json!([{"pageSize": "2MB", "limit": 1}]), "hugepageLimits[0]", "hugetlb"),
+        ("network", json!({"classID": 1}), "network.classID", "net_cls"),
+        ("rdma", json!({"mlx5_1": {"hcaHandles": 3}}), "rdma.mlx5_1", "rdma"),
+    ] {
+        let error = refusal(&machine, &format!("linux.resources.{field}"), &value);
+        assert_eq!((error.blame, error.path), (Blame::Host, format!("linux.resources.{path}")));
+        assert!(error.message.contains(&format!("controller {controller} ")), "{}", error.message);
+    }
+
+    for kernel in [(5, 10), (5, 18)] {
         let mut machine = Machine::with_cgroup_v1();
         machine.host.kernel = kernel;
         let error = machine.compile(&spec("pyrt"), &layered()).unwrap_err();

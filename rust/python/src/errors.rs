@@ -9,7 +9,7 @@ use std::path::Path;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
-use pyrt_container::compile::{Blame, Error as CompileError};
+use pyrt_container::compile::{Blame, Cause, Error as CompileError};
 use pyrt_container::explain::{Failure, Kind};
 use pyrt_container::{lookup, seccomp};
 use pyrt_layers::{Error as LayerError, Fault};
@@ -42,10 +42,14 @@ pub fn host_error(operation: &str, error: &io::Error) -> PyErr {
 /// A specification that is refused, or a machine that can't do what it asks for.
 pub fn compile_error(error: CompileError) -> PyErr {
     let (message, hint) = (error.to_string(), error.hint.as_deref());
-    Python::attach(|py| match error.blame {
+    let raised = Python::attach(|py| match error.blame {
         Blame::Spec => spec_error(py, &message, &error.path, hint),
         Blame::Host => made(&py.get_type::<classes::HostError>(), &message, hinted(py, hint)),
-    })
+    });
+    match &error.cause {
+        Some(Cause { errno, file }) => caused(raised, Path::new(file), &(*errno).into()),
+        None => raised,
+    }
 }
 
 /// A profile that is refused, and the field that is to blame.

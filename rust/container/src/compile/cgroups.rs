@@ -15,6 +15,7 @@ use super::device_rules;
 use super::error::{Error, Result, describe, parse};
 use super::limits::{self, Setting};
 use super::opened::{Failure, Opened, Writer, open_at, own};
+use super::paths::c;
 use super::start::Start;
 
 const DIRECTORY: i32 = libc::O_PATH | libc::O_DIRECTORY;
@@ -81,6 +82,8 @@ pub(super) struct Cgroups {
     groups: Vec<Group>,
     unified: bool,
     views: Vec<View>,
+    /// Version 2: decides which devices may be opened and made.
+    device_program: Option<Vec<u8>>,
 }
 
 /// What the keeper has made of them.
@@ -100,6 +103,7 @@ impl Cgroups {
         let none = Resources::default();
         let resources = linux.resources.as_ref().unwrap_or(&none);
         let mut wanted = settings(resources, host)?;
+        let device_program = if unified { device_rules::for_v2(&resources.devices)? } else { None };
         let mut groups = Vec::new();
         let mut views = Vec::new();
         for hierarchy in needed(&wanted, start, host)? {
@@ -112,7 +116,7 @@ impl Cgroups {
                 views.push(View { name: hierarchy.name().to_owned(), controllers: hierarchy.controllers.clone() });
             }
         }
-        Ok(Self { name: place.name, groups, unified, views })
+        Ok(Self { name: place.name, groups, unified, views, device_program })
     }
 
     /// Whether this is version 2 alone.
@@ -134,6 +138,9 @@ impl Cgroups {
             for (file, value) in &group.writes {
                 let data = value.as_bytes();
                 writer.plan.keeper(Op::WriteAt { dir: out, name: file, data, optional: false });
+            }
+            if let Some(program) = &self.device_program {
+                writer.plan.keeper(Op::AttachDeviceProgram { cgroup: out, program });
             }
             if self.unified {
                 placement.clone_into = Some(out);
@@ -161,7 +168,10 @@ pub(super) fn open_existing(
     let mut placement = Placement::default();
     for hierarchy in needed(&wanted, start, host)? {
         let label = label(&place, hierarchy, unified);
-        let missing = |failure: Failure| Error::host("linux.cgroupsPath", format!("{label}: {}", describe(failure.0)));
+        let missing = |failure: Failure| {
+            let error = Error::host("linux.cgroupsPath", format!("{label}: {}", describe(failure.0)));
+            error.because(failure.0, format!("{}{}", hierarchy.mount, place.text()))
+        };
         let mut dir = duplicate(hierarchy.root.as_fd()).map_err(missing)?;
         for part in place.parents.iter().chain([&place.name]) {
             dir = open_at(dir.as_fd(), part, DIRECTORY).map_err(missing)?;
@@ -210,18 +220,20 @@ pub struct Limit {
     pub value: String,
     /// JSON path of the field that asks for it.
     pub field: String,
+    /// Another file and its value, where the kernel has that one instead.
+    pub otherwise: Option<(String, String)>,
 }
 
 /// What the bytes of a document like `linux.resources` ask for on this machine.
 pub fn limits(resources: &[u8], host: &Host) -> Result<Vec<Limit>> {
     let resources: Resources<'_> = parse(resources, "linux.resources")?;
-    let limit = |Setting { controller, file, value, field }| Limit { controller, file, value, field };
+    let limit =
+        |Setting { controller, file, value, field, otherwise }| Limit { controller, file, value, field, otherwise };
     Ok(settings(&resources, host)?.into_iter().map(limit).collect())
 }
 
 fn settings(resources: &Resources<'_>, host: &Host) -> Result<Vec<Setting>> {
     if host.cgroups.layout() == Layout::V2 {
-        device_rules::check_v2(&resources.devices)?;
         return limits::for_v2(resources);
     }
     let mut settings = limits::for_v1(resources)?;
@@ -286,16 +298,20 @@ fn open_group(
     walk.enable(dir.as_fd())?;
     for (file, value) in walk.inherited() {
         if !settings.iter().any(|setting| setting.file == file) {
-            writes.push((CString::new(file).unwrap_or_default(), value));
+            writes.push((c(file), value));
         }
     }
-    writes.extend(settings.into_iter().map(|setting| (CString::new(setting.file).unwrap_or_default(), setting.value)));
+    writes.extend(settings.into_iter().map(|setting| {
+        let (file, value) = setting.choose(|file| sys::stat_at(dir.as_raw_fd(), &c(file)).is_ok());
+        (c(&file), value)
+    }));
     let parent = opened.add(dir, format!("the parents of {}", label(place, hierarchy, unified)));
     Ok(Group { parent, label: label(place, hierarchy, unified), writes })
 }
 
 fn cannot(hierarchy: &Hierarchy, failure: Failure) -> Error {
     let error = Error::host("linux.cgroupsPath", format!("{}: {}", hierarchy.mount, describe(failure.0)));
+    let error = error.because(failure.0, &*hierarchy.mount);
     match failure.0.0 {
         libc::EROFS => error.hint("remount the hierarchy writable"),
         libc::EACCES | libc::EPERM => error.hint("containers are made by root"),

@@ -43,7 +43,7 @@ pub(super) struct Handed {
     root: Slot,
     made: Made,
     files: Vec<(Slot, CString)>,
-    covers: Option<(Slot, Slot)>,
+    empty: Option<Slot>,
     placement: Placement,
 }
 
@@ -77,7 +77,7 @@ impl<'a> Parts<'a> {
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
         let around = Surroundings { host, namespaces, ids, idmap_binds, views, cgroup_v2 };
         let mounts = Mounts::open(spec, around, opened)?;
-        let hidden = Hidden::open(linux, mounts.has_own_dev(), host, opened)?;
+        let hidden = Hidden::of(linux, host)?;
         let parameters = Parameters::of(linux, namespaces)?;
         let propagation = root_propagation(spec)?;
         Ok(Self {
@@ -113,11 +113,11 @@ impl<'a> Parts<'a> {
         let made = self.mounts.write_keeper(userns, ids, writer);
         let covered: Vec<String> = self.mounts.destinations().map(str::to_owned).collect();
         let files = self.rootfs.write_files(&covered, ids, writer);
-        let covers = self.hidden.write_keeper(made.dev, writer);
+        let empty = self.hidden.write_keeper(writer);
         self.identity.write_keeper(writer);
         writer.plan.keeper(Op::Release {});
         self.hooks.write_keeper(writer);
-        Handed { root, made, files, covers, placement }
+        Handed { root, made, files, empty, placement }
     }
 
     /// From inside a new user namespace nobody has the right to join the host's: the child is born there.
@@ -147,15 +147,15 @@ impl<'a> Parts<'a> {
         if let Some(proc) = handed.made.proc {
             self.parameters.write(proc, writer);
         }
-        self.write_root(&handed, writer);
-        self.hidden.write_child(handed.covers, writer);
+        self.write_root(&mut handed, writer);
+        self.hidden.write_child(handed.empty, self.mounts.at_dev(&handed.made), writer);
         self.identity.write_stdio(handed.made.dev.is_some(), writer);
         self.write_root_attributes(handed.root, writer);
         self.identity.write_last(writer);
     }
 
     /// The root and all that is mounted in it; hooks come between the two.
-    fn write_root(&self, handed: &Handed, writer: &mut Writer) {
+    fn write_root(&self, handed: &mut Handed, writer: &mut Writer) {
         let root = handed.root;
         let no_pivot = self.start.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.no_pivot);
         let changes_root = if no_pivot { Op::MoveRoot { root } } else { Op::PivotRoot { root } };
@@ -202,8 +202,8 @@ impl<'a> Parts<'a> {
         }
     }
 
-    fn write_files(&self, handed: &Handed, writer: &mut Writer) {
-        self.mounts.write_after_pivot(&handed.made, writer);
+    fn write_files(&self, handed: &mut Handed, writer: &mut Writer) {
+        self.mounts.write_after_pivot(&mut handed.made, writer);
         for (mount, path) in &handed.files {
             // Images have links at /etc/resolv.conf; they are followed within the root.
             writer.plan.child(Op::Attach { mount: *mount, path, file: true, strict: false });

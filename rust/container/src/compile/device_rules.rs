@@ -1,5 +1,7 @@
 //! `linux.resources.devices`: which devices a container may open and make.
 
+mod program;
+
 use crate::spec::DeviceRule;
 
 use super::error::{Error, Result};
@@ -25,7 +27,7 @@ const ALWAYS: [&str; 11] = [
 
 fn setting(allow: bool, value: String, field: String) -> Setting {
     let file = if allow { "devices.allow" } else { "devices.deny" };
-    Setting { controller: "devices".to_owned(), file: file.to_owned(), value, field }
+    Setting { controller: "devices".to_owned(), file: file.to_owned(), value, field, otherwise: None }
 }
 
 /// Writes to version 1's devices.allow and devices.deny, in order. No rules: no writes.
@@ -42,13 +44,31 @@ pub(super) fn for_v1(rules: &[DeviceRule<'_>]) -> Result<Vec<Setting>> {
     Ok(settings)
 }
 
-/// Version 2 has no such files: an eBPF program decides.
-pub(super) fn check_v2(rules: &[DeviceRule<'_>]) -> Result<()> {
+/// Version 2 has no such files: a program decides. None if everything is allowed.
+pub(super) fn for_v2(rules: &[DeviceRule<'_>]) -> Result<Option<Vec<u8>>> {
+    // The lines of version 1 are the rules, checked and with the defaults behind them.
+    let settings = for_v1(rules)?;
     if rules.iter().all(is_allow_all) {
-        return Ok(());
+        return Ok(None);
     }
-    Err(Error::spec(FIELD, "device rules are not supported on cgroup v2")
-        .hint("leave them out: without CAP_MKNOD a container has only the devices of its own /dev"))
+    let numbers: Vec<program::Rule> = settings.iter().map(numbers).collect();
+    Ok(Some(program::assemble(&numbers)))
+}
+
+/// A line like `c 1:3 rwm` in numbers.
+fn numbers(setting: &Setting) -> program::Rule {
+    let mut words = setting.value.split([' ', ':']);
+    let mut word = || words.next().unwrap_or_default();
+    let kind = match word() {
+        "c" => Some(program::CHARACTER),
+        "b" => Some(program::BLOCK),
+        _ => None,
+    };
+    let (major, minor) = (word().parse().ok(), word().parse().ok());
+    let rights = [('r', program::READ), ('w', program::WRITE), ('m', program::MKNOD)];
+    let letters = word();
+    let access = rights.iter().filter(|(letter, _)| letters.contains(*letter)).fold(0, |bits, (_, bit)| bits | bit);
+    program::Rule { allow: setting.file == "devices.allow", kind, major, minor, access }
 }
 
 fn is_allow_all(rule: &DeviceRule<'_>) -> bool {
@@ -127,10 +147,32 @@ mod tests {
     }
 
     #[test]
-    fn version_2_takes_only_what_needs_no_program() {
-        let rules = |json: &'static str| -> Vec<DeviceRule<'static>> { serde_json::from_str(json).unwrap() };
-        assert!(check_v2(&rules("[]")).is_ok());
-        assert!(check_v2(&rules(r#"[{"allow": true, "type": "a", "access": "rwm"}]"#)).is_ok());
-        assert_eq!(check_v2(&rules(r#"[{"allow": false}]"#)).unwrap_err().path, FIELD);
+    fn version_2_needs_no_program_where_all_is_allowed() {
+        let program = |json: &'static str| for_v2(&serde_json::from_str::<Vec<DeviceRule<'_>>>(json).unwrap());
+        assert_eq!(program("[]").unwrap(), None);
+        assert_eq!(program(r#"[{"allow": true, "type": "a", "access": "rwm"}]"#).unwrap(), None);
+        assert!(program(r#"[{"allow": false}]"#).unwrap().is_some());
+        assert_eq!(
+            program(r#"[{"allow": true, "access": "x"}]"#).unwrap_err().path,
+            "linux.resources.devices[0].access"
+        );
+    }
+
+    #[test]
+    fn lines_are_read_as_numbers() {
+        let rule = |file: &str, line: &str| {
+            let allow = file == "allow";
+            numbers(&setting(allow, line.to_owned(), String::new()))
+        };
+        let numbers = program::Rule {
+            allow: true,
+            kind: Some(program::CHARACTER),
+            major: Some(136),
+            minor: None,
+            access: program::READ | program::WRITE | program::MKNOD,
+        };
+        assert_eq!(rule("allow", "c 136:* rwm"), numbers);
+        let numbers = program::Rule { allow: false, kind: None, major: None, minor: None, access: program::ALL };
+        assert_eq!(rule("deny", "a *:* rwm"), numbers);
     }
 }

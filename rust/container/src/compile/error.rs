@@ -26,6 +26,17 @@ pub struct Error {
     pub message: String,
     /// What can be done about it.
     pub hint: Option<String>,
+    /// What the kernel refused, if it was the kernel.
+    pub cause: Option<Cause>,
+}
+
+/// A system call that failed while a plan was compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// The kernel's error number.
+    pub errno: Errno,
+    /// The host's file that it was about.
+    pub file: String,
 }
 
 impl fmt::Display for Error {
@@ -43,12 +54,19 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// The specification's fault.
     pub fn spec(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { blame: Blame::Spec, path: path.into(), message: message.into(), hint: None }
+        Self { blame: Blame::Spec, path: path.into(), message: message.into(), hint: None, cause: None }
     }
 
     /// This machine's fault.
     pub fn host(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { blame: Blame::Host, path: path.into(), message: message.into(), hint: None }
+        Self { blame: Blame::Host, path: path.into(), message: message.into(), hint: None, cause: None }
+    }
+
+    /// The same, because of the kernel.
+    #[must_use]
+    pub fn because(mut self, errno: Errno, file: impl Into<String>) -> Self {
+        self.cause = Some(Cause { errno, file: file.into() });
+        self
     }
 
     /// The same with advice.

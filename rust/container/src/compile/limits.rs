@@ -3,6 +3,9 @@
 //! Pure: the conversions between the two versions are those of the OCI runtime specification's cgroup v2
 //! notes, as runc and crun do them.
 
+mod block_io;
+mod hardware;
+
 use crate::spec::{Cpu, Memory, Resources};
 
 use super::error::{Error, Result};
@@ -18,6 +21,18 @@ pub(super) struct Setting {
     pub value: String,
     /// The field that asks for it.
     pub field: String,
+    /// Another file and its value, where the kernel has that one instead.
+    pub otherwise: Option<(String, String)>,
+}
+
+impl Setting {
+    /// File and value, as far as `exists` knows of them: the first choice if it knows of neither.
+    pub fn choose(self, exists: impl Fn(&str) -> bool) -> (String, String) {
+        match self.otherwise {
+            Some((file, value)) if !exists(&self.file) && exists(&file) => (file, value),
+            _ => (self.file, self.value),
+        }
+    }
 }
 
 fn setting(controller: &str, file: &str, value: impl ToString, field: &str) -> Setting {
@@ -26,6 +41,7 @@ fn setting(controller: &str, file: &str, value: impl ToString, field: &str) -> S
         file: file.to_owned(),
         value: value.to_string(),
         field: format!("linux.resources.{field}"),
+        otherwise: None,
     }
 }
 
@@ -58,6 +74,10 @@ pub(super) fn for_v1(resources: &Resources<'_>) -> Result<Vec<Setting>> {
         cpu_v1(cpu, &mut settings)?;
     }
     pids(resources, &mut settings);
+    if let Some(block_io) = &resources.block_io {
+        block_io::v1(block_io, &mut settings)?;
+    }
+    hardware::v1(resources, &mut settings)?;
     if let Some((file, _)) = resources.unified.first() {
         return Err(refuse(&format!("unified.{file}"), "this machine's controllers are on cgroup v1"));
     }
@@ -74,6 +94,10 @@ pub(super) fn for_v2(resources: &Resources<'_>) -> Result<Vec<Setting>> {
         cpu_v2(cpu, &mut settings)?;
     }
     pids(resources, &mut settings);
+    if let Some(block_io) = &resources.block_io {
+        block_io::v2(block_io, &mut settings)?;
+    }
+    hardware::v2(resources, &mut settings)?;
     for (file, value) in resources.unified.iter() {
         settings.push(unified(file, value)?);
     }
@@ -118,6 +142,7 @@ fn memory_v1(memory: &Memory, settings: &mut Vec<Setting>) -> Result<()> {
         _ => Err(refuse("memory.swappiness", &format!("{value} is not within 0 to 100"))),
     });
     add("memory.swappiness", swappiness.transpose()?, "memory.swappiness");
+    add("memory.kmem.tcp.limit_in_bytes", bytes(memory.kernel_tcp, "memory.kernelTCP", "-1")?, "memory.kernelTCP");
     let disable = memory.disable_oom_killer.filter(|&disable| disable);
     add("memory.oom_control", disable.map(|_| "1".to_owned()), "memory.disableOOMKiller");
     Ok(())
@@ -130,6 +155,9 @@ fn memory_v2(memory: &Memory, settings: &mut Vec<Setting>) -> Result<()> {
     }
     if memory.disable_oom_killer == Some(true) {
         return Err(only_v1("memory.disableOOMKiller"));
+    }
+    if memory.kernel_tcp.is_some_and(|limit| limit != 0) {
+        return Err(only_v1("memory.kernelTCP"));
     }
     let mut add = |file: &str, value: Option<String>, field: &str| {
         settings.extend(value.map(|value| setting("memory", file, value, field)));
@@ -329,6 +357,67 @@ mod tests {
     }
 
     #[test]
+    fn block_devices_have_shares_and_rates() {
+        check(
+            r#"{"blockIO": {"weight": 500, "weightDevice": [{"major": 8, "minor": 0, "weight": 10}, {"major": 8, "minor": 1}]}}"#,
+            &[("blkio.bfq.weight", "500"), ("blkio.bfq.weight_device", "8:0 10")],
+            &[("io.bfq.weight", "default 500"), ("io.bfq.weight", "8:0 10")],
+        );
+        check(
+            r#"{"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1000}],
+                            "throttleWriteBpsDevice": [{"major": 8, "minor": 0, "rate": 0}],
+                            "throttleReadIOPSDevice": [{"major": 8, "minor": 0, "rate": 30}],
+                            "throttleWriteIOPSDevice": [{"major": 8, "minor": 16, "rate": 40}]}}"#,
+            &[
+                ("blkio.throttle.read_bps_device", "8:0 1000"),
+                ("blkio.throttle.write_bps_device", "8:0 0"),
+                ("blkio.throttle.read_iops_device", "8:0 30"),
+                ("blkio.throttle.write_iops_device", "8:16 40"),
+            ],
+            &[
+                ("io.max", "8:0 rbps=1000"),
+                ("io.max", "8:0 wbps=max"),
+                ("io.max", "8:0 riops=30"),
+                ("io.max", "8:16 wiops=40"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_weight_goes_to_the_scheduler_that_is_there() {
+        let resources: Resources<'_> = serde_json::from_str(r#"{"blockIO": {"weight": 1000}}"#).unwrap();
+        for (there, file, value) in [
+            (&["io.bfq.weight", "io.weight"][..], "io.bfq.weight", "default 1000"),
+            (&["io.weight"], "io.weight", "default 10000"),
+            (&[], "io.bfq.weight", "default 1000"),
+        ] {
+            let setting = for_v2(&resources).unwrap().remove(0);
+            assert_eq!(setting.choose(|name| there.contains(&name)), (file.to_owned(), value.to_owned()));
+        }
+    }
+
+    #[test]
+    fn huge_pages_rdma_and_marks() {
+        check(
+            r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}"#,
+            &[("hugetlb.2MB.rsvd.limit_in_bytes", "4194304"), ("hugetlb.2MB.limit_in_bytes", "4194304")],
+            &[("hugetlb.2MB.rsvd.max", "4194304"), ("hugetlb.2MB.max", "4194304")],
+        );
+        let rdma = [("rdma.max", "mlx5_1 hca_handle=3 hca_object=10000"), ("rdma.max", "mlx4_0 hca_handle=2")];
+        check(
+            r#"{"rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 10000}, "mlx4_0": {"hcaHandles": 2}}}"#,
+            &rdma,
+            &rdma,
+        );
+        let network = r#"{"network": {"classID": 1048577, "priorities": [{"name": "eth0", "priority": 500}]}}"#;
+        let marks = [("net_cls.classid", "1048577"), ("net_prio.ifpriomap", "eth0 500")];
+        let marks: Vec<_> = marks.iter().map(|(file, value)| ((*file).to_owned(), (*value).to_owned())).collect();
+        assert_eq!(settings(network, 1).unwrap(), marks);
+        assert!(settings(network, 2).unwrap_err().starts_with("linux.resources.network.classID: "));
+        check(r#"{"network": {}}"#, &[], &[]);
+    }
+
+    #[test]
     fn shares_keep_their_middle_and_their_ends() {
         let pairs = [(0, 1), (2, 1), (1024, 100), (2000, 170), (262_144, 10_000), (u64::MAX, 10_000)];
         for (shares, expected) in pairs {
@@ -343,6 +432,8 @@ mod tests {
             (2, r#"{"memory": {"swappiness": 10}}"#, "linux.resources.memory.swappiness"),
             (2, r#"{"memory": {"disableOOMKiller": true}}"#, "linux.resources.memory.disableOOMKiller"),
             (2, r#"{"cpu": {"realtimeRuntime": 1}}"#, "linux.resources.cpu.realtimeRuntime"),
+            (2, r#"{"memory": {"kernelTCP": 5}}"#, "linux.resources.memory.kernelTCP"),
+            (2, r#"{"network": {"priorities": [{"name": "a", "priority": 1}]}}"#, "linux.resources.network.priorities"),
             (2, r#"{"cpu": {"realtimePeriod": 1}}"#, "linux.resources.cpu.realtimePeriod"),
             (1, r#"{"unified": {"memory.high": "1"}}"#, "linux.resources.unified.memory.high"),
             (2, r#"{"unified": {"../x": "1"}}"#, "linux.resources.unified.../x"),
@@ -363,6 +454,19 @@ mod tests {
             (r#"{"cpu": {"cpus": "3-1"}}"#, "cpu.cpus"),
             (r#"{"cpu": {"cpus": "a"}}"#, "cpu.cpus"),
             (r#"{"cpu": {"mems": "0-99999"}}"#, "cpu.mems"),
+            (r#"{"blockIO": {"weight": 9}}"#, "blockIO.weight"),
+            (
+                r#"{"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "weight": 1001}]}}"#,
+                "blockIO.weightDevice[0].weight",
+            ),
+            (
+                r#"{"blockIO": {"throttleReadBpsDevice": [{"major": -1, "minor": 0, "rate": 1}]}}"#,
+                "blockIO.throttleReadBpsDevice[0].major",
+            ),
+            (r#"{"hugepageLimits": [{"pageSize": "../2MB", "limit": 1}]}"#, "hugepageLimits[0].pageSize"),
+            (r#"{"hugepageLimits": [{"pageSize": "02MB", "limit": 1}]}"#, "hugepageLimits[0].pageSize"),
+            (r#"{"rdma": {"a b": {"hcaHandles": 3}}}"#, "rdma.a b"),
+            (r#"{"rdma": {"a": {}}}"#, "rdma.a"),
         ];
         for (json, field) in cases {
             for version in [1, 2] {

@@ -45,7 +45,7 @@ use crate::spec::{Linux, Process, Spec};
 
 pub use capabilities::names as capability_names;
 pub use cgroups::{Directory, Limit, directories, limits as limits_of};
-pub use error::{Blame, Error, Result, describe};
+pub use error::{Blame, Cause, Error, Result, describe};
 pub use start::{File, Lifecycle as CreatedFirst, Rootfs as Layers, Start, Upper};
 
 pub(crate) use rlimits::limit_name;

@@ -86,8 +86,15 @@ impl Mounts {
         Ok(())
     }
 
+    /// What is mounted at /dev, once `write_after_pivot` has been through.
+    pub fn at_dev(&self, made: &Made) -> Slot {
+        let index = self.planned.iter().position(|mount| mount.destination == "/dev");
+        // `open` has put one there if the specification has none.
+        index.and_then(|index| made.slots[index]).unwrap_or(crate::plan::FIRST_OPENED)
+    }
+
     /// Whether /dev is the tmpfs that the keeper fills.
-    pub fn has_own_dev(&self) -> bool {
+    fn has_own_dev(&self) -> bool {
         self.planned.iter().any(|mount| matches!(mount.what, What::Dev))
     }
 
@@ -136,9 +143,9 @@ impl Mounts {
     }
 
     /// The child's part inside the new root: attach all, in order.
-    pub fn write_after_pivot(&self, made: &Made, writer: &mut Writer) {
-        for (mount, slot) in self.planned.iter().zip(&made.slots) {
-            let slot = slot.unwrap_or_else(|| new_mount(mount, writer));
+    pub fn write_after_pivot(&self, made: &mut Made, writer: &mut Writer) {
+        for (mount, made_slot) in self.planned.iter().zip(&mut made.slots) {
+            let slot = *made_slot.get_or_insert_with(|| new_mount(mount, writer));
             let path = c(&mount.destination);
             if mount.options.copy_up {
                 writer.plan.child(Op::CopyUp { mount: slot, path: &path });

@@ -74,7 +74,7 @@ pub(super) struct Failure(pub Errno);
 impl Failure {
     /// Blames the field that named `file`.
     pub fn at(self, field: &str, file: &str) -> Error {
-        let error = Error::spec(field, format!("{file}: {}", describe(self.0)));
+        let error = Error::spec(field, format!("{file}: {}", describe(self.0))).because(self.0, file);
         match self.0.0 {
             libc::EPERM | libc::EACCES => error.hint("containers are made by root"),
             _ => error,

@@ -6,7 +6,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use crate::host::{Host, OVERLAY_BY_DESCRIPTOR};
+use crate::host::{Features, Host};
 use crate::plan::{Op, Slot, TextsBuf, as_slots, pack_slots};
 use crate::spec::{Spec, Text};
 use crate::sys;
@@ -26,6 +26,7 @@ pub(super) struct Rootfs<'a> {
     base: Base,
     readonly: bool,
     files: &'a [File<'a>],
+    features: Features,
 }
 
 #[derive(Debug)]
@@ -50,13 +51,14 @@ enum Changes {
 impl<'a> Rootfs<'a> {
     pub fn open(spec: &Spec<'_>, start: &'a Start<'a>, host: &Host, opened: &mut Opened) -> Result<Self> {
         let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
+        let features = host.features;
         match &start.rootfs {
             Some(layers) => {
                 let base = open_layers(layers, host, opened)?;
                 check_files(&layers.files)?;
-                Ok(Self { base, readonly, files: &layers.files })
+                Ok(Self { base, readonly, files: &layers.files, features })
             }
-            None => Ok(Self { base: open_bundle(spec, start, host, opened)?, readonly, files: &[] }),
+            None => Ok(Self { base: open_bundle(spec, start, host, opened)?, readonly, files: &[], features }),
         }
     }
 
@@ -82,11 +84,15 @@ impl<'a> Rootfs<'a> {
 
     /// The keeper's part: the slot of the detached root.
     pub fn write(&self, userns: Option<Slot>, root: (u32, u32), writer: &mut Writer) -> Slot {
+        if !self.features.detached_sources && (matches!(self.base, Base::Overlay { .. }) || !self.files.is_empty()) {
+            writer.plan.keeper(Op::Unshare { flags: libc::CLONE_NEWNS as u64 });
+        }
         match &self.base {
             Base::Overlay { lowers, upper, volatile } => {
                 lowers.iter().for_each(|&lower| idmap(lower, userns, writer));
                 let upper = write_upper(*upper, userns, root, writer);
-                write_overlay(lowers, upper, *volatile, root, writer)
+                lowers.iter().chain(&upper).for_each(|&layer| self.park(layer, writer));
+                self.write_overlay(Stack { lowers, upper, volatile: *volatile, root }, writer)
             }
             Base::Layer(layer) => {
                 idmap(*layer, userns, writer);
@@ -112,8 +118,56 @@ impl<'a> Rootfs<'a> {
         let options: TextsBuf = options.iter().map(CString::as_c_str).collect();
         let attributes = NODEV | NOSUID;
         writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: options.as_texts(), attributes, out: folder });
+        self.park(folder, writer);
         files.iter().enumerate().map(|(index, file)| write_file(index, file, folder, root, writer)).collect()
     }
+
+    /// Attaches what is to be stacked or cloned, where the kernel wants that, in the keeper's own mount namespace: it ends
+    /// with the keeper.
+    fn park(&self, mount: Slot, writer: &mut Writer) {
+        if !self.features.detached_sources {
+            writer.plan.keeper(Op::Park { mount });
+        }
+    }
+
+    fn write_overlay(&self, stack: Stack<'_>, writer: &mut Writer) -> Slot {
+        let Stack { lowers, upper, volatile, root: (uid, gid) } = stack;
+        let packed = pack_slots(lowers);
+        let attributes = if upper.is_none() { ATTRIBUTES | RDONLY } else { ATTRIBUTES };
+        let lowers = as_slots(&packed);
+        if self.features.overlay_by_descriptor {
+            let out = writer.slot(ROOT);
+            writer.plan.keeper(Op::NewOverlay { lowers, upper, volatile, attributes, uid, gid, out });
+            return out;
+        }
+        let (at, name) = (write_scaffold(writer), c"root");
+        self.park(at, writer);
+        writer.plan.keeper(Op::MakeDirectory { dir: at, name, mode: 0o755, uid: 0, gid: 0 });
+        writer.plan.keeper(Op::MountOverlay { lowers, upper, volatile, attributes, uid, gid, at, name });
+        let out = writer.slot(ROOT);
+        writer.plan.keeper(Op::CloneTree { dir: at, path: name, recursive: false, out });
+        out
+    }
+}
+
+/// What sentences call the root file system.
+const ROOT: &str = "the root file system";
+
+/// What an overlay is made of.
+struct Stack<'s> {
+    lowers: &'s [Slot],
+    upper: Option<Slot>,
+    volatile: bool,
+    root: (u32, u32),
+}
+
+/// A place for mount(2), which takes no descriptors.
+fn write_scaffold(writer: &mut Writer) -> Slot {
+    let out = writer.slot("the scaffold");
+    let options: TextsBuf = [c"size=4k", c"mode=700"].into_iter().collect();
+    let attributes = NODEV | NOSUID;
+    writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: options.as_texts(), attributes, out });
+    out
 }
 
 fn write_file(index: usize, file: &File<'_>, folder: Slot, root: (u32, u32), writer: &mut Writer) -> (Slot, CString) {
@@ -154,7 +208,6 @@ fn open_layer(path: &str, field: &str, detached: bool) -> Result<OwnedFd> {
 }
 
 fn open_layers(layers: &Layers<'_>, host: &Host, opened: &mut Opened) -> Result<Base> {
-    host.check_kernel(OVERLAY_BY_DESCRIPTOR, "a root file system of layers")?;
     let single = layers.lowers.len() == 1 && layers.upper.is_none();
     let detached = host.privileged;
     let mut lowers = Vec::with_capacity(layers.lowers.len());
@@ -241,14 +294,4 @@ fn write_upper(changes: Changes, userns: Option<Slot>, root: (u32, u32), writer:
             Some(out)
         }
     }
-}
-
-fn write_overlay(lowers: &[Slot], upper: Option<Slot>, volatile: bool, root: (u32, u32), writer: &mut Writer) -> Slot {
-    let out = writer.slot("the root file system");
-    let packed = pack_slots(lowers);
-    let attributes = if upper.is_none() { ATTRIBUTES | RDONLY } else { ATTRIBUTES };
-    let (uid, gid) = root;
-    let lowers = as_slots(&packed);
-    writer.plan.keeper(Op::NewOverlay { lowers, upper, volatile, attributes, uid, gid, out });
-    out
 }

@@ -63,7 +63,6 @@ impl Child<'_> {
             Op::DieWithKeeper {} => self.die_with_keeper(),
             Op::NewSession {} => sys::setsid(),
             Op::JoinCgroup { tasks } => sys::write(self.slots.get(tasks)?, b"0"),
-            Op::Unshare { flags } => sys::unshare(flags),
             Op::JoinNamespaces { fd, flags } => sys::setns(self.slots.get(fd)?, flags),
             Op::LoopbackUp {} => sys::loopback_up(),
             Op::SetHostname { name } => sys::sethostname(name),
@@ -81,7 +80,11 @@ impl Child<'_> {
                 sys::close_on_exec_from(3)
             }
             Op::Exec { candidates, .. } => self.execute(candidates),
-            Op::NewMount { .. } | Op::SetMountAttributes { .. } => shared_step(op, self.slots),
+            Op::NewMount { .. }
+            | Op::SetMountAttributes { .. }
+            | Op::Park { .. }
+            | Op::Unpark { .. }
+            | Op::Unshare { .. } => shared_step(op, self.slots),
             // A terminal that this child has opened itself.
             Op::GiveAway { slot, uid, gid } => sys::chown_at(self.slots.get(slot)?, c"", uid, gid),
             _ => self.place(op).unwrap_or_else(|| identity(op)),
@@ -105,9 +108,9 @@ impl Child<'_> {
             Op::Attach { mount, path, file, strict } => {
                 self.slots.get(mount).and_then(|mount| mounts::attach(mount, path, file, strict))
             }
-            Op::Mask { path, empty, null } => {
-                let covers = self.slots.get(empty).and_then(|empty| Ok((empty, self.slots.get(null)?)));
-                covers.and_then(|(empty, null)| mounts::mask(path, empty, null))
+            Op::Mask { path, empty, dev } => {
+                let covers = self.slots.get(empty).and_then(|empty| Ok((empty, self.slots.get(dev)?)));
+                covers.and_then(|(empty, dev)| mounts::mask(path, empty, dev))
             }
             Op::MakeReadonly { path } => mounts::make_readonly(path),
             Op::CopyUp { mount, path } => self.slots.get(mount).and_then(|mount| mounts::copy_up(mount, path)),

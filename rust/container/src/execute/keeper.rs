@@ -85,6 +85,7 @@ impl<'a> Keeper<'a> {
         let word = self.child.as_ref().and_then(|child| child.channel.already_said());
         match word {
             Some(Word::Failed { index, errno, evidence }) => Failed { part: Part::Child, index, errno, evidence },
+            Some(Word::Closed) => self.confirm_start().err().unwrap_or_else(|| failed_at(index, errno)),
             _ => failed_at(index, errno),
         }
     }
@@ -100,8 +101,36 @@ impl<'a> Keeper<'a> {
                     return Err(Failed { part: Part::Child, index, errno, evidence });
                 }
                 Word::Call => return Ok(true),
-                Word::Closed => return Ok(false),
+                Word::Closed => return self.confirm_start().map(|()| false),
             }
+        }
+    }
+
+    /// A closed channel is execve(2)'s doing, or death's: a small memory limit can end the child at any step.
+    fn confirm_start(&self) -> Result<(), Failed> {
+        let child = self.child.as_ref().ok_or_else(|| failed_at(self.plan.len(Part::Keeper), MISPLACED))?;
+        if has_executed(child.pid) {
+            return Ok(());
+        }
+        let stuck = self.timings.first_open(self.plan.len(Part::Keeper), self.plan.len(Part::Child));
+        // PID 1 of ours never executes anything: its fork does, and its stamp has to do for evidence.
+        if stuck.is_none() && self.plan.ops(Part::Child).any(|op| matches!(op, Op::BecomeInit {})) {
+            return Ok(());
+        }
+        let index = stuck.unwrap_or(self.plan.len(Part::Child) - 1) as u32;
+        let (errno, evidence) = self.cause_of_death(child.pid);
+        Err(Failed { part: Part::Child, index, errno, evidence })
+    }
+
+    /// Reaps the child. Want of memory is ENOMEM; a signal has no error number.
+    fn cause_of_death(&self, pid: i32) -> (Errno, Vec<u8>) {
+        let signal = sys::wait(pid, true).ok().flatten().and_then(|ended| ended.signal);
+        match signal {
+            Some(libc::SIGKILL) if super::cgroup::read_accounts(&self.cgroups).oom_kills > 0 => {
+                (Errno(libc::ENOMEM), Vec::new())
+            }
+            Some(signal) => (Errno(0), format!("killed by signal {signal}").into_bytes()),
+            None => (Errno(0), b"it ended before its time".to_vec()),
         }
     }
 
@@ -167,6 +196,7 @@ impl<'a> Keeper<'a> {
                 self.open(out, fd);
                 Ok(())
             }
+            Op::AttachDeviceProgram { cgroup, program } => attach_device_program(self.slots.get(cgroup)?, program),
             Op::OpenNamespace { path, out } => {
                 let fd = sys::openat(libc::AT_FDCWD, path, libc::O_RDONLY, 0)?;
                 self.open(out, fd);
@@ -218,7 +248,14 @@ impl<'a> Keeper<'a> {
                 let opened = std::mem::take(&mut self.opened);
                 self.child()?.channel.release(&self.slots, &opened)
             }
-            Op::SetMountAttributes { .. } => shared_step(op, &mut self.slots),
+            Op::MountOverlay { lowers, upper, volatile, attributes, uid, gid, at, name } => {
+                let upper = upper.map(|slot| self.slots.get(slot)).transpose()?;
+                let at = self.slots.get(at)?;
+                sys::with_file_ids(uid, gid, || {
+                    mounts::mount_overlay(&self.slots, lowers, upper, volatile, attributes, (at, name))
+                })
+            }
+            Op::SetMountAttributes { .. } | Op::Park { .. } | Op::Unshare { .. } => shared_step(op, &mut self.slots),
             Op::GiveAway { slot, uid, gid } => give_away(self.slots.get(slot)?, uid, gid),
             _ => Err(MISPLACED),
         }
@@ -282,6 +319,33 @@ impl<'a> Keeper<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a process of ours, alive or not yet reaped, has called execve(2): the kernel takes PF_FORKNOEXEC off its flags
+/// before it closes what is close-on-exec (begin_new_exec). One that can't be read is not known to have failed.
+fn has_executed(pid: i32) -> bool {
+    const PF_FORKNOEXEC: u32 = 0x40;
+    let mut stat = [0; 512];
+    let Ok(path) = CString::new(format!("/proc/{pid}/stat")) else { return true };
+    let Ok(fd) = sys::openat(libc::AT_FDCWD, &path, libc::O_RDONLY, 0) else { return true };
+    let length = sys::read(fd, &mut stat).unwrap_or(0);
+    sys::close(fd);
+    let text = String::from_utf8_lossy(&stat[..length]);
+    // The name may contain anything; after it come state, ppid, pgrp, session, tty, tpgid, flags (proc_pid_stat(5)).
+    let flags = text.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(6)?.parse::<u32>().ok());
+    flags.is_none_or(|flags| flags & PF_FORKNOEXEC == 0)
+}
+
+/// The cgroup keeps the program; bpf(2) does not take the O_PATH descriptor that we have of it.
+fn attach_device_program(cgroup: Fd, program: &[u8]) -> sys::Result<()> {
+    let cgroup = sys::openat(cgroup, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+    let attached = sys::load_device_program(program).and_then(|program| {
+        let attached = sys::attach_device_program(cgroup, program);
+        sys::close(program);
+        attached
+    });
+    sys::close(cgroup);
+    attached
 }
 
 /// Pipes only: they are the engine's. What else can be standard input or output (a terminal, a file, /dev/null) is

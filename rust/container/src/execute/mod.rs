@@ -203,6 +203,12 @@ impl Timings {
         }
     }
 
+    /// The first of `count` steps from `first` on that was not done; the last is stamped when it is begun.
+    fn first_open(&self, first: usize, count: usize) -> Option<usize> {
+        // SAFETY: as in `collect`.
+        (0..count).find(|index| first + index < MAX_OPS && unsafe { self.page.add(first + index).read_volatile() } == 0)
+    }
+
     fn collect(&self, count: usize) -> Vec<u64> {
         // SAFETY: in bounds, and the child has written its last stamp before the end of file that we have seen.
         (0..count.min(MAX_OPS)).map(|index| unsafe { self.page.add(index).read_volatile() }).collect()
@@ -235,6 +241,9 @@ fn shared_step(op: &Op<'_>, slots: &mut Slots) -> sys::Result<()> {
         Op::SetMountAttributes { mount, set, clear, propagation, recursive } => {
             sys::set_mount_attributes(slots.get(mount)?, set, clear, propagation, recursive)?;
         }
+        Op::Park { mount } => mounts::park(slots.get(mount)?)?,
+        Op::Unpark { mount } => mounts::unpark(slots.get(mount)?)?,
+        Op::Unshare { flags } => sys::unshare(flags)?,
         _ => return Err(MISPLACED),
     }
     Ok(())

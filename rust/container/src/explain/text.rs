@@ -39,7 +39,11 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
             format!("making {} {}{}", name(mount), attributes(set, clear, propagation), below(recursive))
         }
         Op::NewMount { fstype, options, attributes, out } => new_mount(fstype, options, attributes, name(out)),
-        Op::NewOverlay { lowers, upper, volatile, .. } => overlay(lowers, upper.map(name), volatile),
+        Op::NewOverlay { lowers, upper, volatile, .. } | Op::MountOverlay { lowers, upper, volatile, .. } => {
+            overlay(lowers, upper.map(name), volatile)
+        }
+        Op::Park { mount } => format!("attaching {} where no path leads", name(mount)),
+        Op::Unpark { mount } => format!("taking {} away again", name(mount)),
         Op::CloneTree { dir, path, .. } if path.is_empty() => format!("cloning {}", name(dir)),
         Op::CloneTree { dir, path, .. } => format!("taking {} out of {}", show(path), name(dir)),
         Op::MakeDirectory { dir, name: file, .. } => format!("making the directory {} in {}", show(file), name(dir)),
@@ -56,6 +60,13 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
             format!("limiting {} to {} (at most {})", limit_name(resource), limit(soft), limit(hard))
         }
         Op::GiveAway { slot, .. } => format!("giving {} to the container's user", name(slot)),
+        Op::AttachDeviceProgram { cgroup, program } => {
+            format!(
+                "letting a program of {} instructions decide about the devices of {}",
+                program.len() / 8,
+                name(cgroup)
+            )
+        }
         Op::OpenNamespace { path, .. } => format!("opening the namespace {}", show(path)),
         Op::AwaitChild {} => "waiting for the child".to_owned(),
         _ => inside(op, names),

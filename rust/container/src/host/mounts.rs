@@ -6,6 +6,8 @@ use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, PoisonError};
 
+use super::Version;
+
 /// This process's mountinfo, read again only when the kernel says that it has changed: with a few dozen mounts reading
 /// it costs as much as all the rest of a plan.
 #[derive(Debug, Default)]
@@ -58,8 +60,29 @@ pub(super) const NOT_IDMAPPED: [i64; 19] = [
     0xfe53_4d42,
     0x0187,
 ];
-/// Names of file systems with FS_ALLOW_IDMAP that people mount below what they bind.
-pub(super) const IDMAPPED: [&str; 9] = ["ext4", "ext3", "ext2", "xfs", "btrfs", "tmpfs", "f2fs", "vfat", "squashfs"];
+/// Names of file systems with FS_ALLOW_IDMAP that people mount below what they bind, and since when they have it; 5.19
+/// stands for all before.
+pub(super) const IDMAPPED: [(&str, Version); 9] = [
+    ("ext4", (5, 19)),
+    ("ext3", (5, 19)),
+    ("ext2", (5, 19)),
+    ("xfs", (5, 19)),
+    ("btrfs", (5, 19)),
+    ("f2fs", (5, 19)),
+    ("vfat", (5, 19)),
+    ("squashfs", (6, 2)),
+    ("tmpfs", (6, 3)),
+];
+
+/// Since when a file system of this magic number can be idmapped, if it was not always so: tmpfs, squashfs, fuse.
+pub(super) fn idmapped_since(magic: i64) -> Option<Version> {
+    match magic {
+        0x0102_1994 => Some((6, 3)),
+        0x7371_7368 => Some((6, 2)),
+        0x6573_5546 => Some((6, 12)),
+        _ => None,
+    }
+}
 
 /// Space, tab, newline and backslash are octal in mountinfo.
 pub(super) fn unescape(field: &str) -> Cow<'_, str> {

@@ -12,7 +12,10 @@ mod text;
 
 pub use linux::{Device, IdMapping, Linux, Namespace, NamespaceKind, Personality, TimeOffset};
 pub use process::{Affinity, Capabilities, ConsoleSize, IoPriority, Process, ResourceLimit, Scheduler, User};
-pub use resources::{Cpu, DeviceRule, Memory, Pids, Resources};
+pub use resources::{
+    BlockIo, Cpu, DeviceRate, DeviceRule, DeviceWeight, HugepageLimit, InterfacePriority, Memory, Network, Pids, Rdma,
+    Resources,
+};
 pub use state::State;
 pub use text::{Map, Refused, Text};
 

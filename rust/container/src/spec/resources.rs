@@ -7,7 +7,6 @@ use super::text::{Map, Refused, Text, nullable_list};
 /// `linux.resources`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "some fields are here to be refused")]
 pub struct Resources<'a> {
     /// Which devices may be opened or made, in order.
     #[serde(borrow, default, deserialize_with = "nullable_list")]
@@ -21,14 +20,18 @@ pub struct Resources<'a> {
     /// Number of tasks.
     #[serde(default)]
     pub pids: Option<Pids>,
+    /// Shares and rates of block devices.
     #[serde(default, rename = "blockIO")]
-    block_io: Refused,
-    #[serde(default)]
-    hugepage_limits: Refused,
-    #[serde(default)]
-    network: Refused,
-    #[serde(default)]
-    rdma: Refused,
+    pub block_io: Option<BlockIo>,
+    /// Memory in huge pages.
+    #[serde(borrow, default, deserialize_with = "nullable_list")]
+    pub hugepage_limits: Vec<HugepageLimit<'a>>,
+    /// Marks on packets.
+    #[serde(borrow, default)]
+    pub network: Option<Network<'a>>,
+    /// Handles and objects of RDMA devices.
+    #[serde(borrow, default)]
+    pub rdma: Map<'a, Rdma>,
     /// Files of cgroup v2 and what is written to them.
     #[serde(borrow, default)]
     pub unified: Map<'a, Text<'a>>,
@@ -70,8 +73,9 @@ pub struct Memory {
     pub swap: Option<i64>,
     #[serde(default)]
     kernel: Refused,
+    /// Of TCP buffers.
     #[serde(default, rename = "kernelTCP")]
-    kernel_tcp: Refused,
+    pub kernel_tcp: Option<i64>,
     /// 0 to 100.
     #[serde(default)]
     pub swappiness: Option<u64>,
@@ -125,4 +129,107 @@ pub struct Cpu<'a> {
 pub struct Pids {
     /// Tasks; not positive is no limit.
     pub limit: i64,
+}
+
+/// `linux.resources.blockIO`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "some fields are here to be refused")]
+pub struct BlockIo {
+    /// Share of every device, 10 to 1000.
+    #[serde(default)]
+    pub weight: Option<u16>,
+    /// Against groups below it: gone from the kernel with its scheduler CFQ, in Linux 5.0.
+    #[serde(default)]
+    leaf_weight: Refused,
+    /// Share of one device.
+    #[serde(default, deserialize_with = "nullable_list")]
+    pub weight_device: Vec<DeviceWeight>,
+    /// Bytes a second.
+    #[serde(default, deserialize_with = "nullable_list")]
+    pub throttle_read_bps_device: Vec<DeviceRate>,
+    /// Bytes a second.
+    #[serde(default, deserialize_with = "nullable_list")]
+    pub throttle_write_bps_device: Vec<DeviceRate>,
+    /// Operations a second.
+    #[serde(default, rename = "throttleReadIOPSDevice", deserialize_with = "nullable_list")]
+    pub throttle_read_iops_device: Vec<DeviceRate>,
+    /// Operations a second.
+    #[serde(default, rename = "throttleWriteIOPSDevice", deserialize_with = "nullable_list")]
+    pub throttle_write_iops_device: Vec<DeviceRate>,
+}
+
+/// One of `linux.resources.blockIO.weightDevice`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "some fields are here to be refused")]
+pub struct DeviceWeight {
+    /// Device number, first part.
+    pub major: i64,
+    /// Device number, second part.
+    pub minor: i64,
+    /// 10 to 1000.
+    #[serde(default)]
+    pub weight: Option<u16>,
+    /// As that of the whole.
+    #[serde(default)]
+    leaf_weight: Refused,
+}
+
+/// One of the lists `linux.resources.blockIO.throttle...Device`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceRate {
+    /// Device number, first part.
+    pub major: i64,
+    /// Device number, second part.
+    pub minor: i64,
+    /// A second; 0 is no limit.
+    pub rate: u64,
+}
+
+/// One of `linux.resources.hugepageLimits`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HugepageLimit<'a> {
+    /// As the kernel spells it: `2MB`, `1GB`.
+    #[serde(borrow)]
+    pub page_size: Text<'a>,
+    /// Bytes.
+    pub limit: u64,
+}
+
+/// `linux.resources.network`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Network<'a> {
+    /// What traffic control sees on its packets.
+    #[serde(default, rename = "classID")]
+    pub class_id: Option<u32>,
+    /// Of its packets on an interface.
+    #[serde(borrow, default, deserialize_with = "nullable_list")]
+    pub priorities: Vec<InterfacePriority<'a>>,
+}
+
+/// One of `linux.resources.network.priorities`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InterfacePriority<'a> {
+    /// Interface of the host.
+    #[serde(borrow)]
+    pub name: Text<'a>,
+    /// Its priority.
+    pub priority: u32,
+}
+
+/// One of `linux.resources.rdma`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rdma {
+    /// Handles.
+    #[serde(default)]
+    pub hca_handles: Option<u32>,
+    /// Objects.
+    #[serde(default)]
+    pub hca_objects: Option<u32>,
 }

@@ -91,8 +91,12 @@ fn write(groups: &[Cgroup], limits: &[Limit]) -> Result<()> {
 fn write_one(groups: &[Cgroup], limit: &Limit) -> Result<()> {
     let group = cgroups::of(groups, &limit.controller);
     let group = group.ok_or_else(|| Error::new(format!("{}: the container has no such cgroup", limit.field)))?;
-    let path = group.join(&limit.file);
-    fs::write(&path, &limit.value).map_err(|error| {
+    let (file, value) = match &limit.otherwise {
+        Some((file, value)) if !group.join(&limit.file).exists() => (file, value),
+        _ => (&limit.file, &limit.value),
+    };
+    let path = group.join(file);
+    fs::write(&path, value).map_err(|error| {
         let why = Error::file("writing", &path, &error);
         Error::new(format!("{}: {why}", limit.field))
     })

@@ -1,0 +1,40 @@
+//! What newer kernels can do and older ones can't, as far as it decides which steps a plan has.
+
+use crate::sys;
+
+use super::Version;
+
+/// Layers are given to overlayfs one by one (`lowerdir+`). Before it all of them are one text of mount(2).
+const OVERLAY_BY_DESCRIPTOR: Version = (6, 7);
+/// What is not attached anywhere can be cloned and stacked.
+const DETACHED_SOURCES: Version = (6, 15);
+
+/// Abilities of this kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Overlayfs is configured step by step, and takes each layer on its own.
+    pub overlay_by_descriptor: bool,
+    /// open_tree(2) clones a mount that is not attached, and overlayfs stacks one.
+    pub detached_sources: bool,
+}
+
+impl Features {
+    /// What kernels of this version have.
+    pub fn of(kernel: Version) -> Self {
+        Self {
+            overlay_by_descriptor: kernel >= OVERLAY_BY_DESCRIPTOR,
+            detached_sources: kernel >= DETACHED_SOURCES && clones_detached().unwrap_or(true),
+        }
+    }
+}
+
+/// Tries it, because a vendor's kernel has what its vendor has taken out; `None` without the right to.
+fn clones_detached() -> Option<bool> {
+    let context = sys::fsopen(c"tmpfs").ok()?;
+    let mount = sys::fsconfig_create(context).and_then(|()| sys::fsmount(context, sys::MOUNT_ATTR_RDONLY));
+    sys::close(context);
+    let mount = mount.ok()?;
+    let clone = sys::clone_tree(mount, c"", false).map(sys::close);
+    sys::close(mount);
+    Some(clone.is_ok())
+}
