@@ -12,7 +12,8 @@ use pyrt_container::execute::{self, Running};
 use pyrt_container::explain;
 use pyrt_container::host::Host;
 use pyrt_container::plan::{Part, Plan};
-use pyrt_container::spec::Spec;
+use pyrt_container::protocol::warning;
+use pyrt_container::spec::{NamespaceKind, Spec};
 use pyrt_container::sys;
 use serde_json::json;
 
@@ -112,10 +113,13 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     if global.systemd {
         return Err(no_systemd());
     }
-    let record = begin(&config, &bundle, wish, &host)?;
+    let record = begin(global, &config, &bundle, wish, &host)?;
     let annals = Annals::make(&global.root, wish.id)?;
     match make(&annals, record, &config, wish, &host) {
-        Ok((record, running)) => Ok(Created { annals, record, config, running }),
+        Ok((record, running)) => {
+            warn_of_refusals(global, running.warnings);
+            Ok(Created { annals, record, config, running })
+        }
         Err(error) => {
             // Nothing of it has come to be, so nothing is to be remembered.
             annals.remove()?;
@@ -140,10 +144,11 @@ pub fn close_others(preserve: u32) -> Result<()> {
     sys::close_range(3 + preserve, u32::MAX).map_err(|errno| Error::call("closing descriptors", errno))
 }
 
-fn begin(config: &[u8], bundle: &Path, wish: &Wish<'_>, host: &Host) -> Result<Record> {
+fn begin(global: &Global, config: &[u8], bundle: &Path, wish: &Wish<'_>, host: &Host) -> Result<Record> {
     let spec = compile::read(config)?;
     let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
     Terminal::choose(terminal, wish.console_socket, wish.stays)?;
+    warn_of_capabilities(global, &spec, host);
     let cgroups = compile::directories(&spec, wish.id, host)?;
     let cgroup = |directory: compile::Directory| Cgroup {
         controllers: directory.controllers,
@@ -163,6 +168,30 @@ fn begin(config: &[u8], bundle: &Path, wish: &Wish<'_>, host: &Host) -> Result<R
         annotations: spec.annotations.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         cgroups: cgroups.into_iter().map(cgroup).collect(),
     })
+}
+
+/// config.md, "Linux Process": what can't be granted is worth a warning.
+fn warn_of_capabilities(global: &Global, spec: &Spec<'_>, host: &Host) {
+    let is_new_user = spec.linux.namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::User);
+    let sets = spec.process.as_ref().and_then(|process| process.capabilities.as_ref());
+    let permitted = sets.filter(|_| !is_new_user).map(|sets| sets.permitted.as_slice()).unwrap_or_default();
+    let is_missing = |name: &&str| !compile::capability_names(host.capabilities).any(|own| own == *name);
+    let missing: Vec<&str> = permitted.iter().map(|name| &**name).filter(is_missing).collect();
+    if !missing.is_empty() {
+        let names = missing.join(" ");
+        global.log.warn(&Error::new(format!("process.capabilities: this process itself has no {names}")));
+    }
+}
+
+fn warn_of_refusals(global: &Global, warnings: u32) {
+    if warnings & warning::OOM_SCORE != 0 {
+        global.log.warn(&Error::new("process.oomScoreAdj: lowering it needs CAP_SYS_RESOURCE, it stays as it was"));
+    }
+    if warnings & warning::RESOURCE_LIMIT != 0 {
+        global
+            .log
+            .warn(&Error::new("process.rlimits: raising one needs CAP_SYS_RESOURCE, it is as high as the host's"));
+    }
 }
 
 fn make(annals: &Annals, mut record: Record, config: &[u8], wish: &Wish<'_>, host: &Host) -> Result<(Record, Running)> {

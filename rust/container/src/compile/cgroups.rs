@@ -93,6 +93,8 @@ pub(super) struct Placement {
     pub clone_into: Option<Slot>,
     /// For the child, on version 1.
     pub tasks: Vec<Slot>,
+    /// The groups themselves, in the order of [`Cgroups::views`].
+    pub directories: Vec<Slot>,
 }
 
 impl Cgroups {
@@ -148,6 +150,7 @@ impl Cgroups {
                 let tasks = writer.slot(&*group.label);
                 writer.plan.keeper(Op::OpenAt { dir: out, name: c"tasks", flags: libc::O_WRONLY, out: tasks });
                 placement.tasks.push(tasks);
+                placement.directories.push(out);
             }
         }
         placement

@@ -66,7 +66,7 @@ impl<'a> Parts<'a> {
             return Err(Error::spec("start.init", "needs a new pid namespace: only PID 1 reaps what others leave"));
         }
         names::check(spec, namespaces)?;
-        let identity = Identity::of(process, "process", ids, host)?;
+        let identity = Identity::of(process, "process", ids, start, host)?;
         let identity = identity.in_container(linux.personality.as_ref(), filter(linux)?, start.init)?;
         let mut hooks = Hooks::of(spec, start)?;
         let lifecycle = Lifecycle::open(start, std::mem::take(&mut hooks.start), opened)?;
@@ -75,7 +75,8 @@ impl<'a> Parts<'a> {
         let rootfs = Rootfs::open(spec, start, host, opened)?;
         let idmap_binds = rootfs.is_layered();
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
-        let around = Surroundings { host, namespaces, ids, idmap_binds, views, cgroup_v2 };
+        let binds_views = start.lifecycle.is_some() && !namespaces.is_own(NamespaceKind::Cgroup);
+        let around = Surroundings { host, namespaces, ids, idmap_binds, views, binds_views, cgroup_v2 };
         let mounts = Mounts::open(spec, around, opened)?;
         let hidden = Hidden::of(linux, host)?;
         let parameters = Parameters::of(linux, namespaces)?;
@@ -110,7 +111,7 @@ impl<'a> Parts<'a> {
         let userns = self.ids.mapped.then(|| self.write_user_namespace(writer));
         let ids = self.ids.root();
         let root = self.rootfs.write(userns, ids, writer);
-        let made = self.mounts.write_keeper(userns, ids, writer);
+        let made = self.mounts.write_keeper(userns, ids, &placement.directories, writer);
         let covered: Vec<String> = self.mounts.destinations().map(str::to_owned).collect();
         let files = self.rootfs.write_files(&covered, ids, writer);
         let empty = self.hidden.write_keeper(writer);

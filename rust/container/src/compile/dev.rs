@@ -82,7 +82,9 @@ fn number(value: i64, end: i64, field: &str) -> Result<u32> {
 /// Checks `linux.devices`.
 pub(super) fn nodes(devices: &[Device<'_>], ids: &Ids<'_>) -> Result<Vec<Node>> {
     let mut nodes: Vec<Node> = Vec::with_capacity(devices.len());
-    for (index, device) in devices.iter().enumerate() {
+    // With all devices of a host comes its terminal multiplexer; the container's own is a link into its devpts.
+    let given = devices.iter().enumerate().filter(|(_, device)| &*device.path != "/dev/ptmx");
+    for (index, device) in given {
         let node = Node::parse(device, index, ids)?;
         if nodes.iter().any(|earlier| earlier.name == node.name) {
             let message = format!("/dev/{} comes twice", node.name);

@@ -19,6 +19,10 @@ use super::opened::Writer;
 use super::paths::inside;
 use super::rlimits::{Limit, limits};
 use super::scheduling::{affinity, io_priority, persona, scheduler};
+use super::start::Start;
+
+/// CAP_SYS_ADMIN.
+const SYS_ADMIN: u64 = 1 << 21;
 
 /// What docker and podman search when an image says nothing.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -44,7 +48,7 @@ pub(super) struct Identity<'a> {
 
 impl<'a> Identity<'a> {
     /// `path` is where the process stands in its document.
-    pub fn of(process: &'a Process<'a>, path: &str, ids: &Ids<'_>, host: &Host) -> Result<Self> {
+    pub fn of(process: &'a Process<'a>, path: &str, ids: &Ids<'_>, start: &Start<'_>, host: &Host) -> Result<Self> {
         let field = |name: &str| format!("{path}.{name}");
         check_command(process, path)?;
         let user = &process.user;
@@ -62,7 +66,7 @@ impl<'a> Identity<'a> {
         let cwd = if cwd.is_empty() { c"/".to_owned() } else { super::paths::c(&cwd) };
         Ok(Self {
             process,
-            capabilities: Sets::of(process.capabilities.as_ref(), ids.mapped, host, &field("capabilities"))?,
+            capabilities: Sets::of(process.capabilities.as_ref(), ids, start, host, &field("capabilities"))?,
             limits: limits(&process.rlimits, &field("rlimits"))?,
             host: host_ids,
             cwd,
@@ -194,6 +198,7 @@ impl<'a> Identity<'a> {
         let Sets { effective, permitted, inheritable, ambient, .. } = self.capabilities;
         let restricted = self.process.no_new_privileges;
         if !restricted {
+            self.write_right_to_filter(writer);
             self.write_filter(writer);
         }
         writer.plan.child(Op::SetCapabilities { effective, permitted, inheritable });
@@ -209,6 +214,15 @@ impl<'a> Identity<'a> {
         self.lifecycle.write_wait(writer);
         if restricted {
             self.write_filter(writer);
+        }
+    }
+
+    /// Leaving uid 0 has emptied the effective set, and without no_new_privs a filter needs CAP_SYS_ADMIN.
+    fn write_right_to_filter(&self, writer: &mut Writer) {
+        if self.seccomp.is_some() && self.process.user.uid != 0 {
+            let Sets { permitted, inheritable, .. } = self.capabilities;
+            let permitted = permitted | SYS_ADMIN;
+            writer.plan.child(Op::SetCapabilities { effective: permitted, permitted, inheritable });
         }
     }
 

@@ -103,7 +103,7 @@ pub fn compile_exec(spec: &[u8], process: &[u8], start: &[u8], pidfd: OwnedFd, h
     let mut opened = Opened::new();
     let first = opened.add(pidfd, "the container's first process");
     let placement = cgroups::open_existing(&spec.linux, &start, host, &mut opened)?;
-    let identity = Identity::of(&process, "process", &ids, host)?;
+    let identity = Identity::of(&process, "process", &ids, &start, host)?;
     let identity = identity.in_container(spec.linux.personality.as_ref(), filter(&spec.linux)?, false)?;
     let identity = identity.with_lifecycle(Lifecycle::open(&start, Vec::new(), &mut opened)?);
     let mut writer = opened.into_writer()?;

@@ -35,6 +35,8 @@ pub(super) struct Mounts {
     propagation: u64,
     views: Vec<(String, TextsBuf)>,
     cgroup_maker: Maker,
+    /// As runc has it: without a cgroup namespace the container sees its own groups and not the host's.
+    binds_views: bool,
     nodes: Vec<Node>,
     terminal: bool,
 }
@@ -70,6 +72,7 @@ impl Mounts {
             propagation: propagation_of_binds(spec)?,
             views: around.views.iter().map(view).collect(),
             cgroup_maker: cgroup_maker(around.namespaces),
+            binds_views: around.binds_views,
             // A bind over /dev brings its own; runc makes none there either.
             nodes: dev::nodes(&spec.linux.devices, around.ids)?,
             terminal: spec.process.as_ref().is_some_and(|process| process.terminal),
@@ -104,7 +107,7 @@ impl Mounts {
     }
 
     /// The keeper's part.
-    pub fn write_keeper(&self, userns: Option<Slot>, root: (u32, u32), writer: &mut Writer) -> Made {
+    pub fn write_keeper(&self, userns: Option<Slot>, root: (u32, u32), groups: &[Slot], writer: &mut Writer) -> Made {
         let mut made = Made { slots: vec![None; self.planned.len()], ..Made::default() };
         for (index, mount) in self.planned.iter().enumerate() {
             made.slots[index] = match &mount.what {
@@ -116,7 +119,15 @@ impl Mounts {
                     self.write_bind(mount, *tree, idmap.zip(userns), writer);
                     Some(*tree)
                 }
-                What::CgroupFolder => Some(self.write_cgroup_folder(mount, root, &mut made.views, writer)),
+                What::CgroupFolder => {
+                    let folder = self.write_cgroup_folder(mount, root, writer);
+                    if self.binds_views {
+                        made.views = clone_views(mount, groups, writer);
+                    } else if self.cgroup_maker == Maker::Keeper {
+                        made.views = self.new_views(mount, &mut |writer, op| writer.plan.keeper(op), writer);
+                    }
+                    Some(folder)
+                }
                 What::New { maker: Maker::Keeper, .. } => {
                     let slot = new_mount(mount, writer);
                     mount.write_propagation(slot, 0, &mut |writer, op| writer.plan.keeper(op), writer);
@@ -187,13 +198,7 @@ impl Mounts {
     }
 
     /// A read-only folder with a place for each hierarchy in which the container has a group.
-    fn write_cgroup_folder(
-        &self,
-        mount: &Planned,
-        root: (u32, u32),
-        views: &mut Vec<Slot>,
-        writer: &mut Writer,
-    ) -> Slot {
+    fn write_cgroup_folder(&self, mount: &Planned, root: (u32, u32), writer: &mut Writer) -> Slot {
         let out = writer.slot("the folder of cgroup hierarchies");
         let attributes = mount.options.for_new_mount() & !RDONLY;
         let options: TextsBuf = [c"mode=755", c"size=64k"].into_iter().collect();
@@ -207,9 +212,6 @@ impl Mounts {
         }
         let (clear, propagation, recursive) = (0, 0, false);
         writer.plan.keeper(Op::SetMountAttributes { mount: out, set: RDONLY, clear, propagation, recursive });
-        if self.cgroup_maker == Maker::Keeper {
-            *views = self.new_views(mount, &mut |writer, op| writer.plan.keeper(op), writer);
-        }
         out
     }
 
@@ -227,7 +229,8 @@ impl Mounts {
 
     fn attach_views(&self, mount: &Planned, made: &[Slot], writer: &mut Writer) {
         let made = match self.cgroup_maker {
-            Maker::Keeper => made.to_vec(),
+            _ if !made.is_empty() => made.to_vec(),
+            Maker::Keeper => Vec::new(),
             _ => self.new_views(mount, &mut |writer, op| writer.plan.child(op), writer),
         };
         for ((name, _), slot) in self.views.iter().zip(made) {
@@ -235,6 +238,18 @@ impl Mounts {
             writer.plan.child(Op::Attach { mount: slot, path: &path, file: false, strict: true });
         }
     }
+}
+
+/// Detached clones of the container's groups.
+fn clone_views(mount: &Planned, groups: &[Slot], writer: &mut Writer) -> Vec<Slot> {
+    let clone = |&dir: &Slot| {
+        let out = writer.slot("a cgroup of the container");
+        writer.plan.keeper(Op::CloneTree { dir, path: c"", recursive: false, out });
+        let (set, clear, propagation, recursive) = (mount.options.for_new_mount(), 0, PRIVATE, false);
+        writer.plan.keeper(Op::SetMountAttributes { mount: out, set, clear, propagation, recursive });
+        out
+    };
+    groups.iter().map(clone).collect()
 }
 
 /// Appends to the keeper's or to the child's list.

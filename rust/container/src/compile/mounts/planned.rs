@@ -48,6 +48,8 @@ pub(in crate::compile) struct Surroundings<'a> {
     pub idmap_binds: bool,
     /// Version 1 hierarchies to show; none on version 2.
     pub views: &'a [View],
+    /// They show the container's own group, although its cgroup namespace is the host's.
+    pub binds_views: bool,
     pub cgroup_v2: bool,
 }
 
