@@ -128,8 +128,14 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     }
 }
 
+/// sd_booted(3).
 fn no_systemd() -> Error {
-    Error::new("--systemd-cgroup: this machine is not run by systemd").hint("let the engine use the driver cgroupfs")
+    let why = if Path::new("/run/systemd/system").is_dir() {
+        "cgroups made by systemd are not supported"
+    } else {
+        "this machine is not run by systemd"
+    };
+    Error::new(format!("--systemd-cgroup: {why}")).hint("let the engine use the driver cgroupfs")
 }
 
 /// Everything that is open and not the container's: a directory of the host would be a way out (CVE-2024-21626).

@@ -76,7 +76,8 @@ impl<'a> Parts<'a> {
         let idmap_binds = rootfs.is_layered();
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
         let binds_views = start.lifecycle.is_some() && !namespaces.is_own(NamespaceKind::Cgroup);
-        let around = Surroundings { host, namespaces, ids, idmap_binds, views, binds_views, cgroup_v2 };
+        let bundle = start.bundle.as_deref();
+        let around = Surroundings { host, namespaces, ids, idmap_binds, views, binds_views, cgroup_v2, bundle };
         let mounts = Mounts::open(spec, around, opened)?;
         let hidden = Hidden::of(linux, host)?;
         let parameters = Parameters::of(linux, namespaces)?;

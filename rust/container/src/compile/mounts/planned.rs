@@ -51,6 +51,8 @@ pub(in crate::compile) struct Surroundings<'a> {
     /// They show the container's own group, although its cgroup namespace is the host's.
     pub binds_views: bool,
     pub cgroup_v2: bool,
+    /// What sources are relative to.
+    pub bundle: Option<&'a str>,
 }
 
 /// Version 1 hierarchies show what the mounter's cgroup namespace sees, and so does version 2.
@@ -189,7 +191,12 @@ fn plan_bind(
     opened: &mut Opened,
 ) -> Result<What> {
     let field = format!("{path}.source");
-    let source = mount.source.as_deref().unwrap_or_default();
+    let given = mount.source.as_deref().unwrap_or_default();
+    let source = match around.bundle {
+        Some(bundle) if !given.starts_with('/') && !given.is_empty() => format!("{bundle}/{given}"),
+        _ => given.to_owned(),
+    };
+    let source = source.as_str();
     if !source.starts_with('/') {
         return Err(Error::spec(field, format!("{source:?} is not an absolute path")));
     }
