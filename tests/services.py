@@ -61,8 +61,10 @@ def _configuration(storage: Path, folder: Path, credentials: tuple[str, str] | N
 
 
 @contextmanager
-def docker_daemon() -> Iterator[Callable[..., str]]:
+def docker_daemon(*, runtime: Path | None = None) -> Iterator[Callable[..., str]]:
     """Docker's daemon, in folders of its own and without a network; yields its command line.
+
+    With `runtime` that OCI runtime is called by the name `pyrt`.
 
     Raises:
         Unavailable: it is not installed or does not start.
@@ -76,6 +78,7 @@ def docker_daemon() -> Iterator[Callable[..., str]]:
             *("dockerd", "--host", socket, "--pidfile", str(folder / "pid")),
             *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "--storage-driver=vfs"),
             *("--bridge=none", "--iptables=false", "--ip6tables=false"),
+            *([] if runtime is None else [f"--add-runtime=pyrt={runtime}"]),
         ]
 
         def docker(*words: str | Path) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "parse_report",
     "read_image_file",
     "remove_tree",
+    "stdio_message",
 ]
 
 # ---- plans ----------------------------------------------------------------------------------------------------------
@@ -196,6 +197,9 @@ def parse_report(message: bytes) -> Started | Failed | Exited:
     Raises:
         EngineError: not a message of this version.
     """
+
+def stdio_message() -> bytes:
+    """What lets a container go on that waits for its standard descriptors; they go with it by SCM_RIGHTS."""
 
 # ---- layers ---------------------------------------------------------------------------------------------------------
 

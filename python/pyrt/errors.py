@@ -11,11 +11,13 @@ class PyrtError(Exception):
     """Base of all: ``message`` is one sentence without a full stop, ``hint`` says what to do or is None."""
 
     exit_code = 125
+    usual_hint: str | None = None
+    """What to do about any error of this class that has no better advice."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.usual_hint
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
@@ -63,6 +65,8 @@ class PlatformNotFound(ImageError):
 
 class InvalidImage(ImageError):
     """Not an image, or one that lies: malformed manifest, wrong digest or size, unsafe or damaged layer."""
+
+    usual_hint = "get it again; if that does not help, whoever made it has to make it anew"
 
 
 class RegistryError(ImageError):

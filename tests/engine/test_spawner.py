@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from pyrt.engine.spawner import Spawner, control_pair, receive
+from pyrt.engine.spawner import Message, Spawner, control_pair, receive
 from pyrt.errors import EngineError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ async def test_a_keeper_is_heard_to_its_end() -> None:
     assert os.fstat(first.descriptors[0]).st_ino == os.fstat(reading).st_ino
     assert not os.get_inheritable(first.descriptors[0])
     assert (await receive(ours)).data == b"Exited"
-    assert await receive(ours) == (b"", [])
+    assert await receive(ours) == Message(b"", [])
     for descriptor in (reading, writing, *first.descriptors):
         os.close(descriptor)
     ours.close()

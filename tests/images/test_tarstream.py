@@ -33,7 +33,7 @@ def read(data: bytes) -> dict[str, bytes | str]:
         else:
             found[member.name] = member.target
     with piped(data) as descriptor:
-        assert [member.name for member in TarStream(FileSource(descriptor), "it")] == list(found)
+        assert [member.name for member in TarStream(FileSource(descriptor, "it"), "it")] == list(found)
     return found
 
 

@@ -17,6 +17,12 @@ def test_by_default_nothing_beyond_what_every_container_has() -> None:
     assert nodes_and_rules((), Host(device_rules=False), everything=False, mapped=True) == ([], [])
 
 
+def test_on_cgroup_v2_rules_are_for_those_whom_no_user_namespace_keeps_from_devices() -> None:
+    host = Host(device_rules=False, device_programs=True)
+    assert nodes_and_rules((), host, everything=False, mapped=False) == ([], [DENY_ALL])
+    assert nodes_and_rules((), host, everything=False, mapped=True) == ([], [])
+
+
 def test_a_device_is_made_and_allowed() -> None:
     nodes, rules = nodes_and_rules([Device("/dev/zero", "/dev/nothing", "r")], Host(), everything=False, mapped=True)
     node = {"path": "/dev/nothing", "type": "c", "major": 1, "minor": 5, "fileMode": 0o666, "uid": 0, "gid": 0}

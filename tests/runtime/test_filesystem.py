@@ -180,3 +180,10 @@ def test_volumes_of_a_read_only_image_can_be_written() -> None:
     assert "tmpcopyup" in made.mounts["/data"]["options"]
     assert "tmpcopyup" not in made.mounts["/tmp"]["options"]
     assert "/data" not in make(image).mounts
+
+
+def test_volumes_of_an_image_at_the_places_that_are_ours_mean_nothing() -> None:
+    """CVE-2019-16884: a tmpfs at /proc would be taken for procfs by whatever writes there."""
+    places = ("/proc", "proc/self", "/sys", "/sys/fs/cgroup", "/dev", "/dev/./shm", "/", "/a/../proc")
+    asked = make(Image(config=Config(volumes=places)), read_only=True).spec["mounts"]
+    assert asked == make(read_only=True).spec["mounts"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from pyrt.errors import InvalidImage, UsageError
@@ -119,6 +120,18 @@ def test_rights_of_root_and_of_others() -> None:
     other = make(user="app", cap_add=["NET_ADMIN"]).process["capabilities"]
     assert "CAP_NET_ADMIN" in other["bounding"]
     assert other["effective"] == other["permitted"] == other["inheritable"] == other["ambient"] == []
+
+
+def test_devices_can_t_be_made_where_no_rule_keeps_them_closed() -> None:
+    """With the host's user namespace and no cgroup hierarchy for devices, the right to make a node would be the right to open any device."""
+    unruled = msgspec.structs.replace(HOST, device_rules=False)
+    wanted: tuple[dict[str, Any], ...] = ({"cap_add": ["MKNOD"]}, {"cap_add": ["ALL"]})
+    for fields in wanted:
+        with pytest.raises(UsageError, match="MKNOD"):
+            make(host=unruled, userns="host", **fields)
+        assert "CAP_MKNOD" in make(host=unruled, **fields).process["capabilities"]["effective"]
+        assert "CAP_MKNOD" in make(userns="host", **fields).process["capabilities"]["effective"]
+    make(host=unruled, userns="host", cap_add=["ALL"], cap_drop=["MKNOD"])
 
 
 def test_privileges_can_be_gained_only_if_asked_for() -> None:

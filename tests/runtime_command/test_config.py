@@ -150,6 +150,16 @@ def test_mounts_come_in_order_with_their_options(runtime: Runtime, bundle: Bundl
     assert sorted(seen) == ["/home ro", "/tmp rw", "/tmp/below ro"]
 
 
+def test_what_the_specification_does_not_know_is_worth_a_warning(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """config.md, "Extensibility": unknown properties are ignored, but never silently."""
+    bundle.set("linux.surprise", {"a": 1})
+    bundle.config["mounts"][0]["odd"] = 1
+    bundle.runs("/bin/echo", "runs")
+    answer = runtime.call("run", "--bundle", bundle.path, name)
+    assert answer.output == "runs\n"
+    assert [line.split(": ")[2] for line in answer.error.splitlines()] == ["mounts[0].odd", "linux.surprise"]
+
+
 def test_a_user_namespace_has_its_maps(runtime: Runtime, bundle: Bundle, name: str) -> None:
     bundle.set("linux.namespaces", USER)
     bundle.set("linux.uidMappings", MAPPING)

@@ -32,7 +32,6 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("process.apparmorProfile", "strict", "process.apparmorProfile: "),
     ("process.selinuxLabel", "label", "process.selinuxLabel: "),
     ("process.terminal", True, "process.terminal: "),
-    ("process.surprise", 1, "process.surprise: "),
     ("root.path", "", "root.path: "),
     ("root.path", "/no/such/folder", "root.path: "),
     ("root.path", "/etc/passwd", "root.path: "),
@@ -53,7 +52,6 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("linux.seccomp", {"defaultAction": "SCMP_ACT_NO"}, "linux.seccomp.defaultAction: "),
     ("hooks", {"prestart": [{"path": "relative"}]}, "hooks.prestart[0].path: "),
     ("hooks", {"poststop": [{"path": "/bin/true", "timeout": 0}]}, "hooks.poststop[0].timeout: "),
-    ("hooks", {"surprise": []}, "hooks.surprise: "),
     ("linux.intelRdt", {"closID": "x"}, "linux.intelRdt: "),
     ("windows", {"layerFolders": ["x"]}, "windows: "),
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pyrt.cli.console import STDERR
 from pyrt.cli.parser import HelpWanted
-from pyrt.cli.styles import paint
+from pyrt.cli.styles import paint, visible
 from pyrt.cli.verbs import VERBS, Invocation, find, module_of, parser_of
 from pyrt.errors import PyrtError
 
@@ -33,7 +33,7 @@ async def dispatch(
         error = first_of(group)
     except* Exception as group:
         log.error("a command failed", extra={"arguments": list(arguments)}, exc_info=group)
-        error = _unexpected(group, log_name)
+        error = unexpected(group, log_name)
     await report(console, error)
     return error.exit_code
 
@@ -66,7 +66,8 @@ def first_of(group: BaseExceptionGroup[PyrtError]) -> PyrtError:
     return error
 
 
-def _unexpected(group: BaseExceptionGroup[Exception], log_name: str) -> PyrtError:
+def unexpected(group: BaseExceptionGroup[Exception], log_name: str) -> PyrtError:
+    """What to say of an error that is a mistake in pyrt; ``log_name`` has been told the rest."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -77,7 +78,7 @@ def _unexpected(group: BaseExceptionGroup[Exception], log_name: str) -> PyrtErro
 async def report(console: Console, error: PyrtError) -> None:
     """One sentence, and what to do about it."""
     colour = console.has_colour(STDERR)
-    lines = [f"{paint('pyrt:', 'red', colour=colour)} {error.message}"]
+    lines = [f"{paint('pyrt:', 'red', colour=colour)} {visible(error.message)}"]
     if error.hint:
-        lines += [f"{paint('hint:', 'cyan', colour=colour)} {line}" for line in error.hint.splitlines()]
+        lines += [f"{paint('hint:', 'cyan', colour=colour)} {visible(line)}" for line in error.hint.splitlines()]
     await console.err("\n".join(lines) + "\n")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from pyrt.cli.styles import visible
 from pyrt.cli.template import compile_template
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def _templated_table(
     return _table([line(heads).split("\t"), *(line(row).split("\t") for row in rows)])
 
 
-def _table(lines: Sequence[Sequence[str]]) -> str:
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = [[visible(cell) for cell in row] for row in rows]
     width = max(map(len, lines))
     longest = [max(len(line[place]) for line in lines if place < len(line)) for place in range(width)]
     text = ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from pyrt.cli import VERSION
-from pyrt.cli.dispatch import dispatch, first_of
+from pyrt.cli.dispatch import dispatch, first_of, log, unexpected
 from pyrt.cli.local import LocalConsole
 from pyrt.cli.log import log_to
 from pyrt.cli.parser import HelpWanted
@@ -41,14 +41,19 @@ def main(arguments: Sequence[str], open_engine: OpenEngine = _usual_engine) -> i
     """Runs one command line; returns its exit status."""
     # Whoever starts the server, containers begin with the umask that they know from Docker.
     os.umask(0o022)
+    log_name = "the log"
     try:
         place = Place.find(os.environ)
         place.prepare()
+        log_name = str(place.log)
         log_to(place.log)
         if arguments[:1] == ["serve"]:
             return _serve(place, arguments[1:], open_engine)
     except* PyrtError as group:
         error = first_of(group)
+    except* Exception as group:
+        log.error("the server failed", exc_info=group)
+        error = unexpected(group, log_name)
     else:
         return _run(place, arguments, open_engine)
     print(f"pyrt: {error.message}", *([f"hint: {error.hint}"] if error.hint else []), sep="\n", file=sys.stderr)

@@ -24,6 +24,7 @@ _MOST_REMEMBERED: Final = 64
 _LONGEST_REMEMBERED: Final = 4096
 _REST_OF_CLUSTER: Final = re.compile(r"ignored explicit argument '(.)")
 """What argparse says of the z in -itz."""
+_NO_NUMBER: Final = re.compile(r"invalid (?:int|float) value: ('.*')", re.DOTALL)
 
 
 class Help(msgspec.Struct, frozen=True):
@@ -102,6 +103,7 @@ class Parser(argparse.ArgumentParser):
             raise UsageError(f"pyrt {self.verb} needs {missing}", hint=self._see_help())
         if match := _REST_OF_CLUSTER.search(message):
             raise UsageError(f"pyrt {self.verb} has no option -{match[1]}", hint=self._see_help())
+        message = _NO_NUMBER.sub(r"\1 is no number", message)
         raise UsageError(message.removeprefix("argument "), hint=self._see_help())
 
     def _see_help(self) -> str:

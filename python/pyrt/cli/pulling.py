@@ -32,7 +32,7 @@ async def find_or_pull(
     if when == "always":
         return await pull(console, engine, name, platform=platform, quiet=quiet)
     try:
-        return engine.find_image(name)
+        return engine.find_image(name, environ=console.environment)
     except ImageNotFound:
         if when == "never":
             raise

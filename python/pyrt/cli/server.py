@@ -180,17 +180,21 @@ def _listening(place: Place) -> Iterator[trio.socket.SocketType]:
     name = str(place.socket)
     if len(os.fsencode(name)) > _LONGEST_PATH:
         raise HostError(f"{name} is too long for the name of a socket", hint="PYRT_RUN names another folder")
-    place.socket.unlink(missing_ok=True)
     plain = socket.socket(socket.AF_UNIX)
     listener = trio.socket.from_stdlib_socket(plain)
     try:
         before = os.umask(0o177)
         try:
+            place.socket.unlink(missing_ok=True)
             plain.bind(name)
+        except OSError as error:
+            hint = "move away what is there, or name another folder with PYRT_RUN"
+            raise EngineError(f"the socket {name} can't be made: {error.strerror}", hint=hint) from error
         finally:
             os.umask(before)
         listener.listen(_BACKLOG)
         yield listener
     finally:
-        place.socket.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            place.socket.unlink()
         listener.close()

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from pyrt.cli import figures
-from pyrt.cli.styles import paint
+from pyrt.cli.styles import paint, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ def step_table(steps: Sequence[Step], *, colour: bool) -> str:
         if step.part != part:
             part = step.part
             lines.append(paint(_HEADINGS.get(part, part), "bold", colour=colour))
-        lines.append(f"{step.index + 1:>4}  {_ID.sub(lambda match: figures.short(match[0]), step.text)}")
+        lines.append(f"{step.index + 1:>4}  {visible(_ID.sub(lambda match: figures.short(match[0]), step.text))}")
     return "\n".join([*lines, ""])
 
 

@@ -7,16 +7,19 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
+import msgspec
 import trio
 
 from pyrt import _native
 from pyrt.engine.container import DEFAULT_OUTPUT
 from pyrt.engine.journal import DEFAULT_KEPT, LEASE_FIRST
 from pyrt.engine.layout import Layout
+from pyrt.engine.pool import DEFAULT_WARM
 from pyrt.engine.spares import remove_unused
 from pyrt.engine.starting import AT_ONCE, Starting
 from pyrt.engine.sweeping import sweep_for_ever, take_over
 from pyrt.runtime.options import make_options
+from pyrt.runtime.process import combined
 
 if TYPE_CHECKING:
     import os
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from pyrt.engine.results import Completed
     from pyrt.images.image import Image
     from pyrt.runtime.options import Limits, RunOptions
+
+_NO_COMMAND: Final = ("COMMAND", "(the image names none: give one after its name)")
 
 SWEEP_EVERY: Final = 30.0
 """Seconds between two looks for what other engines left that have died meanwhile."""
@@ -73,8 +78,13 @@ class Engine(Starting):
     # ---- explaining ----
 
     def explain(self, image: str | Image, options: RunOptions) -> list[_native.Step]:
-        """Every step that would make this container, in order, without making it."""
-        found = self.recipes.image(self.store, image)
+        """Every step that would make this container, in order, without making it.
+
+        Where neither the image nor ``options`` name a command, the last step says so.
+        """
+        found = self.recipes.image(self.find_image, image)
+        if not combined(found.config, options):
+            options = msgspec.structs.replace(options, command=_NO_COMMAND)
         container = secrets.token_hex(32)
         mould = self.recipes.mould(found, options, keep=False)
         documents = mould.fill(container, LEASE_FIRST if options.userns == "auto" else None)
@@ -91,6 +101,7 @@ class Engine(Starting):
     async def begin(self) -> None:
         """Starts the background work; takes over what dead engines left."""
         self.nursery.start_soon(self.janitor.run)
+        self.nursery.start_soon(self.pool.run)
         left = await take_over(self)
         self.nursery.start_soon(sweep_for_ever, self, left, SWEEP_EVERY)
 
@@ -112,6 +123,7 @@ class Engine(Starting):
             for _ in range(AT_ONCE):
                 await self.turns.acquire()  # Whoever is starting a container just now is done.
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.pool.aclose)
                 for each in [*self.executions, *self.live.values()]:
                     nursery.start_soon(_end, each)
             await self.settled()
@@ -132,10 +144,12 @@ async def open_engine(
     *,
     run_dir: str | os.PathLike[str] | None = None,
     kept_events: int = DEFAULT_KEPT,
+    warm: int = DEFAULT_WARM,
 ) -> AsyncIterator[Engine]:
     """An engine on the state folder ``root`` ($PYRT_ROOT, /var/lib/pyrt), for the time of the block.
 
     At its end every container that it still runs is killed. ``kept_events``: about how many events are kept.
+    ``warm``: how many containers at most are made beforehand, of images that are started again and again; 0 for none.
     Raises StateError, HostError.
     """
     layout = Layout(root, run_dir)
@@ -143,7 +157,7 @@ async def open_engine(
     async with trio.open_nursery() as nursery:
         # Errors are raised below: out of a nursery they would come as an ExceptionGroup.
         try:
-            async with aclosing(Engine(layout, nursery, kept_events=kept_events)) as engine:
+            async with aclosing(Engine(layout, nursery, kept_events=kept_events, warm=warm)) as engine:
                 await engine.begin()
                 yield engine
         except BaseException as raised:

@@ -14,6 +14,9 @@ from pyrt.engine.events import (
     ImageTagged,
     ImageUntagged,
 )
+from pyrt.errors import ImageNotFound, UsageError
+from pyrt.images.reference import has_registry
+from pyrt.images.registries import Registries
 
 if TYPE_CHECKING:
     import os
@@ -98,9 +101,22 @@ class ImageVerbs(Core):
         await self.tell(ImageImported(image=image.id, name=name or "", cause="import"))
         return image
 
-    def find_image(self, name: str) -> Image:
-        """The image of this name, id, or beginning of an id. Quick; raises ImageNotFound."""
-        return self.store.find(name)
+    def find_image(self, name: str, *, environ: Mapping[str, str] | None = None) -> Image:
+        """The image of this name, id, or beginning of an id. Quick; raises ImageNotFound.
+
+        A short name means what ``pull`` would take it for, if that is here; ``environ`` as there.
+        """
+        return self.store.find(self.local_name(name, environ))
+
+    def local_name(self, name: str, environ: Mapping[str, str] | None = None) -> str:
+        """Of what registries.conf makes of a short name, the first that is here; any other name as it is."""
+        for meaning in _meanings(name, environ):
+            try:
+                self.store.find(meaning)
+            except ImageNotFound:
+                continue
+            return meaning
+        return name
 
     async def images(self) -> list[Image]:
         """All images, the youngest first."""
@@ -140,6 +156,16 @@ class ImageVerbs(Core):
 
         await self.commit(change)
         return removed
+
+
+def _meanings(name: str, environ: Mapping[str, str] | None) -> list[str]:
+    """What registries.conf makes of a short name; nothing where it has no say."""
+    if has_registry(name):
+        return []
+    try:
+        return [str(meaning.with_default_tag()) for meaning in Registries.of(environ).resolve(name)]
+    except UsageError:
+        return []  # An id, perhaps; else whoever looks for it says what is wrong.
 
 
 def _tell_loaded(transaction: Transaction, images: Sequence[Image]) -> None:

@@ -19,7 +19,7 @@ from pyrt.engine.results import Completed
 from pyrt.engine.spawner import control_pair
 from pyrt.engine.states import State
 from pyrt.engine.stopwatch import Stopwatch, steps_of
-from pyrt.errors import IllegalTransition, StateError
+from pyrt.errors import EngineError, IllegalTransition, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pyrt.engine.container import Container
     from pyrt.engine.events import Event
     from pyrt.engine.layout import Layout
+    from pyrt.engine.pool import Parked
     from pyrt.engine.record import Record
     from pyrt.engine.results import ExitStatus
 
@@ -50,13 +51,31 @@ class Joining(ContainerVerbs):
             with theirs:
                 await self._send(compiled(), theirs.fileno(), stdio)
             stdio.sent()
-            report = await process.begin()
-            if isinstance(report, _native.Failed):
-                raise _native.failure(compiled(), report)
+            return process, await self._begun(process, compiled)
+        except EngineError as error:
+            process.close()
+            raise await self.spawner.failure() or error from None
         except BaseException:
             process.close()
             raise
-        return process, report
+
+    async def wake(self, parked: Parked, stdio: Stdio) -> tuple[Process, _native.Started]:
+        """The same with a container of which all but the command is made; ``stdio`` stays whole if that fails."""
+        process = parked.process
+        try:
+            process.give_stdio(stdio.theirs)
+            report = await self._begun(process, lambda: _native.compile(*parked.documents()))
+            stdio.sent()
+            return process, report
+        except BaseException:
+            process.close()
+            raise
+
+    async def _begun(self, process: Process, compiled: Callable[[], _native.Plan]) -> _native.Started:
+        report = await process.begin()
+        if isinstance(report, _native.Failed):
+            raise _native.failure(compiled(), report)
+        return report
 
     async def _send(self, plan: _native.Plan, control: int, stdio: Stdio) -> None:
         """Sends a plan and lets it go at once, while the message holds what it has opened.
@@ -106,7 +125,7 @@ class Joining(ContainerVerbs):
         asked = make_exec_options(command, **options)
         watch = Stopwatch()
         record = self.journal.get(container)
-        image = self.recipes.image(self.store, record.image_id)
+        image = self.recipes.image(self.store.find, record.image_id)
         with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not asked.tty) as ends:
             steps: list[tuple[tuple[str, str], ...]] = []
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the tables; PRAGMA user_version holds it."""
 
 LEASE_SIZE: Final = 65536
@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS containers (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS timings (container TEXT PRIMARY KEY, timing BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (base INTEGER PRIMARY KEY, container TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS parked (id TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS boots (boot TEXT NOT NULL, floor INTEGER NOT NULL);
 """
 
@@ -156,14 +157,22 @@ class Journal:
         return sorted(found, key=lambda record: record.created, reverse=True)
 
     def ids(self) -> frozenset[str]:
-        """The ids of all containers."""
+        """The ids of all containers, also of parked ones, which are on no list."""
         with _translated(self.path):
-            return frozenset(row[0] for row in self._db.execute("SELECT id FROM containers"))
+            return frozenset(
+                row[0] for row in self._db.execute("SELECT id FROM containers UNION SELECT id FROM parked")
+            )
 
     def owners(self) -> list[str]:
         """Every engine that has something to do for a container, as far as is recorded."""
         with _translated(self.path):
-            return [row[0] for row in self._db.execute("SELECT DISTINCT owner FROM containers WHERE owner != ''")]
+            rows = self._db.execute("SELECT owner FROM containers WHERE owner != '' UNION SELECT owner FROM parked")
+            return [row[0] for row in rows]
+
+    def parked(self, owner: str) -> list[str]:
+        """The containers that an engine has made beforehand."""
+        with _translated(self.path):
+            return [row[0] for row in self._db.execute("SELECT id FROM parked WHERE owner = ?", (owner,))]
 
     def timing(self, container: str) -> Timing:
         """What the steps of its last start took; empty if that is not kept."""
@@ -288,6 +297,20 @@ class Transaction:
                 return base
         raise EngineError(f"all {LEASE_COUNT} ranges of user ids are taken by containers", hint="stop some of them")
 
+    def park(self, container: str, owner: str) -> None:
+        """Says that something of a container may be there which nobody has asked for yet."""
+        self._db.execute("INSERT INTO parked VALUES (?, ?)", (container, owner))
+
+    def unpark(self, container: str) -> None:
+        """Takes ``park`` back; raises ContainerNotFound if that was done already. A lease stays."""
+        if self._db.execute("DELETE FROM parked WHERE id = ?", (container,)).rowcount != 1:
+            raise ContainerNotFound(f"no container {container} is parked")
+
+    def dispose(self, container: str) -> None:
+        """Forgets a parked container of which nothing is left, and its range of ids."""
+        self._db.execute("DELETE FROM parked WHERE id = ?", (container,))
+        self._db.execute("DELETE FROM leases WHERE container = ?", (container,))
+
     def release(self, record: Record) -> None:
         """Gives the container's range of ids back."""
         if record.id_base is not None:
@@ -336,7 +359,8 @@ def _prepare(db: sqlite3.Connection) -> int:
     if found > VERSION:
         raise StateError("the journal was written by a newer pyrt", hint="use that one, or another state folder")
     boot = _boot()
-    row = db.execute("SELECT boot, floor FROM boots").fetchone() if found else None
+    # An older one gets the tables that it lacks.
+    row = db.execute("SELECT boot, floor FROM boots").fetchone() if found == VERSION else None
     if row is None or row[0] != boot:
         row = _begin_boot(db, boot)
     db.execute("PRAGMA busy_timeout = 0")

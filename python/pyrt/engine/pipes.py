@@ -10,11 +10,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import struct
 import termios
 from typing import TYPE_CHECKING, Final, final
 
 import trio
+
+from pyrt.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,6 +46,7 @@ class Stdio:
         """Whether the container has a terminal, whose master ``stdin`` and ``stdout`` are."""
         self._theirs: list[int] = []
         if given is not None:
+            _refuse_directories(given)
             self.theirs = given
             return
         try:
@@ -101,6 +105,19 @@ class Stdio:
             setattr(self, name, -1)
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+def _refuse_directories(given: tuple[int, int, int]) -> None:
+    """A directory of the host in a container leads out of it: /proc/self/fd/0/../.. (CVE-2024-21626)."""
+    for name, descriptor in zip(("input", "output", "error"), given, strict=True):
+        try:
+            mode = os.fstat(descriptor).st_mode
+        except OSError as error:
+            raise UsageError(f"the standard {name} for a container can't be used: {error.strerror}") from None
+        if stat.S_ISDIR(mode):
+            raise UsageError(
+                f"the standard {name} for a container is a directory", hint="a file, pipe or terminal can be"
+            )
 
 
 class _End:

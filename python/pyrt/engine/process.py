@@ -12,10 +12,13 @@ The control socket belongs to this object alone; whoever wants to know waits for
 
 from __future__ import annotations
 
+import array
 import errno
 import os
 import signal as signals
+import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -26,13 +29,23 @@ from pyrt.engine.spawner import receive
 from pyrt.errors import EngineError
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable
 
 START_LIMIT: Final = 30.0
 """Seconds after which a keeper that says nothing is given up: a start takes milliseconds."""
 KILL_LIMIT: Final = 10.0
 """Seconds that SIGKILL may take: longer only where a process hangs in the kernel."""
+
+
+class KeeperLost(EngineError):
+    """The keeper was killed before it could say that the process runs.
+
+    ``untouched``: it had not even read what it was last sent, so the process has not run.
+    """
+
+    def __init__(self, *, untouched: bool) -> None:
+        super().__init__("the spawner or the keeper was killed while it started a container", hint="try again")
+        self.untouched = untouched
 
 
 class Process:
@@ -65,7 +78,7 @@ class Process:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + START_LIMIT):
             message = await receive(self._control)
             if not message.data:
-                raise EngineError("the spawner or the keeper was killed while it started a container", hint="try again")
+                raise KeeperLost(untouched=message.unread)
             report = _native.parse_report(message.data)
             if isinstance(report, _native.Exited):
                 raise EngineError("the keeper told of an end before the start")
@@ -85,6 +98,33 @@ class Process:
         self.pidfd, self.terminal = (*descriptors, -1)[:2]
         begun = max(report.timings, default=0) or report.begun
         self.started = time.time_ns() - (time.monotonic_ns() - begun)
+
+    def is_silent(self) -> bool:
+        """Whether its keeper has neither said anything that is not read yet nor gone."""
+        try:
+            self._control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def give_stdio(self, descriptors: tuple[int, int, int]) -> None:
+        """Lets a parked container go on to its command; raises KeeperLost."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        try:
+            self._control.sendmsg([_native.stdio_message()], rights, socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise KeeperLost(untouched=True) from error
+
+    async def dismiss(self) -> None:
+        """Ends a parked container: returns when its keeper has cleaned up, at the latest after KILL_LIMIT."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_LIMIT):
+            with suppress(OSError):
+                self._control.shutdown(socket.SHUT_WR)
+            while (await receive(self._control)).data:
+                pass
+        self.close()
 
     async def attend(self, limit: float | None, record: Callable[[ExitStatus], Awaitable[ExitStatus]]) -> None:
         """Waits for the end, killing the process when ``limit`` seconds have passed, and for its keeper's end.

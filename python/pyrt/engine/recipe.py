@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 import msgspec
 
@@ -21,19 +21,20 @@ from pyrt.images import host as host_view
 from pyrt.runtime.host import Host, read_host
 from pyrt.runtime.options import ExecOptions, RunOptions
 from pyrt.runtime.spec import Built, build, build_process
+from pyrt.runtime.user import LARGEST_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pyrt.engine.layout import Layout
     from pyrt.engine.record import Record
+    from pyrt.engine.stopwatch import Steps
     from pyrt.images.image import Image
-    from pyrt.images.store import Store
 
-# /etc/passwd and /etc/group of an image are input from a stranger (CVE-2026-30892).
-_LARGEST_FILE: Final = 4 << 20
-# A server that is asked for ever new images must not remember the files of all.
+# A server that is asked for ever new images must not remember the files of all, and of none a large one: an image's
+# /etc/passwd may have a mebibyte (CVE-2026-30892).
 _MOST_FILES: Final = 512
+_LARGEST_KEPT: Final = 16 << 10
 _MOST_MOULDS: Final = 256
 # Seconds after which this machine's own files are looked at anew: that takes a millisecond.
 _FRESH: Final = 10.0
@@ -45,6 +46,10 @@ _decode_options: Final = msgspec.json.Decoder(RunOptions).decode
 # The number in whose place a container's first host id is put; as a lease it is never given.
 _BASE: Final = LEASE_FIRST - LEASE_SIZE
 _BLANK_BASE: Final = b'"hostID":%d,' % _BASE
+
+
+Key: TypeAlias = tuple[str, RunOptions, bool]
+"""Image id, options without the name, whether the container is kept."""
 
 
 class _Machine(NamedTuple):
@@ -68,13 +73,28 @@ class Mould:
         self.built = built
         # Both maps have it, or fill would leave a container with ids of nobody's.
         assert built.spec.count(_BLANK_BASE) == (2 if b'"uidMappings"' in built.spec else 0)
-        self.steps: tuple[tuple[str, str], ...] = ()
-        """Part and name of the steps of its plan, once one was compiled."""
+        self.steps: Steps = ()
+        self.parked_steps: Steps = ()
+        """The steps of its plan, once one was compiled; and of the plan of a parked one."""
+        self.key: Key | None = None
+        """By what it is remembered; None for one that serves a single start."""
         self._blank = blank
 
-    def fill(self, container: str, id_base: int | None) -> tuple[bytes, bytes]:
-        """Specification and start document of one container."""
+    @property
+    def can_wait(self) -> bool:
+        """Whether containers of it can be made beforehand: it stays as it is, and no terminal's size is wanted."""
+        return self.key is not None and not self.key[1].tty
+
+    @property
+    def leases_ids(self) -> bool:
+        """Whether each container has a range of host ids of its own."""
+        return _BLANK_BASE in self.built.spec
+
+    def fill(self, container: str, id_base: int | None, *, parked: bool = False) -> tuple[bytes, bytes]:
+        """Specification and start document of one container; ``parked``: one that waits for its descriptors."""
         spec, start = self._name(self.built.spec, container), self._name(self.built.start, container)
+        if parked:
+            start = start[:-1] + b',"parked":true}'
         if id_base is not None:
             spec = spec.replace(_BLANK_BASE, b'"hostID":%d,' % id_base)
         return spec, start
@@ -93,14 +113,14 @@ class Recipes:
         self._layout = layout
         self._scaffold = str(layout.scaffold)
         self._files: dict[tuple[str, str], bytes | None] = {}
-        self._moulds: dict[tuple[str, RunOptions, bool], Mould] = {}
+        self._moulds: dict[Key, Mould] = {}
         self._machine = self._look()
 
-    def image(self, store: Store, image: str | Image) -> Image:
+    def image(self, find: Callable[[str], Image], image: str | Image) -> Image:
         """The image of this name or id; ``host`` is this machine's own files. Raises ImageNotFound."""
         if not isinstance(image, str):
             return image
-        return self._now().image if image == host_view.NAME else store.find(image)
+        return self._now().image if image == host_view.NAME else find(image)
 
     def mould(self, image: Image, options: RunOptions, *, keep: bool) -> Mould:
         """The specification of such containers. Raises UsageError, InvalidImage."""
@@ -117,8 +137,14 @@ class Recipes:
             mould = self._build(machine, image, options, keep=keep)
             if len(self._moulds) >= _MOST_MOULDS:
                 self._moulds.clear()
+            mould.key = key
             self._moulds[key] = mould
         return mould
+
+    def is_current(self, mould: Mould) -> bool:
+        """Whether ``mould`` would give this very one still."""
+        self._now()
+        return mould.key is not None and self._moulds.get(mould.key) is mould
 
     def _build(self, machine: _Machine, image: Image, options: RunOptions, *, keep: bool, joins: bool = False) -> Mould:
         blank = secrets.token_hex(32)
@@ -154,9 +180,9 @@ class Recipes:
         try:
             return self._files[key]
         except KeyError:
-            content = _native.read_image_file(image.layers, path, _LARGEST_FILE)
+            content = _native.read_image_file(image.layers, path, LARGEST_FILE)
         # This machine's own files change.
-        if image.id != host_view.NAME:
+        if image.id != host_view.NAME and len(content or b"") <= _LARGEST_KEPT:
             if len(self._files) >= _MOST_FILES:
                 self._files.clear()
             self._files[key] = content
@@ -164,8 +190,9 @@ class Recipes:
 
     def _now(self) -> _Machine:
         if time.monotonic() > self._machine.until:
-            self._machine = self._look()
-            self._moulds.clear()
+            before, self._machine = self._machine, self._look()
+            if before[1:] != self._machine[1:]:
+                self._moulds.clear()
         return self._machine
 
     def _look(self) -> _Machine:

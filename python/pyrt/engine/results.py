@@ -60,6 +60,13 @@ class ExitStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 NOBODY_SAW: Final = 255
 
+_SHOWN: Final = 60
+"""Bytes of a stream that its repr shows."""
+
+
+def _beginning(data: bytes) -> str:
+    return repr(data) if len(data) <= _SHOWN else f"{data[:_SHOWN]!r}... ({len(data)} bytes)"
+
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
     """One step of a start: who did it (engine, keeper, child), its name, and when it was done.
@@ -108,6 +115,13 @@ class Completed(msgspec.Struct, frozen=True, kw_only=True):
     status: ExitStatus
     lost_output: int = 0
     timing: Timing = Timing()
+
+    def __repr__(self) -> str:
+        """Short enough to read: the beginning of what was written, and none of the timing."""
+        fields = [f"verdict={str(self.verdict)!r}", f"exit_code={self.exit_code}"]
+        fields += [f"stdout={_beginning(self.stdout)}", f"stderr={_beginning(self.stderr)}"]
+        fields += [f"lost_output={self.lost_output}"] if self.lost_output else []
+        return f"Completed(id={self.id[:12]!r}, {', '.join(fields)}, duration={self.duration:.3f})"
 
     @property
     def exit_code(self) -> int:

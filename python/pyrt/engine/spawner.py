@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import trio
 
-from pyrt.errors import EngineError
+from pyrt.errors import EngineError, HostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +30,12 @@ MAX_MESSAGE: Final = 16 * 1024
 # A keeper sends a pidfd and at most one terminal.
 _ANCILLARY: Final = socket.CMSG_SPACE(4 * array.array("i").itemsize)
 _END_LIMIT: Final = 5.0
+_HINTS: Final = {
+    errno.ENOSYS: "this kernel, or a filter before it, lacks a system call that containers need",
+    errno.EPERM: "containers are made by root",
+    errno.ENOMEM: "the host has no memory left",
+    errno.ENOSPC: "a limit of /proc/sys/user (max_mnt_namespaces and its kin) is reached",
+}
 _GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED})
 
 
@@ -38,6 +44,8 @@ class Message(NamedTuple):
 
     data: bytes
     descriptors: list[int]
+    unread: bool = False
+    """At the end of file: the keeper has gone without reading all that it was sent."""
 
 
 @final
@@ -88,6 +96,26 @@ class Spawner:
         self._former = [pid for pid in (*self._former, self.pid) if not _reap(pid)]
         self._open()
 
+    async def failure(self) -> HostError | None:
+        """Why it could not begin its work, if that is so: it has ended with the error number as its exit status."""
+        if not self._has_hung_up():
+            return None
+        with trio.move_on_after(_END_LIMIT):
+            await _ended(self.pid)
+        number = _exit_status(self.pid)
+        if number <= 0:
+            return None
+        return HostError(f"containers can't be made here: {os.strerror(number).lower()}", hint=_HINTS.get(number))
+
+    def _has_hung_up(self) -> bool:
+        """Neither it nor a keeper that waits for work holds the other end of the socket."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def forget(self) -> None:
         """Closes the socket without ending anything that this process is not the parent of: after a fork."""
         self._socket.close()
@@ -110,6 +138,15 @@ async def _ended(pid: int) -> None:
         await trio.lowlevel.wait_readable(pidfd)
     finally:
         os.close(pidfd)
+
+
+def _exit_status(pid: int) -> int:
+    """Of a child that has ended, which is not reaped yet; 0 if it has not."""
+    try:
+        result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    return result.si_status if result and result.si_code == os.CLD_EXITED else 0
 
 
 def _reap(pid: int) -> bool:
@@ -136,7 +173,7 @@ async def receive(control: socket.socket) -> Message:
             await trio.lowlevel.wait_readable(control)
             continue
         except ConnectionResetError:
-            return Message(b"", [])
+            return Message(b"", [], unread=True)
         return Message(data, _descriptors(ancillary))
 
 

@@ -29,12 +29,15 @@ from pyrt.engine.events import (
 )
 from pyrt.engine.joining import Joining
 from pyrt.engine.pipes import Stdio
+from pyrt.engine.pool import Pool
+from pyrt.engine.process import KeeperLost
 from pyrt.engine.recipe import options_as_json
 from pyrt.engine.record import Record
 from pyrt.engine.results import Verdict
 from pyrt.engine.states import State, Verb
-from pyrt.engine.stopwatch import Stopwatch, steps_of
+from pyrt.engine.stopwatch import Steps, Stopwatch, steps_of
 from pyrt.errors import PyrtError, StateError
+from pyrt.images.image import familiar_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from pyrt.engine.events import ContainerEvent
     from pyrt.engine.journal import Transaction
     from pyrt.engine.layout import Layout
+    from pyrt.engine.pool import Parked
     from pyrt.engine.process import Process
     from pyrt.engine.recipe import Mould
     from pyrt.engine.results import ExitStatus, Timing
@@ -55,9 +59,14 @@ AT_ONCE: Final = 32
 class Starting(Joining):
     """The engine's way from an image to a container that runs, and from there to its end."""
 
-    def __init__(self, layout: Layout, nursery: trio.Nursery, *, kept_events: int) -> None:
+    def __init__(self, layout: Layout, nursery: trio.Nursery, *, kept_events: int, warm: int) -> None:
         super().__init__(layout, nursery, kept_events=kept_events)
         self.turns = trio.Semaphore(AT_ONCE)
+        self.pool = Pool(self, warm)
+
+    def forget(self) -> None:
+        super().forget()
+        self.pool.forget()
 
     async def start(
         self,
@@ -67,27 +76,38 @@ class Starting(Joining):
         stdio: tuple[int, int, int] | None = None,
         wants_stdin: bool = True,
         keep: bool = False,
+        asked: str = "",
         cause: str = "start",
     ) -> Container:
         """Starts a container and returns once its command is executed. It lives as long as the engine at most.
 
         ``stdio``: descriptors that become its standard input, output and error and stay the caller's; else there are
         pipes, of which that of the input is at its end unless ``wants_stdin``. With a terminal (``options.tty``)
-        neither. ``keep``: record and files stay when it has ended, until ``remove``.
+        neither. ``keep``: record and files stay when it has ended, until ``remove``. ``asked`` is the image as the
+        user called it, where ``image`` does not tell.
         The call is not cancelled between the start and its return: use ``destroy`` in a ``finally``.
         """
         self.require_open()
         watch = Stopwatch()
-        found = self.recipes.image(self.store, image)
+        found = self.recipes.image(self.find_image, image)
         watch.mark("find the image")
         mould = self.recipes.mould(found, options, keep=keep)
         watch.mark("make the specification")
         async with self._turn():
-            record = await self._create(found, image, mould, options, keep=keep, cause=cause)
+            called = asked or (image if isinstance(image, str) else familiar_name(found))
+            parked = self.pool.take(mould)
+            try:
+                record = await self._create(found, called, mould, options, parked, keep=keep, cause=cause)
+            except BaseException:
+                if parked:
+                    self.pool.drop(parked)
+                raise
             watch.mark("record it")
             try:
-                return await self._launch(record, mould, options, stdio, wants_stdin, watch, cause)
+                return await self._launch(record, mould, options, parked, stdio, wants_stdin, watch, cause)
             except BaseException as error:
+                if isinstance(error, KeeperLost):
+                    await debris.clear_cgroups(record.id)
                 failure = self._explained(error)
                 await self._failed(record, failure)
                 if failure is error:
@@ -108,25 +128,39 @@ class Starting(Joining):
             self.turns.release()
 
     async def _create(
-        self, found: Image, image: str | Image, mould: Mould, options: RunOptions, *, keep: bool, cause: str
+        self,
+        found: Image,
+        called: str,
+        mould: Mould,
+        options: RunOptions,
+        parked: Parked | None,
+        *,
+        keep: bool,
+        cause: str,
     ) -> Record:
         """A record that says what may be left if this process is killed from now on, and a lease of ids."""
-        container = secrets.token_hex(32)
+        container = parked.id if parked else secrets.token_hex(32)
         name = names.check(options.name) if options.name else names.generate(container)
         built = mould.built
+
+        def lease(transaction: Transaction) -> int | None:
+            if parked:
+                transaction.unpark(parked.id)
+                return parked.id_base
+            return transaction.lease(container) if mould.leases_ids else None
 
         def change(transaction: Transaction) -> Record:
             record = Record(
                 id=container,
                 name=name,
-                image=image if isinstance(image, str) else (image.names or (image.id,))[0],
+                image=called,
                 image_id=found.id,
                 owner=self.owner.id,
                 state=State.STARTING,
                 auto_remove=not keep,
                 command=built.command,
                 created=transaction.now,
-                id_base=transaction.lease(container) if options.userns == "auto" else None,
+                id_base=lease(transaction),
                 labels=built.labels,
                 stop_signal=built.stop_signal,
                 options=options_as_json(options),
@@ -142,20 +176,17 @@ class Starting(Joining):
         record: Record,
         mould: Mould,
         options: RunOptions,
+        parked: Parked | None,
         stdio: tuple[int, int, int] | None,
         wants_stdin: bool,
         watch: Stopwatch,
         cause: str,
     ) -> Container:
         with Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
-            if mould.built.upper == "directory":
-                self.spares.take(record.id)
-            watch.mark("make its folder and pipes")
-            documents = mould.fill(record.id, record.id_base)
-            process, report = await self.execute(lambda: self._compile(mould, documents, watch), ends)
+            process, report, steps = await self._executed(record, mould, parked, ends, watch)
             try:
                 ends.use_terminal(process.take_terminal())
-                timing = watch.timing(mould.steps, report)
+                timing = watch.timing(steps, report)
                 record = await self._started(record, process, timing, cause)
             except BaseException:
                 process.close()
@@ -164,6 +195,25 @@ class Starting(Joining):
         self.live[record.id] = container
         self.nursery.start_soon(self._supervise, container, options.limits.time)
         return container
+
+    async def _executed(
+        self, record: Record, mould: Mould, parked: Parked | None, ends: Stdio, watch: Stopwatch
+    ) -> tuple[Process, _native.Started, Steps]:
+        if parked:
+            watch.mark("make its pipes")
+            try:
+                return *await self.wake(parked, ends), mould.parked_steps
+            except KeeperLost as lost:
+                if not lost.untouched:
+                    raise
+                # It was killed in the moment before: what is left of it makes room for another in its place.
+                await debris.clear_cgroups(record.id)
+                await self.janitor.remove_folders([record.id])
+        if mould.built.upper == "directory":
+            self.spares.take(record.id)
+        watch.mark("make its folder and pipes")
+        documents = mould.fill(record.id, record.id_base)
+        return *await self.execute(lambda: self._compile(mould, documents, watch), ends), mould.steps
 
     def _compile(self, mould: Mould, documents: tuple[bytes, bytes], watch: Stopwatch) -> _native.Plan:
         plan = _native.compile(*documents)

@@ -40,6 +40,9 @@ async def take_over(core: Core) -> list[Record]:
     for owner in core.journal.owners():
         if owner == core.owner.id or is_alive(core.layout.owners, owner):
             continue
+        for container in core.journal.parked(owner):
+            if await debris.clear_cgroups(container):
+                await core.commit(partial(_dispose, container))
         for record in core.journal.records(owner=owner):
             try:
                 left.append(await core.commit(partial(_lose, core, record)))
@@ -75,6 +78,10 @@ def _lose(core: Core, record: Record, transaction: Transaction) -> Record:
         if record.auto_remove:
             record = transaction.move(record, Verb.REMOVE)
     return transaction.own(record, core.owner.id if record.state is State.REMOVING else "")
+
+
+def _dispose(container: str, transaction: Transaction) -> None:
+    transaction.dispose(container)
 
 
 def _strays(core: Core) -> list[str]:

@@ -200,7 +200,7 @@ class IndexedFiles(TarFiles):
 
 def _tar_files(scratch: Scratch, descriptor: int, name: str, *, seekable: bool) -> ArchiveFiles:
     if seekable and os.lseek(descriptor, 0, os.SEEK_CUR) == 0 and not kind_of(os.pread(descriptor, 6, 0)):
-        return IndexedFiles(scratch, name, FileSource(descriptor))
+        return IndexedFiles(scratch, name, FileSource(descriptor, name))
     stream = plain(_Reading(descriptor), name)
     return SpooledFiles(scratch, name, TarStream(PipeSource(stream, name), name))
 
@@ -228,7 +228,8 @@ def _open_for_reading(path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise UsageError(f"can't read {path}: {error.strerror}") from error
+        hint = "is the path right?" if isinstance(error, FileNotFoundError) else None
+        raise UsageError(f"can't read {path}: {error.strerror}", hint=hint) from error
 
 
 def _read_all(descriptor: int, limit: int) -> bytes:

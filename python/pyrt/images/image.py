@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from pyrt.images.reference import Reference
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -35,6 +37,11 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     created: datetime | None
     platform: Platform
+
+
+def familiar_name(image: Image) -> str:
+    """How people call it: "debian:12", or its id if it has no name."""
+    return Reference.parse(image.names[0]).familiar() if image.names else image.id
 
 
 class Removed(msgspec.Struct, frozen=True):

@@ -96,7 +96,7 @@ class LayerPuller:
                 report = extract_layer(line.source, ingestion.directory, blob=ingestion.blob, cancel=line.flag)
             except PyrtError as error:
                 # A pipe that ends early looks like a damaged layer, and the store would throw away what has come.
-                raise line.why_it_ended() or error from None
+                raise line.why_it_ended() or _of_layer(error, blob) from None
             ingestion.commit(report)
         trio.from_thread.run_sync(self._tell, blob, "done", blob.size)
 
@@ -199,6 +199,14 @@ class _Counter:
 
 class _StalePart(InvalidImage):
     """The layer is damaged, and part of it came from an earlier attempt."""
+
+
+def _of_layer(error: PyrtError, blob: Blob) -> PyrtError:
+    """The same, saying which layer it is about."""
+    if not isinstance(error, InvalidImage):
+        return error
+    hint = "the registry sends other bytes than its manifest promises, or the image was built wrong"
+    return InvalidImage(f"layer {blob.digest} is damaged: {error.message}", hint=error.hint or hint)
 
 
 def _cancelled() -> PyrtError:

@@ -11,7 +11,7 @@ import random
 import socket
 import ssl
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import httpx2
 import msgspec
@@ -91,12 +91,12 @@ def explain(error: httpx2.HTTPError, url: httpx2.URL, *, met: bool) -> Connectio
     """A failed connection in a sentence; ``met``: the server has answered before, so it may come back."""
     where = f"registry {shown(url)}"
     if isinstance(error, httpx2.ConnectTimeout):
-        return ConnectionFailed(f"{where} can't be reached: no answer in time", passing=True)
+        return ConnectionFailed(f"{where} can't be reached: no answer in time", passing=True, hint=_NETWORK)
     if isinstance(error, httpx2.ConnectError):
         return _explain_connecting(error, where, shown(url), met=met)
     if isinstance(error, httpx2.TimeoutException):
-        return ConnectionFailed(f"{where} fell silent", passing=True)
-    return ConnectionFailed(f"the connection to {where} was cut", passing=True)
+        return ConnectionFailed(f"{where} fell silent", passing=True, hint=AGAIN)
+    return ConnectionFailed(f"the connection to {where} was cut", passing=True, hint=AGAIN)
 
 
 def _explain_connecting(error: httpx2.ConnectError, where: str, host: str, *, met: bool) -> ConnectionFailed:
@@ -116,7 +116,11 @@ def _explain_connecting(error: httpx2.ConnectError, where: str, host: str, *, me
         return ConnectionFailed(f"{where} can't be reached: connection refused", passing=met, hint="is it running?")
     system = next((each for each in _causes(error) if isinstance(each, OSError) and each.strerror), None)
     reason = system.strerror.lower() if system and system.strerror else "no connection"
-    return ConnectionFailed(f"{where} can't be reached: {reason}", passing=True)
+    return ConnectionFailed(f"{where} can't be reached: {reason}", passing=True, hint=_NETWORK)
+
+
+AGAIN: Final = "what has come is kept: try again, and it goes on from there"
+_NETWORK: Final = "is it up, and does a firewall or a proxy stand between?"
 
 
 def is_overload(status: int) -> bool:
@@ -127,11 +131,12 @@ def is_overload(status: int) -> bool:
 def refusal(response: httpx2.Response, who: str) -> Refused:
     """The error that an answer for which ``is_overload`` holds stands for."""
     status, wait = response.status_code, _retry_after(response)
-    later = "" if wait is None else f"; it asks to come back in {wait:.0f} s"
+    later = f"; it asks to come back in {wait:.0f} s" if wait and wait >= 1 else ""
     if status == 429:
         hint = "registries limit anonymous pulls most: logging in helps"
         return Refused(f"{who} says: too many requests{later}", status=status, retry_after=wait, hint=hint)
-    return Refused(f"{who} is in trouble: it answers {status}{later}", status=status, retry_after=wait)
+    hint = "that is the registry's own trouble: try again later"
+    return Refused(f"{who} is in trouble: it answers {status}{later}", status=status, retry_after=wait, hint=hint)
 
 
 def _retry_after(response: httpx2.Response) -> float | None:

@@ -160,7 +160,7 @@ def _check_repository(text: str, repository: str) -> None:
             raise _malformed(text, "64 hex digits are an image's id, not its name")
         return
     if repository != repository.lower():
-        raise _malformed(text, "repository names are lowercase", hint=f"did you mean {repository.lower()!r}?")
+        raise _malformed(text, "repository names are lowercase", hint=f"did you mean {_as_typed(text, repository)!r}?")
     if "" in repository.split("/"):
         raise _malformed(text, "a part of its path is empty")
     raise _malformed(
@@ -168,6 +168,11 @@ def _check_repository(text: str, repository: str) -> None:
         f"{repository!r} is no repository name",
         hint="its parts are lowercase letters and digits, joined by '.', '_', '__' or dashes",
     )
+
+
+def _as_typed(text: str, repository: str) -> str:
+    """In lower case, without what was filled in."""
+    return repository.lower() if repository in text else repository.removeprefix(_OFFICIAL).lower()
 
 
 def _malformed(text: str, why: str, *, hint: str | None = None) -> UsageError:

@@ -15,7 +15,7 @@ import msgspec
 
 from pyrt.errors import ImageNotFound, InvalidImage, RegistryError, Unauthorized
 from pyrt.images.manifest import ACCEPTED, LARGEST_MANIFEST
-from pyrt.images.patience import ConnectionFailed, Patience, Retry, is_overload, refusal
+from pyrt.images.patience import AGAIN, ConnectionFailed, Patience, Retry, is_overload, refusal
 from pyrt.images.reference import is_digest
 from pyrt.images.tokens import Authorization
 from pyrt.images.transport import Transport, chunks, read
@@ -136,7 +136,9 @@ class Registry:
         async with self._request("GET", f"blobs/{digest}", headers, flow.what) as response:
             await flow.take(response)
         if flow.received < flow.size:
-            raise ConnectionFailed(f"registry {self._endpoint.host} ended {flow.what} too early", passing=True)
+            raise ConnectionFailed(
+                f"registry {self._endpoint.host} ended {flow.what} too early", passing=True, hint=AGAIN
+            )
 
     async def _fetch(
         self, method: str, path: str, headers: Mapping[str, str], limit: int, what: str
@@ -197,7 +199,10 @@ class Registry:
                 hint=f"it does not exist, or needs other credentials: `docker login {self._endpoint.registry}`",
             )
         said = f": {message}" if message else ""
-        raise RegistryError(f"registry {self._endpoint.host} answers {status} for {what}{said}", status=status)
+        hint = f"is {self._endpoint.host} a registry, and the name right?"
+        raise RegistryError(
+            f"registry {self._endpoint.host} answers {status} for {what}{said}", status=status, hint=hint
+        )
 
     def _not_found(self, code: str, what: str) -> ImageNotFound:
         if code == "NAME_UNKNOWN":
@@ -205,7 +210,10 @@ class Registry:
                 f"registry {self._endpoint.host} has no repository {self._endpoint.repository}",
                 hint="is the name spelled right?",
             )
-        return ImageNotFound(f"registry {self._endpoint.host} does not have {what.removeprefix('the manifest of ')}")
+        return ImageNotFound(
+            f"registry {self._endpoint.host} does not have {what.removeprefix('the manifest of ')}",
+            hint="are name and tag spelled right?",
+        )
 
     def _named(self, reference: str) -> str:
         return f"{self._endpoint}{'@' if is_digest(reference) else ':'}{reference}"

@@ -94,7 +94,10 @@ class TarStream:
             return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
             if first:
-                raise InvalidImage(f"{self._name} is not an image archive: it is no tar") from error
+                raise InvalidImage(
+                    f"{self._name} is not an image archive: it is no tar",
+                    hint="pyrt loads what docker save, podman save, skopeo and pyrt save write, and OCI layouts",
+                ) from error
             raise InvalidImage(f"{self._name} is damaged: its tar has a malformed header ({error})") from error
 
     def _member(self, header: tarfile.TarInfo, extensions: dict[str, str]) -> Member | None:
@@ -167,14 +170,21 @@ class TarStream:
         return data
 
     def _cut(self) -> InvalidImage:
-        return InvalidImage(f"{self._name} is cut short: its tar ends within an entry")
+        return cut_short(self._name)
+
+
+def cut_short(name: str) -> InvalidImage:
+    """The archive was not written to its end."""
+    return InvalidImage(f"{name} is cut short: its tar ends within an entry")
 
 
 class FileSource:
     """A regular file: what is skipped is not read."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, name: str) -> None:
         self.descriptor = descriptor
+        self._name = name
+        self._size = os.fstat(descriptor).st_size
         self._offset = 0
 
     def read(self, size: int, /) -> bytes:
@@ -184,6 +194,8 @@ class FileSource:
 
     def skip(self, size: int, /) -> None:
         self._offset += size
+        if self._offset > self._size:
+            raise cut_short(self._name)
 
     def tell(self) -> int:
         return self._offset
@@ -206,7 +218,7 @@ class PipeSource:
         while size:
             piece = self.read(min(size, PIECE))
             if not piece:
-                raise InvalidImage(f"{self._name} is cut short: its tar ends within an entry")
+                raise cut_short(self._name)
             size -= len(piece)
 
     def tell(self) -> int:

@@ -89,8 +89,7 @@ class Authorization:
             elif "basic" in challenges:
                 value = self._basic(credentials)
             else:
-                kinds = ", ".join(challenges) or "an unknown kind"
-                raise Unauthorized(f"registry {self._endpoint.host} wants credentials of {kinds[:100]}", status=401)
+                raise self._no_known_kind(", ".join(challenges))
             if refused.get("Authorization") == value:
                 raise self._wrong(credentials)
             self._headers, self._credentials = {"Authorization": value}, credentials
@@ -148,6 +147,13 @@ class Authorization:
         if status != 200:
             raise RegistryError(f"the token server {realm.host} answers {status}", status=status)
         return _read_token(body, realm.host)
+
+    def _no_known_kind(self, kinds: str) -> Unauthorized:
+        return Unauthorized(
+            f"registry {self._endpoint.host} wants credentials of {kinds[:100] or 'an unknown kind'}",
+            status=401,
+            hint="pyrt knows Basic and Bearer; is it a registry, or a proxy before one?",
+        )
 
     def _wrong(self, credentials: Credentials | None) -> Unauthorized:
         host, registry = self._endpoint.host, self._endpoint.registry

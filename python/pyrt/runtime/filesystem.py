@@ -80,8 +80,9 @@ def asked_mounts(config: Config, options: RunOptions, exists: Callable[[str], bo
             )
     if options.read_only:
         # Data of a volume can be written although the image can't; until there are volumes it is kept in memory.
-        places = {plain_path(f"/{volume}", "volume") for volume in config.volumes} - targets - {"/"}
-        asked += [Mount("tmpfs", place, options=("tmpcopyup",)) for place in places]
+        # What an image says of the places that are ours means nothing, as in a container that is not read-only.
+        places = {plain_path(f"/{volume}", "volume") for volume in config.volumes} - targets
+        asked += [Mount("tmpfs", place, options=("tmpcopyup",)) for place in places if not _is_prepared(place)]
     return sorted(asked, key=lambda mount: mount.target.split("/")) if len(asked) > 1 else asked
 
 

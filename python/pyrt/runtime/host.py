@@ -22,7 +22,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """``hosts`` and ``resolv_conf`` are the texts of the files in /etc. ``capabilities``: those that this process has.
 
     ``cpus``: numbers of the processors. ``masked``: paths that only some machines have and containers must not see.
-    ``swap_limits``: the kernel can limit swap. ``device_rules``: cgroup v1, whose device rules the native core writes.
+    ``swap_limits``: the kernel can limit swap. ``device_rules``: cgroup v1, whose device rules are a few writes.
+    ``device_programs``: cgroup v2 alone, where the kernel has to verify a program for them.
     """
 
     hostname: str = "localhost"
@@ -35,6 +36,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     masked: tuple[str, ...] = ()
     swap_limits: bool = True
     device_rules: bool = True
+    device_programs: bool = False
 
 
 def read_host() -> Host:
@@ -47,12 +49,13 @@ def read_host() -> Host:
         resolv_conf=_text("/etc/resolv.conf"),
         architecture=_ARCHITECTURES.get(system.machine, system.machine),
         kernel=(int(major), int("".join(digit for digit in minor if digit.isdigit()) or 0)),
-        cpus=parse_cpu_list(_text("/sys/devices/system/cpu/online")),
+        cpus=_cpus(_text("/sys/devices/system/cpu/online")),
         capabilities=_capabilities(_text("/proc/self/status")),
         # Temperatures tell a container what its neighbours do.
         masked=tuple(sorted(map(str, Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle")))),
         swap_limits=_limits_swap(),
         device_rules=Path("/sys/fs/cgroup/devices").is_dir(),
+        device_programs=Path("/sys/fs/cgroup/cgroup.controllers").is_file(),
     )
 
 
@@ -68,6 +71,11 @@ def parse_cpu_list(text: str) -> frozenset[int]:
             raise ValueError(text)
         numbers.update(range(begin, end + 1))
     return frozenset(numbers)
+
+
+def _cpus(online: str) -> frozenset[int]:
+    """Where /sys is missing, at least those that this process may use."""
+    return parse_cpu_list(online) if online else frozenset(os.sched_getaffinity(0))
 
 
 def _text(path: str) -> str:

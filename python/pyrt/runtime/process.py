@@ -27,19 +27,23 @@ _LONGEST_WORD: Final = 131_072
 
 
 def command(config: Config, options: RunOptions) -> tuple[str, ...]:
-    """Entrypoint and arguments, combined as Docker does: an entrypoint of the caller's clears the image's command."""
-    if options.entrypoint is not None:
-        words = (*(word for word in options.entrypoint if word), *options.command)
-    else:
-        words = (*(config.entrypoint or ()), *(options.command or config.cmd or ()))
+    """Entrypoint and arguments; UsageError if neither image nor caller names any."""
+    words = combined(config, options)
     if not words:
         raise UsageError("there is no command to run", hint="the image names none; give one after the image's name")
     return _checked_words(words)
 
 
+def combined(config: Config, options: RunOptions) -> tuple[str, ...]:
+    """As Docker does it: an entrypoint of the caller's clears the image's command."""
+    if options.entrypoint is not None:
+        return (*(word for word in options.entrypoint if word), *options.command)
+    return (*(config.entrypoint or ()), *(options.command or config.cmd or ()))
+
+
 def _checked_words(words: Sequence[str]) -> tuple[str, ...]:
     if not words or not words[0]:
-        raise UsageError("the command is empty")
+        raise UsageError("the command is empty", hint="its first word names a program")
     for word in words:
         if "\0" in word or len(word) >= _LONGEST_WORD:
             raise UsageError("a word of the command has a NUL character or more than 128 KiB")
@@ -108,7 +112,13 @@ def granted(options: RunOptions, host: Host, *, mapped: bool) -> frozenset[str]:
     available = _ALL if mapped else host.capabilities
     if options.privileged:
         return available
-    return capabilities.choose(options.cap_add, options.cap_drop, available)
+    chosen = capabilities.choose(options.cap_add, options.cap_drop, available)
+    if "CAP_MKNOD" in chosen and not (mapped or host.device_rules or host.device_programs):
+        raise UsageError(
+            "CAP_MKNOD can't be given here: no cgroup hierarchy has rules that would keep devices closed",
+            hint="drop it, or leave --userns host out",
+        )
+    return chosen
 
 
 _ALL: Final = frozenset(capabilities.ALL)

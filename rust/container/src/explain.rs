@@ -135,7 +135,11 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
             "a limit of /proc/sys/user (max_user_namespaces and its kin) is reached"
         }
         (Op::Clone { .. }, libc::EAGAIN) => "the host's limit of processes is reached",
-        (Op::Clone { .. }, libc::EINVAL) => "this kernel lacks one of the namespaces",
+        (Op::CloneFrom { .. }, libc::ERANGE) => "a clock would be before its zero or too far ahead",
+        (Op::CloneFrom { .. } | Op::JoinNamespaces { .. }, libc::EPERM) => {
+            "a namespace to be joined belongs to a user namespace in which this process has no rights"
+        }
+        (Op::Clone { .. } | Op::CloneFrom { .. }, libc::EINVAL) => "this kernel lacks one of the namespaces",
         (Op::Clone { .. }, libc::EPERM) => "containers are made by root",
         (Op::ChangeDirectory { .. }, libc::ENOTDIR) => "the working directory is a file in this image",
         (Op::ChangeDirectory { .. }, libc::EACCES) => "the container's user may not enter it",
@@ -182,6 +186,7 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::AttachDeviceProgram { .. }, libc::EINVAL | libc::ENOSYS) => {
             "this kernel has no device programs (CONFIG_CGROUP_BPF); leave the device rules out"
         }
+        (Op::SetAppArmorProfile { .. }, libc::ENOENT) => "no such profile is loaded (aa-status)",
         (Op::SetKernelParameter { .. }, libc::ENOENT) => "this kernel has no such parameter in a namespace",
         (Op::LoadSeccomp { .. }, libc::EACCES) => "without no_new_privs the container's root needs CAP_SYS_ADMIN",
         (Op::SetCapabilities { .. }, libc::EPERM) => "more capabilities were asked for than this process has",
@@ -192,7 +197,8 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (_, libc::ENOMEM) => "the memory limit is too small to make a container in, or the host has none left",
         (_, libc::EMFILE | libc::ENFILE) => "too many descriptors are open",
         (_, libc::EDQUOT) => "a disk quota, or the quota of keys, is used up",
-        (_, libc::EPERM) => "containers are made by root",
+        (_, libc::ENOSYS) => "this kernel, or a filter before it, lacks a system call that containers need",
+        (Op::CgroupCreate { .. }, libc::EACCES) | (_, libc::EPERM) => "containers are made by root",
         _ => return None,
     };
     Some(words.to_owned())

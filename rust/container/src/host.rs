@@ -44,6 +44,8 @@ pub struct Host {
     pub swap_accounting: bool,
     /// Device number of /dev's file system, whose kind statfs(2) does not tell from a tmpfs.
     pub devtmpfs: Option<u64>,
+    /// Whether AppArmor is there and enabled.
+    pub apparmor: bool,
     /// What is mounted where.
     pub mounts: MountTable,
 }
@@ -72,6 +74,7 @@ impl Host {
             cgroups,
             swap_accounting,
             devtmpfs,
+            apparmor: read("/sys/module/apparmor/parameters/enabled").is_ok_and(|enabled| enabled.starts_with('Y')),
             mounts: MountTable::default(),
         })
     }

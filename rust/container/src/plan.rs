@@ -345,7 +345,7 @@ operations! {
     16 MakeFile { dir: Slot, name: &'a CStr, content: &'a [u8], mode: u32, uid: u32, gid: u32 }
     /// Writes /proc/CHILD/oom_score_adj; EACCES (no CAP_SYS_RESOURCE) is let pass and reported as a warning.
     17 AdjustOomScore { score: i32 }
-    /// Sends every slot opened since `Clone` to the child, which waits for it in `AwaitKeeper`.
+    /// Sends every slot opened since `Clone`, or since the last `Release`, to the child, which waits for it in `AwaitKeeper`.
     18 Release {}
     /// prlimit(2) of the child, with the host's rights. On EPERM (no CAP_SYS_RESOURCE) both numbers are set
     /// as high as the host allows, and a warning is reported. In the child's list: its own, for limits that would
@@ -354,13 +354,28 @@ operations! {
     /// fchownat(2) of a stdio pipe, so that /dev/stdout can be reopened by the container's user; in the keeper's list
     /// anything else is passed over. In the child's list: of the terminal that it has opened.
     20 GiveAway { slot: Slot, uid: u32, gid: u32 }
+    /// Waits for standard input, output and error, which come by `socket` and take slots 0 to 2: so far goes the plan
+    /// of a container that nobody has asked for yet. Ends it when the socket closes.
+    22 AwaitStdio { socket: Slot }
     /// Opens `path` (absolute, host side) for setns(2).
     21 OpenNamespace { path: &'a CStr, out: Slot }
     /// Waits until the child calls (`CallKeeper`), or says why it can't.
-    22 AwaitChild {}
+    23 AwaitChild {}
 
     /// bpf(2): loads an array of `struct bpf_insn` as BPF_PROG_TYPE_CGROUP_DEVICE and attaches it to a cgroup of version 2.
     30 AttachDeviceProgram { cgroup: Slot, program: &'a [u8] }
+
+    /// As [`Op::Clone`], by a helper that enters the namespaces `joins`, in their order, and makes the child the keeper's
+    /// own (CLONE_PARENT): the keeper itself stays where it is, with the host's rights. With CLONE_NEWTIME `clocks` are
+    /// lines of /proc/self/timens_offsets, which can be written until the first process is in the namespace.
+    31 CloneFrom { joins: Slots<'a>, flags: u64, clocks: &'a [u8], cgroup: Option<Slot> }
+    /// As [`Op::NewMount`], made by a helper in the namespaces `joins`, and in the pid namespace that was joined.
+    32 NewMountAside { joins: Slots<'a>, fstype: &'a CStr, options: Texts<'a>, attributes: u64, out: Slot }
+
+    /// Makes a user namespace with these maps and nobody in it, for [`Op::IdmapMount`].
+    33 NewIdMap { uid_map: &'a [u8], gid_map: &'a [u8], out: Slot }
+    /// Opens the child's folder attr/apparmor of the host's /proc.
+    34 OpenAppArmor { out: Slot }
 
     // ---- the child's, inside ------------------------------------------------------------------
 
@@ -389,8 +404,8 @@ operations! {
     50 SetHostname { name: &'a [u8] }
     /// setdomainname(2).
     51 SetDomainname { name: &'a [u8] }
-    /// mount(2) of / with MS_REC and MS_PRIVATE or MS_SLAVE.
-    52 SetPropagation { flags: u64 }
+    /// mount(2) of / with MS_PRIVATE or MS_SLAVE, and with MS_REC of all below it if `recursive`.
+    52 SetPropagation { flags: u64, recursive: bool }
     /// Writes the file `name` ("sys/net/ipv4/...") of the detached private procfs `proc`: a kernel parameter,
     /// never through the container's /proc, which may lead elsewhere (CVE-2025-52881).
     53 SetKernelParameter { proc: Slot, name: &'a CStr, value: &'a [u8] }
@@ -439,7 +454,8 @@ operations! {
     73 ChangeDirectory { path: &'a CStr, create: bool }
     /// Stays behind as PID 1: the rest of the list goes on in a fork; this process reaps and forwards signals.
     74 BecomeInit {}
-    /// Default signal dispositions, empty signal mask, close-on-exec for all but stdio.
+    /// Default signal dispositions, empty signal mask; closes all but stdio and the way to the keeper, so that no path
+    /// through /proc/self/fd leads out of the container while the command is executed (CVE-2024-21626).
     75 CleanProcess {}
     /// execve(2) of the first of `candidates` that is there.
     76 Exec { candidates: Texts<'a>, arguments: Texts<'a>, environment: Texts<'a> }
@@ -468,11 +484,15 @@ operations! {
     84 EnterRoot { root: Slot, path: &'a CStr, out: Slot }
     /// Goes back to the tree that `EnterRoot` has left.
     85 LeaveRoot { host: Slot }
-    /// Attaches the root file system over / and makes it the root by chroot(2), where pivot_root(2) is refused: on an
-    /// initramfs.
+    /// Attaches the root file system over / and makes it the root by chroot(2), where pivot_root(2) is refused, on an
+    /// initramfs, or would change the root of others, in a mount namespace of theirs.
     86 MoveRoot { root: Slot }
-    /// Hands `count` descriptors from number 3 on to the command.
+    /// Hands `count` descriptors from number 3 on to the command: what comes after them is closed by `CleanProcess`.
     87 PassDescriptors { count: u32 }
+
+    /// Writes `exec PROFILE` to the file exec of that folder: AppArmor confines what execve(2) is about to start. The host's
+    /// /proc, because the container's may be anybody's (CVE-2019-16884).
+    103 SetAppArmorProfile { attributes: Slot, profile: &'a [u8] }
 
     // ---- either side's, on kernels that neither clone nor stack what is not attached (before Linux 6.15) ----
 

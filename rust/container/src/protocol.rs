@@ -5,6 +5,7 @@
 //!    | Start + [plan, control, 0, 1, 2, opened...] ------------> |   whoever reads it is the keeper
 //!    |                                                           |
 //!    |                      control socket                       | executes the keeper's list
+//!    | Stdio + [0, 1, 2] ------------------------------------->  | only where the plan waits for it (AwaitStdio)
 //!    | <------------------------- Started + [pidfd, (terminal)]  | the child has called execve
 //!    | <------------------------- Failed                         | or a step failed; keeper ends
 //!    |                                                           |
@@ -91,6 +92,7 @@ const START: u16 = 1;
 const STARTED: u16 = 2;
 const FAILED: u16 = 3;
 const EXITED: u16 = 4;
+const STDIO: u16 = 5;
 
 fn begin(kind: u16) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
@@ -119,6 +121,16 @@ impl Start {
         let start = Self { attached: bool::take(&mut fields)? };
         (kind == START && fields.is_empty()).then_some(start)
     }
+}
+
+/// Engine to keeper: here are standard input, output and error of the container that waits for them.
+pub fn stdio() -> Vec<u8> {
+    begin(STDIO)
+}
+
+/// Whether `input` is [`stdio`] of this version.
+pub fn is_stdio(input: &[u8]) -> bool {
+    open(input) == Some((STDIO, &[]))
 }
 
 /// `None` travels as this, which no exit code and no signal number is.
@@ -234,6 +246,14 @@ mod tests {
         for attached in [true, false] {
             assert_eq!(Start::decode(&Start { attached }.encode()), Some(Start { attached }));
         }
+    }
+
+    #[test]
+    fn stdio_is_told_from_all_else() {
+        assert!(is_stdio(&stdio()));
+        assert!(!is_stdio(&Start { attached: true }.encode()));
+        assert!(!is_stdio(&[stdio(), vec![0]].concat()));
+        assert!(!is_stdio(b""));
     }
 
     #[test]

@@ -308,10 +308,10 @@ pub fn idmap_mount(mount: Fd, userns: Fd, recursive: bool) -> Result<()> {
     mount_setattr(mount, recursive, &attributes)
 }
 
-/// mount(2) that only changes the propagation of / and all below it.
+/// mount(2) that only changes the propagation of /, with MS_REC of all below it as well.
 pub fn set_propagation(flags: u64) -> Result<()> {
     let none = std::ptr::null::<c_void>();
-    nothing(call!(SYS_mount, none, c"/".as_ptr(), none, flags | libc::MS_REC, none))
+    nothing(call!(SYS_mount, none, c"/".as_ptr(), none, flags, none))
 }
 
 /// mount(2) of a new file system with the options `data`, at most a page of them.
@@ -344,15 +344,17 @@ pub enum Side {
     },
 }
 
-/// clone3(2) as a fork, with namespaces, a pidfd, and on cgroup v2 straight into `cgroup`.
-pub fn clone(namespaces: u64, cgroup: Option<Fd>) -> Result<Side> {
+/// clone3(2) as a fork, with namespaces, a pidfd, and on cgroup v2 straight into `cgroup`. With CLONE_PARENT among the
+/// `flags` the child is the caller's sibling.
+pub fn clone(flags: u64, cgroup: Option<Fd>) -> Result<Side> {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: c_int = -1;
     // SAFETY: `struct clone_args` is plain numbers, for which zeroes mean "not used".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = namespaces | libc::CLONE_PIDFD as u64;
+    arguments.flags = flags | libc::CLONE_PIDFD as u64;
     arguments.pidfd = (&raw mut pidfd) as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
+    // A sibling ends with the signal that its new parent was promised by the caller.
+    arguments.exit_signal = if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
     if let Some(cgroup) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup as u64;
@@ -366,6 +368,12 @@ pub fn clone(namespaces: u64, cgroup: Option<Fd>) -> Result<Side> {
 /// unshare(2).
 pub fn unshare(flags: u64) -> Result<()> {
     nothing(call!(SYS_unshare, flags as c_ulong))
+}
+
+/// ioctl(2) NS_GET_NSTYPE: the CLONE_NEW flag of a namespace's descriptor; ENOTTY if it is none.
+pub fn namespace_type(fd: Fd) -> Result<u64> {
+    const NS_GET_NSTYPE: u64 = 0xb703;
+    ioctl(fd, NS_GET_NSTYPE, 0).map(|kind| kind as u64)
 }
 
 /// setns(2).

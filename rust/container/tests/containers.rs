@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -172,7 +172,7 @@ fn pipe() -> (OwnedFd, OwnedFd) {
 /// In a mount namespace of this thread's own, as a keeper has it: what was opened before is of another one.
 fn launch(compiled: &Compiled) -> Result<Launched, Failure> {
     pyrt_container::sys::unshare((libc::CLONE_NEWNS | libc::CLONE_FS) as u64).unwrap();
-    pyrt_container::sys::set_propagation(libc::MS_PRIVATE).unwrap();
+    pyrt_container::sys::set_propagation(libc::MS_PRIVATE | libc::MS_REC).unwrap();
     let (read, write) = pipe();
     let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let plan = Plan::parse(&compiled.bytes).unwrap();
@@ -438,35 +438,155 @@ fn one_more_process(image: &Image, mapped: bool) {
     assert!(output.contains(group) && output.ends_with("/srv\n"), "{mapped}: {output}");
 }
 
-#[test]
-fn a_network_namespace_by_path() {
+const KINDS: [(&str, &str); 8] = [
+    ("pid", "pid"),
+    ("network", "net"),
+    ("ipc", "ipc"),
+    ("uts", "uts"),
+    ("mount", "mnt"),
+    ("cgroup", "cgroup"),
+    ("user", "user"),
+    ("time", "time"),
+];
+
+/// A container that sleeps, in eight namespaces of its own; killed at the end.
+fn with_sleeper(mapped: bool, test: impl FnOnce(i32)) {
     let image = Image::new();
-    let (reader, writer) = pipe();
-    let mut writer = std::fs::File::from(writer);
-    // Somebody's network namespace, which lasts as long as its process reads.
-    let mut owner = std::process::Command::new("unshare")
-        .args(["--net", "cat"])
-        .stdin(reader)
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let path = format!("/proc/{}/ns/net", owner.id());
-    let host = std::fs::read_link("/proc/self/ns/net").unwrap();
-    while std::fs::read_link(&path).unwrap() == host {
-        std::thread::yield_now();
+    let mut spec = image.spec("echo ready; sleep 1000");
+    put(&mut spec, "hostname", json!("sleeper"));
+    put(&mut spec, "linux.namespaces", json!(KINDS.map(|(kind, _)| json!({"type": kind}))));
+    put(&mut spec, "linux.timeOffsets", json!({"boottime": {"secs": 50_000_000}}));
+    if !mapped {
+        spec = as_host_root(spec);
+        spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
     }
-    let expected = std::fs::read_link(&path).unwrap();
+    while_it_runs(&image.compile(&spec, &image.start()), test);
+}
+
+/// Hands over the process id of a container that has said `ready`; it is killed afterwards.
+fn while_it_runs(compiled: &Compiled, test: impl FnOnce(i32)) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        // Not this thread: its mount namespace is that of the keeper which the test makes.
+        scope.spawn(move || {
+            let mut launched = launch(compiled).unwrap_or_else(|failure| panic!("{failure:?}"));
+            launched.output.read_exact(&mut [0; 6]).unwrap();
+            tell.send(launched.running.pid).unwrap();
+            let _ = ended.recv();
+            pyrt_container::sys::kill(launched.running.pid, libc::SIGKILL).unwrap();
+            launched.finish();
+        });
+        test(told.recv().unwrap());
+        drop(end);
+    });
+}
+
+fn spec_in_namespaces(image: &Image, script: &str, pid: i32, joined: &[&str], new: &[&str]) -> Value {
+    let file = |kind: &str| KINDS.iter().find(|(name, _)| *name == kind).unwrap().1;
+    let mut spec = image.spec(script);
+    let by_path = joined.iter().map(|kind| json!({"type": kind, "path": format!("/proc/{pid}/ns/{}", file(kind))}));
+    let namespaces: Vec<Value> = by_path.chain(new.iter().map(|kind| json!({"type": kind}))).collect();
+    put(&mut spec, "linux.namespaces", json!(namespaces));
+    if !new.contains(&"user") {
+        put(&mut spec, "linux.uidMappings", json!([]));
+        put(&mut spec, "linux.gidMappings", json!([]));
+    }
+    put(&mut spec, "linux.sysctl", json!({}));
+    if !new.contains(&"uts") {
+        put(&mut spec, "hostname", json!(""));
+    }
+    spec
+}
+
+/// `joined` by path from the sleeper, `new` ones of its own. What the shell says of each.
+fn in_namespaces(image: &Image, pid: i32, joined: &[&str], new: &[&str]) -> Result<Ended, Failure> {
+    let script = "for kind in pid net ipc uts mnt cgroup user time; do readlink /proc/self/ns/$kind; done; \
+                  cat /etc/hosts; ls -d /sys/class; cat /proc/self/uid_map; cut -d' ' -f1 /proc/uptime; hostname; ls /proc/1 > /dev/null";
+    let spec = spec_in_namespaces(image, script, pid, joined, new);
+    image.run(&spec, &image.start())
+}
+
+fn check_namespaces(mapped: bool, joined: &[&str], new: &[&str]) {
+    with_sleeper(mapped, |pid| {
+        let image = Image::new();
+        let ended = in_namespaces(&image, pid, joined, new).unwrap_or_else(|failure| panic!("{joined:?}: {failure:?}"));
+        let found: Vec<&str> = ended.output.lines().collect();
+        for (position, (kind, file)) in KINDS.iter().enumerate() {
+            let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/{file}")).unwrap();
+            let (theirs, ours) = (namespace(&pid.to_string()), namespace("self"));
+            let is = found[position];
+            let is_right = match (joined.contains(kind), new.contains(kind)) {
+                (true, _) => is == theirs.to_string_lossy(),
+                (false, true) => is != theirs.to_string_lossy() && is != ours.to_string_lossy(),
+                (false, false) => is == ours.to_string_lossy(),
+            };
+            assert!(is_right, "{kind} of {joined:?}: {}", ended.output);
+        }
+        assert!(ended.output.contains("localhost\n/sys/class\n"), "{joined:?}: {}", ended.output);
+        let uptime: f64 = found[11].parse().unwrap();
+        assert_eq!(uptime > 50_000_000.0, joined.contains(&"time"), "{}", ended.output);
+        assert_eq!(found[12] == "sleeper", joined.contains(&"uts"), "{}", ended.output);
+        assert_eq!(ended.code, Some(0), "{}", ended.output);
+    });
+}
+
+#[test]
+fn one_more_process_where_everything_was_joined() {
+    with_sleeper(true, |pid| {
+        let image = Image::new();
+        let spec = spec_in_namespaces(&image, "echo ready; sleep 1000", pid, &KINDS.map(|(kind, _)| kind), &[]);
+        while_it_runs(&image.compile(&spec, &image.start()), |first| {
+            let mut process = spec["process"].clone();
+            put(
+                &mut process,
+                "args",
+                json!(["sh", "-c", "hostname; id -u; cat /opt/old/new; cut -d. -f1 /proc/uptime"]),
+            );
+            // SAFETY: pidfd_open(2) of a process that lives until `first` is let go.
+            let pidfd = own(unsafe { libc::syscall(libc::SYS_pidfd_open, first, 0) } as i32);
+            // Whose namespaces they once were does not matter any more.
+            let (spec, start) = (image.text(&spec).replace("/ns/", "/gone/"), image.text(&image.start()));
+            let process = process.to_string();
+            let compiled = compile_exec(spec.as_bytes(), process.as_bytes(), start.as_bytes(), pidfd, &image.host);
+            let ended =
+                launch(&compiled.unwrap()).map(Launched::finish).unwrap_or_else(|failure| panic!("{failure:?}"));
+            assert!(ended.output.starts_with("sleeper\n0\nnew5"), "{}", ended.output);
+        });
+    });
+}
+
+#[test]
+fn one_namespace_by_path_beside_new_ones() {
+    const ALL: [&str; 6] = ["pid", "network", "ipc", "uts", "cgroup", "time"];
+    for kind in ALL {
+        let mut others: Vec<&str> = ALL.into_iter().filter(|other| *other != kind).chain(["mount"]).collect();
+        check_namespaces(false, &[kind], &others);
+        // With a user namespace that has no rights in what is joined.
+        others.push("user");
+        check_namespaces(false, &[kind], &others);
+    }
+}
+
+#[test]
+fn a_user_namespace_by_path() {
+    check_namespaces(true, &["user"], &["pid", "network", "ipc", "uts", "mount", "cgroup", "time"]);
+    check_namespaces(true, &["user"], &["mount"]);
+    check_namespaces(true, &["user", "pid", "network"], &["ipc", "uts", "mount", "cgroup"]);
+}
+
+#[test]
+fn a_mount_namespace_by_path() {
+    check_namespaces(false, &["mount"], &["pid", "network", "ipc", "uts", "cgroup"]);
+    check_namespaces(true, &["user", "mount"], &["pid", "network", "ipc", "uts", "cgroup"]);
+}
+
+#[test]
+fn all_eight_namespaces_by_path() {
     for mapped in [true, false] {
-        let spec = image.spec("readlink /proc/self/ns/net");
-        let mut spec = if mapped { spec } else { as_host_root(spec) };
-        put(&mut spec, "linux.namespaces[1].path", json!(path));
-        put(&mut spec, "linux.sysctl", json!({}));
-        let output = image.output(&spec, &image.start());
-        assert_eq!(output.trim(), expected.to_string_lossy(), "{mapped}");
+        let kinds: Vec<&str> = KINDS.iter().map(|(kind, _)| *kind).filter(|kind| mapped || *kind != "user").collect();
+        check_namespaces(mapped, &kinds, &[]);
     }
-    writer.write_all(b"end\n").unwrap();
-    drop(writer);
-    owner.wait().unwrap();
 }
 
 #[test]
@@ -553,6 +673,24 @@ fn links_where_the_containers_own_things_go_are_refused_or_stay_inside() {
     assert!(!Path::new("/canary").exists());
 }
 
+#[test]
+fn a_file_covers_a_link_that_leads_nowhere() {
+    for target in ["../run/systemd/resolve/stub-resolv.conf", "/canary/hosts", "hosts"] {
+        let image = Image::new();
+        for directory in ["etc", "data", "tmp"] {
+            std::fs::create_dir_all(image.path.join("top").join(directory)).unwrap();
+        }
+        symlink(target, image.path.join("top/etc/hosts")).unwrap();
+        for upper in [json!({"directory": "@/upper"}), Value::Null] {
+            let mut start = image.start();
+            put(&mut start, "rootfs.upper", upper);
+            let output = image.output(&image.spec("cat /etc/hosts; [ -L /etc/hosts ] || echo covered"), &start);
+            assert_eq!(output, "127.0.0.1 localhost\ncovered\n", "{target}");
+        }
+        assert!(!Path::new("/canary").exists());
+    }
+}
+
 /// This machine's controllers may be on version 1; what is left of version 2 shows that a container is born in its group.
 #[test]
 fn on_cgroup_v2() {
@@ -635,6 +773,34 @@ fn a_bind_shows_what_is_mounted_below_it() {
     assert!(outputs[1].ends_with("touch: /data/sub/x: Read-only file system\n"), "{}", outputs[1]);
     assert!(outputs[2].starts_with("cat: can't open '/data/sub/deep'"), "{}", outputs[2]);
     assert!(image.path.join("data/x").exists());
+}
+
+#[test]
+fn a_bind_with_mappings_of_its_own() {
+    on_each_kernel(|image| {
+        let mut spec = image.spec("stat -c %u:%g /data/file; stat -c %u:%g /srv");
+        put(&mut spec, "mounts[8].options", json!(["rbind", "idmap"]));
+        // The host's root is shown as what the container calls 5 and 7.
+        let map = |inside: u32| json!([{"containerID": 0, "hostID": 1_878_982_656 + inside, "size": 1}]);
+        put(&mut spec, "mounts[8].uidMappings", map(5));
+        put(&mut spec, "mounts[8].gidMappings", map(7));
+        assert_eq!(image.output(&spec, &image.start()), "5:7\n0:0\n");
+    });
+}
+
+/// Where the kernel has AppArmor: one profile is always there.
+#[test]
+fn a_profile_of_apparmor() {
+    let image = Image::new();
+    if !image.host.apparmor {
+        return;
+    }
+    let mut spec = image.spec("cat /proc/self/attr/current");
+    put(&mut spec, "process.apparmorProfile", json!("unconfined"));
+    assert_eq!(image.output(&spec, &image.start()).trim_end_matches('\0').trim(), "unconfined");
+    put(&mut spec, "process.apparmorProfile", json!("no-such-profile"));
+    let failure = image.run(&spec, &image.start()).map(|ended| ended.output).unwrap_err();
+    assert_eq!((failure.step, failure.errno), ("SetAppArmorProfile", libc::ENOENT), "{failure:?}");
 }
 
 #[test]

@@ -57,8 +57,13 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Without the number that Rust puts behind the kernel's words.
     fn new(sentence: impl Into<String>) -> Self {
-        Self { sentence: sentence.into(), hint: None }
+        let mut sentence = sentence.into();
+        if let Some(end) = sentence.rfind(" (os error ").filter(|_| sentence.ends_with(')')) {
+            sentence.truncate(end);
+        }
+        Self { sentence, hint: None }
     }
 
     fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -58,7 +58,7 @@ fn prepare() -> sys::Result<()> {
 /// namespace mount an instance of its own only where it could see one already (fs/namespace.c, mount_too_revealing).
 fn small_mount_namespace() -> sys::Result<()> {
     sys::unshare(libc::CLONE_NEWNS as u64)?;
-    sys::set_propagation(libc::MS_PRIVATE)?;
+    sys::set_propagation(libc::MS_PRIVATE | libc::MS_REC)?;
     let root = new_root()?;
     match enter(root) {
         // On an initramfs pivot_root(2) is refused; the copy of all mounts serves as well, only slower.

@@ -22,7 +22,7 @@ mod native {
     #[pymodule_export]
     use crate::plan::{Plan, Step, compile, compile_exec, failure, host};
     #[pymodule_export]
-    use crate::reports::{Exited, Failed, Started, parse_report};
+    use crate::reports::{Exited, Failed, Started, parse_report, stdio_message};
     #[pymodule_export]
     use crate::seccomp::compile_seccomp;
     #[pymodule_export]

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use pyrt_container::plan::Part;
-use pyrt_container::protocol::Report;
+use pyrt_container::protocol::{self, Report};
 
 use crate::errors::another_version;
 
@@ -62,4 +62,10 @@ pub fn parse_report<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py,
             Ok(Bound::new(py, exited)?.into_any())
         }
     }
+}
+
+/// See the stub.
+#[pyfunction]
+pub fn stdio_message(py: Python<'_>) -> Bound<'_, PyBytes> {
+    PyBytes::new(py, &protocol::stdio())
 }

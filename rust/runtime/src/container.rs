@@ -109,6 +109,7 @@ const CONFIG: &str = "config.json";
 pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     close_others(wish.preserve)?;
     let (bundle, config) = config::open(wish.bundle)?;
+    let config = config::without_unknown(config, &global.log);
     let host = Host::probe()?;
     if global.systemd {
         return Err(no_systemd());

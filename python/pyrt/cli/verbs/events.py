@@ -13,7 +13,7 @@ import trio
 from pyrt.cli import figures
 from pyrt.cli.filters import Filters
 from pyrt.cli.parser import Help, Parser
-from pyrt.cli.styles import paint
+from pyrt.cli.styles import paint, visible
 from pyrt.cli.template import compile_template
 from pyrt.engine.events import ContainerEvent, ImageEvent, encode_line
 from pyrt.errors import UsageError
@@ -166,4 +166,4 @@ def _text(event: Event, *, colour: bool) -> str:
     details = ", ".join(f"{key}={value}" for key, value in fields.items() if value not in {"", about})
     kind = paint(kind_of(event), "bold", colour=colour)
     stamp = paint(figures.stamp(event.time), "dim", colour=colour)
-    return f"{stamp} {event.seq} {kind} {figures.short(about)} ({details})\n"
+    return f"{stamp} {event.seq} {kind} {visible(figures.short(about))} ({visible(details)})\n"

@@ -33,7 +33,8 @@ def arguments(parser: Parser) -> None:
 
 async def main(invocation: Invocation) -> int:
     options, console = invocation.options, invocation.console
-    steps = invocation.engine.explain(options.image, await run_options_of(options, console))
+    image = invocation.engine.local_name(options.image, console.environment)
+    steps = invocation.engine.explain(image, await run_options_of(options, console))
     if options.json:
         rows = [{"part": step.part, "index": step.index, "name": step.name, "text": step.text} for step in steps]
         await console.out("".join(msgspec.json.encode(row).decode() + "\n" for row in rows))

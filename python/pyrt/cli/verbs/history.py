@@ -40,7 +40,7 @@ def arguments(parser: Parser) -> None:
 
 async def main(invocation: Invocation) -> int:
     options, engine = invocation.options, invocation.engine
-    image = engine.find_image(options.image)
+    image = engine.find_image(options.image, environ=invocation.console.environment)
     layers = await trio.to_thread.run_sync(engine.store.layers_of, image)
     rows = _rows(image, [layer.size for layer in layers], whole=options.no_trunc)
     await invocation.console.out(render(rows, COLUMNS, options.format, {"CreatedAt": "CREATED AT"}))

@@ -13,6 +13,7 @@ from pyrt.cli.steps import timing_table
 from pyrt.errors import ContainerNotFound, ImageNotFound, PyrtError, UsageError
 
 if TYPE_CHECKING:
+    from pyrt.cli.console import Console
     from pyrt.cli.verbs import Invocation
     from pyrt.engine.engine import Engine
 
@@ -46,7 +47,7 @@ async def main(invocation: Invocation) -> int:
     documents, failures = [], []
     for name in options.names:
         try:
-            documents.append(_document(engine, name, options.type))
+            documents.append(_document(engine, name, options.type, console))
         except (ContainerNotFound, ImageNotFound) as error:
             failures.append(error)
     await console.out(show(documents, options.format))
@@ -55,16 +56,16 @@ async def main(invocation: Invocation) -> int:
     return failures[0].exit_code if failures else 0
 
 
-def _document(engine: Engine, name: str, kind: str | None) -> dict[str, Any]:
+def _document(engine: Engine, name: str, kind: str | None, console: Console) -> dict[str, Any]:
     if kind == "image":
-        return image_document(engine.find_image(name))
+        return image_document(engine.find_image(name, environ=console.environment))
     try:
         return container_document(engine.inspect(name))
     except ContainerNotFound:
         if kind == "container":
             raise
     try:
-        return image_document(engine.find_image(name))
+        return image_document(engine.find_image(name, environ=console.environment))
     except (ImageNotFound, UsageError):
         raise ContainerNotFound(
             f"neither a container nor an image is called {name}", hint="pyrt ps -a and pyrt images list them"

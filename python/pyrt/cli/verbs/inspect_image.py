@@ -24,6 +24,8 @@ def arguments(parser: Parser) -> None:
 
 
 async def main(invocation: Invocation) -> int:
-    documents = [image_document(invocation.engine.find_image(name)) for name in invocation.options.images]
+    environ = invocation.console.environment
+    images = [invocation.engine.find_image(name, environ=environ) for name in invocation.options.images]
+    documents = [image_document(image) for image in images]
     await invocation.console.out(show(documents, invocation.options.format))
     return 0

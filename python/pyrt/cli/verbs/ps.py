@@ -11,6 +11,8 @@ from pyrt.cli.filters import Filters
 from pyrt.cli.listing import Column, add_format_options, render
 from pyrt.cli.parser import Help, Parser
 from pyrt.engine.states import LIVE, State
+from pyrt.errors import UsageError
+from pyrt.images.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +57,7 @@ FILTERS: Final[dict[str, Callable[[Record, str], bool]]] = {
     "label": lambda record, value: _has_label(record, value),
     "status": lambda record, value: value in {str(record.state), docker_state(record)},
     "exited": lambda record, value: record.status is not None and str(record.status.exit_code) == value,
-    "ancestor": lambda record, value: value in {record.image, record.image_id} or _is_short(record.image_id, value),
+    "ancestor": lambda record, value: _is_ancestor(record, value),
 }
 
 
@@ -128,6 +130,16 @@ def status_of(record: Record, now: datetime) -> str:
         verdict = "" if record.status.verdict in {"exited", "signaled"} else f", {record.status.verdict}"
         return f"Exited ({record.status.exit_code}{verdict}) {ended}"
     return str(record.state).capitalize()
+
+
+def _is_ancestor(record: Record, value: str) -> bool:
+    if value in {record.image, record.image_id} or _is_short(record.image_id, value):
+        return True
+    try:
+        asked, wanted = (Reference.parse(text).with_default_tag() for text in (record.image, value))
+    except UsageError:
+        return False
+    return asked == wanted
 
 
 def _has_label(record: Record, value: str) -> bool:

@@ -10,6 +10,7 @@ from pyrt.errors import ImageNotFound
 from pyrt.images.reference import Reference
 
 if TYPE_CHECKING:
+    from pyrt.cli.console import Console
     from pyrt.cli.verbs import Invocation
     from pyrt.engine.engine import Engine
 
@@ -32,24 +33,22 @@ def arguments(parser: Parser) -> None:
 
 async def main(invocation: Invocation) -> int:
     options, console, engine = invocation.options, invocation.console, invocation.engine
-    before = _present(engine, options.name)
+    before = _present(engine, options.name, console)
     image = await pulling.pull(console, engine, options.name, platform=options.platform, quiet=options.quiet)
-    name = str(_reference(options.name))
+    # What a short name turned out to mean, if it is one.
+    reference = Reference.parse(engine.local_name(options.name, console.environment)).with_default_tag()
+    name = str(reference)
     if options.quiet:
         await console.out(f"{name}\n")
         return 0
     what = "Image is up to date for" if before == image.id else "Downloaded newer image for"
     digest = image.repo_digests[0].rpartition("@")[2] if image.repo_digests else image.digest
-    await console.out(f"Digest: {digest}\nStatus: {what} {_reference(options.name).familiar()}\n{name}\n")
+    await console.out(f"Digest: {digest}\nStatus: {what} {reference.familiar()}\n{name}\n")
     return 0
 
 
-def _reference(name: str) -> Reference:
-    return Reference.parse(name).with_default_tag()
-
-
-def _present(engine: Engine, name: str) -> str | None:
+def _present(engine: Engine, name: str, console: Console) -> str | None:
     try:
-        return engine.find_image(name).id
+        return engine.find_image(name, environ=console.environment).id
     except ImageNotFound:
         return None

@@ -26,8 +26,10 @@ def arguments(parser: Parser) -> None:
 
 async def main(invocation: Invocation) -> int:
     async def remove(name: str) -> str:
+        engine = invocation.engine
         try:
-            removed = await invocation.engine.remove_image(name, force=invocation.options.force)
+            meant = engine.local_name(name, invocation.console.environment)
+            removed = await engine.remove_image(meant, force=invocation.options.force)
         except ImageNotFound:
             if not invocation.options.force:
                 raise

@@ -67,7 +67,12 @@ async def main(invocation: Invocation) -> int:
         console, engine, options.image, when=options.pull, platform=options.platform, quiet=options.quiet
     )
     container = await engine.start(
-        image, run_options, wants_stdin=attachment.interactive, keep=not options.rm, cause="run"
+        image,
+        run_options,
+        wants_stdin=attachment.interactive,
+        keep=not options.rm,
+        asked=options.image,
+        cause="run",
     )
     try:
         if cidfile is not None:

@@ -11,6 +11,7 @@ from pyrt.errors import UsageError
 if TYPE_CHECKING:
     from pyrt.cli.console import Console
     from pyrt.cli.verbs import Invocation
+    from pyrt.engine.engine import Engine
     from pyrt.images.archive import Form
 
 HELP = Help(
@@ -41,23 +42,24 @@ def arguments(parser: Parser) -> None:
 async def main(invocation: Invocation) -> int:
     options, console, engine = invocation.options, invocation.console, invocation.engine
     form = _FORMS[options.format]
+    images = [engine.local_name(name, console.environment) for name in options.images]
     if options.output is not None and options.output != "-":
         path = console.path(options.output)
         if form == "oci-archive" and (options.output.endswith("/") or path.is_dir()):
             form = "oci-dir"
-        await engine.save(options.images, path, form=form)
+        await engine.save(images, path, form=form)
         return 0
     if console.terminals[1]:
         raise UsageError("an archive is nothing for a terminal", hint="pyrt save -o FILE, or pipe it into something")
-    await _to_stdout(console, invocation, form)
+    await _to_stdout(console, engine, images, form)
     return 0
 
 
-async def _to_stdout(console: Console, invocation: Invocation, form: Form) -> None:
+async def _to_stdout(console: Console, engine: Engine, images: list[str], form: Form) -> None:
     """The client copies out of a pipe. If it ends, the writer's thread ends with it."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
         await console.relay(output=reader)
-        await invocation.engine.save(invocation.options.images, writer, form=form)
+        await engine.save(images, writer, form=form)
     finally:
         os.close(writer)

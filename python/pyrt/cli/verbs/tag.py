@@ -22,5 +22,6 @@ def arguments(parser: Parser) -> None:
 
 
 async def main(invocation: Invocation) -> int:
-    await invocation.engine.tag(invocation.options.source, invocation.options.target)
+    options, engine = invocation.options, invocation.engine
+    await engine.tag(engine.local_name(options.source, invocation.console.environment), options.target)
     return 0

@@ -241,7 +241,8 @@ fn settings(resources: &Resources<'_>, host: &Host) -> Result<Vec<Setting>> {
     }
     let mut settings = limits::for_v1(resources)?;
     if let Some(swap) = settings.iter().find(|setting| setting.file == "memory.memsw.limit_in_bytes") {
-        if !host.swap_accounting {
+        let is_mounted = host.cgroups.v1.iter().any(|hierarchy| hierarchy.controls("memory"));
+        if is_mounted && !host.swap_accounting {
             let message = "this kernel does not count swap (swapaccount=0)";
             return Err(Error::host(&*swap.field, message).hint("leave the limit of swap out"));
         }
@@ -272,8 +273,17 @@ fn check_controllers<'s>(mut settings: impl Iterator<Item = &'s Setting>, hierar
     let missing = settings.find(|setting| !hierarchies.iter().any(|known| known.controls(&setting.controller)));
     missing.map_or(Ok(()), |Setting { controller, field, .. }| {
         let message = format!("no cgroup hierarchy with the controller {controller} is mounted");
-        Err(Error::host(&**field, message).hint("mount it, or leave the limit out"))
+        Err(Error::host(&**field, message).hint(hint_of_missing(controller)))
     })
+}
+
+/// Some are limited without being asked for.
+fn hint_of_missing(controller: &str) -> &'static str {
+    match controller {
+        "pids" => "mount it, or do without a limit on processes (--pids-limit -1)",
+        "devices" => "mount it: it keeps containers away from this machine's devices",
+        _ => "mount it, or leave the limit out",
+    }
 }
 
 fn label(place: &Place, hierarchy: &Hierarchy, unified: bool) -> String {

@@ -3,10 +3,11 @@
 use std::ffi::CString;
 
 use crate::host::Host;
-use crate::plan::{Op, Slot, TextsBuf};
-use crate::spec::{NOT_SUPPORTED, NamespaceKind, Process, Spec};
+use crate::plan::{Op, STDIN, Slot, TextsBuf, as_slots, pack_slots};
+use crate::spec::{NamespaceKind, Process, Spec};
 
 use super::cgroups::{Cgroups, Placement};
+use super::clocks;
 use super::error::{Error, Result};
 use super::hidden::Hidden;
 use super::hooks::Hooks;
@@ -36,6 +37,8 @@ pub(super) struct Parts<'a> {
     parameters: Parameters,
     identity: Identity<'a>,
     propagation: u64,
+    clocks: String,
+    parked: bool,
 }
 
 /// What the keeper hands to the child.
@@ -44,6 +47,7 @@ pub(super) struct Handed {
     made: Made,
     files: Vec<(Slot, CString)>,
     empty: Option<Slot>,
+    attributes: Option<Slot>,
     placement: Placement,
 }
 
@@ -59,8 +63,8 @@ impl<'a> Parts<'a> {
         opened: &mut Opened,
     ) -> Result<Self> {
         let linux = &spec.linux;
-        if let Some((clock, _)) = linux.time_offsets.first() {
-            return Err(Error::spec(format!("linux.timeOffsets.{clock}"), NOT_SUPPORTED));
+        if start.parked && process.terminal {
+            return Err(Error::spec("start.parked", "a terminal's size is not known beforehand"));
         }
         if start.init && !namespaces.is_new(NamespaceKind::Pid) {
             return Err(Error::spec("start.init", "needs a new pid namespace: only PID 1 reaps what others leave"));
@@ -82,6 +86,8 @@ impl<'a> Parts<'a> {
         let hidden = Hidden::of(linux, host)?;
         let parameters = Parameters::of(linux, namespaces)?;
         let propagation = root_propagation(spec)?;
+        let clocks = clocks::offsets(linux, namespaces)?;
+        let parked = start.parked;
         Ok(Self {
             spec,
             start,
@@ -95,37 +101,55 @@ impl<'a> Parts<'a> {
             parameters,
             identity,
             propagation,
+            clocks,
+            parked,
         })
     }
 
     /// The keeper's list.
     pub fn write_keeper(&self, writer: &mut Writer) -> Handed {
         let placement = self.cgroups.write(writer);
-        if self.ids.mapped {
-            self.write_joins_of_keeper(writer);
-        }
-        if let Origin::Joined(pidfd) = self.namespaces.of(NamespaceKind::Pid) {
-            writer.plan.keeper(Op::JoinPidNamespace { pidfd });
-        }
-        let (flags, cgroup) = (self.namespaces.clone_flags(), placement.clone_into);
-        writer.plan.keeper(Op::Clone { flags, cgroup });
-        let userns = self.ids.mapped.then(|| self.write_user_namespace(writer));
+        let userns = self.write_clone(placement.clone_into, writer);
+        let maps = self.mounts.write_maps(writer);
         let ids = self.ids.root();
         let root = self.rootfs.write(userns, ids, writer);
-        let made = self.mounts.write_keeper(userns, ids, &placement.directories, writer);
+        let made = self.mounts.write_keeper(userns, &maps, ids, &placement.directories, writer);
         let covered: Vec<String> = self.mounts.destinations().map(str::to_owned).collect();
         let files = self.rootfs.write_files(&covered, ids, writer);
         let empty = self.hidden.write_keeper(writer);
-        self.identity.write_keeper(writer);
+        let attributes = self.identity.write_keeper(writer);
+        if !self.parked {
+            self.identity.write_gifts(writer);
+        }
         writer.plan.keeper(Op::Release {});
         self.hooks.write_keeper(writer);
-        Handed { root, made, files, empty, placement }
+        if self.parked {
+            writer.plan.keeper(Op::AwaitStdio { socket: STDIN });
+            self.identity.write_gifts(writer);
+            writer.plan.keeper(Op::Release {});
+        }
+        Handed { root, made, files, empty, attributes, placement }
     }
 
-    /// From inside a new user namespace nobody has the right to join the host's: the child is born there.
-    fn write_joins_of_keeper(&self, writer: &mut Writer) {
-        for (kind, fd) in self.namespaces.joined().filter(|&(kind, _)| kind != NamespaceKind::Pid) {
-            writer.plan.keeper(Op::JoinNamespaces { fd, flags: flag(kind) });
+    /// The child in its namespaces, and the slot of its user namespace. From inside a new or a joined one nobody has the
+    /// right to join what is the host's: then the child is born in all that it joins.
+    fn write_clone(&self, cgroup: Option<Slot>, writer: &mut Writer) -> Option<Slot> {
+        if let Origin::Joined(pidfd) = self.namespaces.of(NamespaceKind::Pid) {
+            writer.plan.keeper(Op::JoinPidNamespace { pidfd });
+        }
+        let flags = self.namespaces.clone_flags();
+        let joins: Vec<Slot> = self.namespaces.joined().map(|(_, slot)| slot).collect();
+        let joins = if self.ids.mapped { pack_slots(&joins) } else { Vec::new() };
+        if !joins.is_empty() || self.namespaces.is_new(NamespaceKind::Time) {
+            let (joins, clocks) = (as_slots(&joins), self.clocks.as_bytes());
+            writer.plan.keeper(Op::CloneFrom { joins, flags, clocks, cgroup });
+        } else {
+            writer.plan.keeper(Op::Clone { flags, cgroup });
+        }
+        match self.namespaces.of(NamespaceKind::User) {
+            Origin::Host => None,
+            Origin::New => Some(self.write_user_namespace(writer)),
+            Origin::Joined(slot) => Some(slot),
         }
     }
 
@@ -151,16 +175,23 @@ impl<'a> Parts<'a> {
         }
         self.write_root(&mut handed, writer);
         self.hidden.write_child(handed.empty, self.mounts.at_dev(&handed.made), writer);
-        self.identity.write_stdio(handed.made.dev.is_some(), writer);
+        if !self.parked {
+            self.identity.write_stdio(handed.made.dev.is_some(), writer);
+        }
         self.write_root_attributes(handed.root, writer);
-        self.identity.write_last(writer);
+        self.identity.write_last(handed.attributes, self.parked, writer);
     }
 
     /// The root and all that is mounted in it; hooks come between the two.
     fn write_root(&self, handed: &mut Handed, writer: &mut Writer) {
         let root = handed.root;
         let no_pivot = self.start.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.no_pivot);
-        let changes_root = if no_pivot { Op::MoveRoot { root } } else { Op::PivotRoot { root } };
+        let changes_root = match self.namespaces.of(NamespaceKind::Mount) {
+            // Others may have their root in it.
+            Origin::Joined(_) => Op::MoveRoot { root },
+            _ if no_pivot => Op::MoveRoot { root },
+            _ => Op::PivotRoot { root },
+        };
         match self.rootfs.path() {
             Some(path) if self.hooks.come_before_pivot() => {
                 let host = writer.slot("the host's root");
@@ -184,7 +215,7 @@ impl<'a> Parts<'a> {
             writer.plan.child(Op::Unshare { flags: flag(NamespaceKind::Cgroup) });
         }
         if !self.ids.mapped {
-            for (kind, fd) in self.namespaces.joined().filter(|&(kind, _)| kind != NamespaceKind::Pid) {
+            for (kind, fd) in self.namespaces.joined() {
                 writer.plan.child(Op::JoinNamespaces { fd, flags: flag(kind) });
             }
         }
@@ -193,8 +224,13 @@ impl<'a> Parts<'a> {
             writer.plan.child(Op::LoopbackUp {});
         }
         names::write(self.spec, writer);
-        // Of the copy of the keeper's mounts, which ends with pivot_root.
-        writer.plan.child(Op::SetPropagation { flags: PRIVATE });
+        if self.namespaces.is_new(NamespaceKind::Mount) {
+            // Of the copy of the keeper's mounts, which ends with pivot_root.
+            writer.plan.child(Op::SetPropagation { flags: PRIVATE, recursive: true });
+        } else {
+            // What is going to lie over / must not spread to others.
+            writer.plan.child(Op::SetPropagation { flags: libc::MS_SLAVE, recursive: false });
+        }
         self.mounts.write_before_pivot(&mut handed.made, writer);
         if !self.parameters.is_empty() && handed.made.proc.is_none() {
             let out = writer.slot("a private proc");

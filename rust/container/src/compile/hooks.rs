@@ -6,7 +6,7 @@
 use std::ffi::CString;
 
 use crate::plan::{Op, Slot, TextsBuf};
-use crate::spec::{Hook, NOT_SUPPORTED, Spec, State, Text};
+use crate::spec::{Hook, Spec, State, Text};
 
 use super::error::{Error, Result};
 use super::opened::Writer;
@@ -53,7 +53,7 @@ impl Hooks {
         for (kind, list) in kinds {
             for (index, hook) in list.iter().enumerate() {
                 if start.lifecycle.is_none() {
-                    return Err(Error::spec(format!("hooks.{kind}"), NOT_SUPPORTED));
+                    return Err(Error::spec(format!("hooks.{kind}"), "not supported"));
                 }
                 let status = if kind == "startContainer" { "created" } else { "creating" };
                 let before = State::of(spec, &start.id, start.bundle.as_deref(), status).up_to_pid();

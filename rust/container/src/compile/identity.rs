@@ -1,13 +1,13 @@
 //! What the container's process is: limits, priorities, ids, rights, and at last the command.
 //!
-//! The order is that of the security notes: bounding set, groups, gid, uid, working directory, capabilities, seccomp,
-//! exec. With no_new_privs the filter goes last, so that it need not allow what comes before it; without it loading
-//! one takes a capability that is about to go.
+//! The order is that of the security notes: bounding set, groups, gid, uid, working directory, capabilities,
+//! descriptors, seccomp, exec. With no_new_privs the filter goes last, so that it need not allow what comes before it;
+//! without it loading one takes a capability that leaving uid 0 takes away.
 
 use std::ffi::CString;
 
 use crate::host::Host;
-use crate::plan::{Op, STDERR, STDIN, STDOUT, TextsBuf};
+use crate::plan::{Op, STDERR, STDIN, STDOUT, Slot, TextsBuf};
 use crate::seccomp;
 use crate::spec::{Personality, Process, Text};
 
@@ -44,6 +44,7 @@ pub(super) struct Identity<'a> {
     affinity: [Option<Vec<u8>>; 2],
     init: bool,
     lifecycle: Lifecycle,
+    apparmor: Option<String>,
 }
 
 impl<'a> Identity<'a> {
@@ -82,6 +83,7 @@ impl<'a> Identity<'a> {
             affinity: affinity(process, &field("execCPUAffinity"))?,
             init: false,
             lifecycle: Lifecycle::default(),
+            apparmor: apparmor(process, &field("apparmorProfile"), host)?,
         })
     }
 
@@ -103,12 +105,21 @@ impl<'a> Identity<'a> {
         Ok(self)
     }
 
-    /// The keeper's part: what needs the host's rights.
-    pub fn write_keeper(&self, writer: &mut Writer) {
+    /// The keeper's part: what needs the host's rights. Returns what the child needs of it.
+    pub fn write_keeper(&self, writer: &mut Writer) -> Option<Slot> {
         if let Some(score) = self.process.oom_score_adj {
             writer.plan.keeper(Op::AdjustOomScore { score });
         }
         self.limits.iter().for_each(|limit| limit.write_early(writer));
+        self.apparmor.as_ref().map(|_| {
+            let out = writer.slot("what AppArmor knows of the child");
+            writer.plan.keeper(Op::OpenAppArmor { out });
+            out
+        })
+    }
+
+    /// The keeper's part, too: the pipes become the container's.
+    pub fn write_gifts(&self, writer: &mut Writer) {
         // Whatever the keeper runs as can open its own pipes.
         if !self.process.terminal && self.host != (0, 0) {
             let (uid, gid) = self.host;
@@ -158,10 +169,20 @@ impl<'a> Identity<'a> {
     }
 
     /// From here to the end of the child's list.
-    pub fn write_last(&self, writer: &mut Writer) {
+    pub fn write_last(&self, attributes: Option<Slot>, parked: bool, writer: &mut Writer) {
+        if let Some((attributes, profile)) = attributes.zip(self.apparmor.as_deref()) {
+            writer.plan.child(Op::SetAppArmorProfile { attributes, profile: profile.as_bytes() });
+        }
         self.write_priorities(writer);
+        if !self.process.no_new_privileges && !self.filters_last() {
+            self.write_filter(writer);
+        }
         self.write_ids(writer);
         self.write_rights(writer);
+        if parked {
+            writer.plan.child(Op::AwaitKeeper {});
+            self.write_stdio(false, writer);
+        }
         self.write_exec(writer);
     }
 
@@ -197,11 +218,9 @@ impl<'a> Identity<'a> {
     fn write_rights(&self, writer: &mut Writer) {
         let Sets { effective, permitted, inheritable, ambient, .. } = self.capabilities;
         let restricted = self.process.no_new_privileges;
-        if !restricted {
-            self.write_right_to_filter(writer);
-            self.write_filter(writer);
-        }
-        writer.plan.child(Op::SetCapabilities { effective, permitted, inheritable });
+        let late = if self.filters_last() && !restricted { SYS_ADMIN } else { 0 };
+        let with_late = Op::SetCapabilities { effective: effective | late, permitted: permitted | late, inheritable };
+        writer.plan.child(with_late);
         writer.plan.child(Op::SetAmbient { ambient });
         if restricted {
             writer.plan.child(Op::NoNewPrivileges {});
@@ -212,18 +231,22 @@ impl<'a> Identity<'a> {
             writer.plan.child(Op::BecomeInit {});
         }
         self.lifecycle.write_wait(writer);
-        if restricted {
+        self.lifecycle.write_last(writer);
+        // Before the limits: one of them may allow no descriptor that is still needed here.
+        writer.plan.child(Op::CleanProcess {});
+        self.limits.iter().for_each(|limit| limit.write_last(writer));
+        if restricted || late != 0 {
             self.write_filter(writer);
+        }
+        if late != 0 {
+            writer.plan.child(Op::SetCapabilities { effective, permitted, inheritable });
         }
     }
 
-    /// Leaving uid 0 has emptied the effective set, and without no_new_privs a filter needs CAP_SYS_ADMIN.
-    fn write_right_to_filter(&self, writer: &mut Writer) {
-        if self.seccomp.is_some() && self.process.user.uid != 0 {
-            let Sets { permitted, inheritable, .. } = self.capabilities;
-            let permitted = permitted | SYS_ADMIN;
-            writer.plan.child(Op::SetCapabilities { effective: permitted, permitted, inheritable });
-        }
+    /// A process that waits for its start does more than a filter need allow. Without no_new_privs loading one takes
+    /// CAP_SYS_ADMIN, which then goes after it.
+    fn filters_last(&self) -> bool {
+        self.lifecycle.outlives() && self.seccomp.is_some()
     }
 
     fn write_filter(&self, writer: &mut Writer) {
@@ -233,10 +256,6 @@ impl<'a> Identity<'a> {
     }
 
     fn write_exec(&self, writer: &mut Writer) {
-        self.limits.iter().for_each(|limit| limit.write_last(writer));
-        self.lifecycle.write_last(writer);
-        writer.plan.child(Op::CleanProcess {});
-        self.lifecycle.write_descriptors(writer);
         let (arguments, environment) = (texts(&self.process.args), texts(&self.process.env));
         writer.plan.child(Op::Exec {
             candidates: self.candidates.as_texts(),
@@ -256,6 +275,17 @@ pub(super) fn write_become_root(writer: &mut Writer) {
 fn texts(list: &[Text<'_>]) -> TextsBuf {
     let texts: Vec<CString> = list.iter().map(Text::to_c_string).collect();
     texts.iter().map(CString::as_c_str).collect()
+}
+
+/// What is written for the profile.
+fn apparmor(process: &Process<'_>, path: &str, host: &Host) -> Result<Option<String>> {
+    let Some(profile) = process.apparmor_profile.as_deref().filter(|profile| !profile.is_empty()) else {
+        return Ok(None);
+    };
+    if !host.apparmor {
+        return Err(Error::host(path, "AppArmor is not enabled on this machine").hint("leave the profile out"));
+    }
+    Ok(Some(format!("exec {profile}")))
 }
 
 fn check_command(process: &Process<'_>, path: &str) -> Result<()> {

@@ -1,34 +1,48 @@
 //! Numbers of users and groups, inside and outside.
 
+mod joined;
+
+use std::borrow::Cow;
 use std::fmt::Write;
 
-use crate::spec::{IdMapping, Linux};
+use crate::spec::{IdMapping, Linux, Mount, NamespaceKind};
 
 use super::error::{Error, Result};
-use super::namespaces::Namespaces;
+use super::namespaces::{Namespaces, Origin};
+use super::opened::Opened;
 
 /// Most lines of a map (user_namespaces(7), since Linux 4.15).
 const MAX_LINES: usize = 340;
 /// The kernel takes a map in one write(2) of less than a page.
 const MAX_BYTES: usize = 4096;
 
-/// Both maps of a container. Without a user namespace of its own every number is the host's.
+/// Both maps of a container. Without a user namespace other than the host's every number is the host's.
 #[derive(Debug)]
 pub(super) struct Ids<'a> {
-    /// Whether there is a new user namespace.
+    /// Whether there is a user namespace, new or joined.
     pub mapped: bool,
-    uids: &'a [IdMapping],
-    gids: &'a [IdMapping],
+    uids: Cow<'a, [IdMapping]>,
+    gids: Cow<'a, [IdMapping]>,
 }
 
 impl<'a> Ids<'a> {
-    pub fn of(linux: &'a Linux<'_>, namespaces: &Namespaces) -> Result<Self> {
-        let ids = Self { mapped: namespaces.is_new_user(), uids: &linux.uid_mappings, gids: &linux.gid_mappings };
-        for (map, path) in [(ids.uids, "linux.uidMappings"), (ids.gids, "linux.gidMappings")] {
+    /// From the specification, or from whoever is in a namespace that is joined.
+    pub fn of(linux: &'a Linux<'_>, namespaces: &Namespaces, opened: &Opened) -> Result<Self> {
+        let (mut uids, mut gids) = (Cow::from(&linux.uid_mappings), Cow::from(&linux.gid_mappings));
+        if let Origin::Joined(slot) = namespaces.of(NamespaceKind::User) {
+            if uids.is_empty() && gids.is_empty() {
+                let found = opened.get(slot).and_then(joined::maps_of);
+                let [users, groups] = found.ok_or_else(joined::unknown)?;
+                (uids, gids) = (users.into(), groups.into());
+            }
+        }
+        let ids = Self { mapped: namespaces.is_own(NamespaceKind::User), uids, gids };
+        for (map, path) in [(&ids.uids, "linux.uidMappings"), (&ids.gids, "linux.gidMappings")] {
             if ids.mapped {
                 check_map(map, path)?;
+                check_root(map, path)?;
             } else if !map.is_empty() {
-                return Err(Error::spec(path, "there is no new user namespace that it could be for"));
+                return Err(Error::spec(path, "there is no user namespace that it could be for"));
             }
         }
         Ok(ids)
@@ -36,23 +50,23 @@ impl<'a> Ids<'a> {
 
     /// What the host calls the container's user `uid`.
     pub fn host_uid(&self, uid: u32, path: &str) -> Result<u32> {
-        self.host(self.uids, uid, path)
+        self.host(&self.uids, uid, path)
     }
 
     /// What the host calls the container's group `gid`.
     pub fn host_gid(&self, gid: u32, path: &str) -> Result<u32> {
-        self.host(self.gids, gid, path)
+        self.host(&self.gids, gid, path)
     }
 
     /// The container's root as the host numbers it.
     pub fn root(&self) -> (u32, u32) {
         // `check_map` has seen to it that 0 is mapped.
-        (translate(self.uids, 0).unwrap_or(0), translate(self.gids, 0).unwrap_or(0))
+        (translate(&self.uids, 0).unwrap_or(0), translate(&self.gids, 0).unwrap_or(0))
     }
 
     /// What is written to uid_map and gid_map.
     pub fn texts(&self) -> (String, String) {
-        (lines(self.uids), lines(self.gids))
+        (lines(&self.uids), lines(&self.gids))
     }
 
     fn host(&self, map: &[IdMapping], id: u32, path: &str) -> Result<u32> {
@@ -88,7 +102,7 @@ fn lines(map: &[IdMapping]) -> String {
 
 fn check_map(map: &[IdMapping], path: &str) -> Result<()> {
     if map.is_empty() {
-        return Err(Error::spec(path, "missing, and there is a new user namespace"));
+        return Err(Error::spec(path, "missing"));
     }
     if map.len() > MAX_LINES || lines(map).len() >= MAX_BYTES {
         return Err(Error::spec(path, format!("the kernel takes at most {MAX_LINES} mappings and {MAX_BYTES} bytes")));
@@ -96,10 +110,31 @@ fn check_map(map: &[IdMapping], path: &str) -> Result<()> {
     for (index, line) in map.iter().enumerate() {
         check_line(line, &map[..index]).map_err(|message| Error::spec(format!("{path}[{index}]"), message))?;
     }
-    if translate(map, 0).is_none() {
-        return Err(Error::spec(path, "the container's root, id 0, is not mapped"));
-    }
     Ok(())
+}
+
+fn check_root(map: &[IdMapping], path: &str) -> Result<()> {
+    match translate(map, 0) {
+        Some(_) => Ok(()),
+        None => Err(Error::spec(path, "the container's root, id 0, is not mapped")),
+    }
+}
+
+/// The maps of one mount, as they are written; none if nothing is said.
+pub(super) fn of_mount(mount: &Mount<'_>, path: &str) -> Result<Option<Maps>> {
+    let maps = [(&mount.uid_mappings, "uidMappings"), (&mount.gid_mappings, "gidMappings")];
+    if maps.iter().all(|(map, _)| map.is_empty()) {
+        return Ok(None);
+    }
+    maps.iter().try_for_each(|(map, name)| check_map(map, &format!("{path}.{name}")))?;
+    Ok(Some(Maps { uids: lines(&mount.uid_mappings), gids: lines(&mount.gid_mappings) }))
+}
+
+/// What is written to uid_map and gid_map.
+#[derive(Debug)]
+pub(super) struct Maps {
+    pub uids: String,
+    pub gids: String,
 }
 
 fn check_line(line: &IdMapping, before: &[IdMapping]) -> std::result::Result<(), String> {

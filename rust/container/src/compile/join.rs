@@ -5,6 +5,7 @@ use crate::spec::NamespaceKind;
 
 use super::cgroups::Placement;
 use super::identity::{Identity, write_become_root};
+use super::ids::Ids;
 use super::namespaces::Namespaces;
 use super::opened::Writer;
 use super::start::Start;
@@ -12,7 +13,7 @@ use super::{write_keyring, write_placement};
 
 /// Both lists.
 pub(super) fn write(
-    namespaces: &Namespaces,
+    (namespaces, ids): (&Namespaces, &Ids<'_>),
     first: Slot,
     placement: &Placement,
     identity: &Identity<'_>,
@@ -23,18 +24,19 @@ pub(super) fn write(
         writer.plan.keeper(Op::JoinPidNamespace { pidfd: first });
     }
     writer.plan.keeper(Op::Clone { flags: 0, cgroup: placement.clone_into });
-    identity.write_keeper(writer);
+    let attributes = identity.write_keeper(writer);
+    identity.write_gifts(writer);
     writer.plan.keeper(Op::Release {});
     identity.write_first_affinity(writer);
     write_placement(placement, writer);
     writer.plan.child(Op::JoinNamespaces { fd: first, flags: namespaces.join_flags() });
     writer.plan.child(Op::AwaitKeeper {});
-    if namespaces.is_new_user() {
+    if ids.mapped {
         write_become_root(writer);
     }
     writer.plan.child(Op::NewSession {});
     write_keyring(start, writer);
     identity.write_stdio(false, writer);
     identity.write_last_affinity(writer);
-    identity.write_last(writer);
+    identity.write_last(attributes, false, writer);
 }

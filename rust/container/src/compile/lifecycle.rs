@@ -52,6 +52,11 @@ impl Lifecycle {
         Ok(Self { outlives: true, start: fifos, hooks, preserved: given.preserve })
     }
 
+    /// Whether the process lives without a keeper.
+    pub fn outlives(&self) -> bool {
+        self.outlives
+    }
+
     /// Once the process is its user, and before a filter may forbid to look.
     pub fn write_look(&self, candidates: &TextsBuf, writer: &mut Writer) {
         if self.start.is_some() {
@@ -72,13 +77,9 @@ impl Lifecycle {
         }
     }
 
-    /// Right before execve(2).
+    /// Once it is started, and before all descriptors but the standard ones are closed.
     pub fn write_last(&self, writer: &mut Writer) {
         self.hooks.iter().for_each(|hook| writer.plan.child(hook.op(None)));
-    }
-
-    /// After all descriptors but the standard ones were closed.
-    pub fn write_descriptors(&self, writer: &mut Writer) {
         if self.preserved > 0 {
             writer.plan.child(Op::PassDescriptors { count: self.preserved });
         }

@@ -13,6 +13,7 @@
 
 mod capabilities;
 mod cgroups;
+mod clocks;
 mod container;
 mod dev;
 mod device_rules;
@@ -45,7 +46,7 @@ use crate::spec::{Linux, Process, Spec};
 
 pub use capabilities::names as capability_names;
 pub use cgroups::{Directory, Limit, directories, limits as limits_of};
-pub use error::{Blame, Cause, Error, Result, describe};
+pub use error::{Blame, Cause, Error, Result, UNKNOWN_FIELD, describe};
 pub use start::{File, Lifecycle as CreatedFirst, Rootfs as Layers, Start, Upper};
 
 pub(crate) use rlimits::limit_name;
@@ -83,7 +84,7 @@ pub fn compile(spec: &[u8], start: &[u8], host: &Host) -> Result<Compiled> {
     let process = spec.process.as_ref().ok_or_else(|| Error::spec("process", "missing"))?;
     let mut opened = Opened::new();
     let namespaces = Namespaces::open(&spec.linux, &mut opened)?;
-    let ids = Ids::of(&spec.linux, &namespaces)?;
+    let ids = Ids::of(&spec.linux, &namespaces, &opened)?;
     let parts = Parts::open(&spec, process, &start, &namespaces, &ids, host, &mut opened)?;
     let mut writer = opened.into_writer()?;
     let handed = parts.write_keeper(&mut writer);
@@ -97,17 +98,16 @@ pub fn compile_exec(spec: &[u8], process: &[u8], start: &[u8], pidfd: OwnedFd, h
     let spec: Spec<'_> = error::parse(spec, "")?;
     let process: Process<'_> = error::parse(process, "process")?;
     let start = Start::parse(start)?;
-    // What is joined by path is the container's by now, and reached through its first process.
-    let namespaces = Namespaces::open(&spec.linux, &mut Opened::new())?;
-    let ids = Ids::of(&spec.linux, &namespaces)?;
     let mut opened = Opened::new();
     let first = opened.add(pidfd, "the container's first process");
+    let namespaces = Namespaces::of_container(&spec.linux, first)?;
+    let ids = Ids::of(&spec.linux, &namespaces, &opened)?;
     let placement = cgroups::open_existing(&spec.linux, &start, host, &mut opened)?;
     let identity = Identity::of(&process, "process", &ids, &start, host)?;
     let identity = identity.in_container(spec.linux.personality.as_ref(), filter(&spec.linux)?, false)?;
     let identity = identity.with_lifecycle(Lifecycle::open(&start, Vec::new(), &mut opened)?);
     let mut writer = opened.into_writer()?;
-    join::write(&namespaces, first, &placement, &identity, &start, &mut writer);
+    join::write((&namespaces, &ids), first, &placement, &identity, &start, &mut writer);
     finish(writer)
 }
 

@@ -12,9 +12,9 @@
 
 mod planned;
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
-use crate::plan::{Op, Slot, TextsBuf};
+use crate::plan::{Op, Slot, Texts, TextsBuf, as_slots, pack_slots};
 use crate::spec::Spec;
 
 use super::cgroups::View;
@@ -25,7 +25,7 @@ use super::options::{NOEXEC, NOSUID, Options, PRIVATE, RDONLY};
 use super::paths::{c, is_prepared};
 
 pub(super) use planned::Surroundings;
-use planned::{Maker, Planned, What, cgroup_maker, plan_mount};
+use planned::{Idmap, Maker, Planned, What, cgroup_maker, plan_mount};
 
 /// All mounts of a container.
 #[derive(Debug)]
@@ -106,8 +106,30 @@ impl Mounts {
         self.planned.iter().map(|mount| mount.destination.as_str())
     }
 
+    /// The keeper's first part: user namespaces that hold the maps of single mounts. On older kernels it can make none
+    /// once something is parked over its root (fs/namespace.c, current_chrooted).
+    pub fn write_maps(&self, writer: &mut Writer) -> Vec<Option<Slot>> {
+        let mut write = |mount: &Planned| match &mount.what {
+            What::Bind { idmap: Some(Idmap { maps: Some(maps), .. }), .. } => {
+                let out = writer.slot(format!("the mappings of {}", mount.destination));
+                let (uid_map, gid_map) = (maps.uids.as_bytes(), maps.gids.as_bytes());
+                writer.plan.keeper(Op::NewIdMap { uid_map, gid_map, out });
+                Some(out)
+            }
+            _ => None,
+        };
+        self.planned.iter().map(&mut write).collect()
+    }
+
     /// The keeper's part.
-    pub fn write_keeper(&self, userns: Option<Slot>, root: (u32, u32), groups: &[Slot], writer: &mut Writer) -> Made {
+    pub fn write_keeper(
+        &self,
+        userns: Option<Slot>,
+        maps: &[Option<Slot>],
+        root: (u32, u32),
+        groups: &[Slot],
+        writer: &mut Writer,
+    ) -> Made {
         let mut made = Made { slots: vec![None; self.planned.len()], ..Made::default() };
         for (index, mount) in self.planned.iter().enumerate() {
             made.slots[index] = match &mount.what {
@@ -116,19 +138,20 @@ impl Mounts {
                     made.dev
                 }
                 What::Bind { tree, idmap, .. } => {
-                    self.write_bind(mount, *tree, idmap.zip(userns), writer);
+                    let idmap = idmap.as_ref().map(|idmap| idmap.recursive).zip(maps[index].or(userns));
+                    self.write_bind(mount, *tree, idmap, writer);
                     Some(*tree)
                 }
                 What::CgroupFolder => {
                     let folder = self.write_cgroup_folder(mount, root, writer);
                     if self.binds_views {
                         made.views = clone_views(mount, groups, writer);
-                    } else if self.cgroup_maker == Maker::Keeper {
-                        made.views = self.new_views(mount, &mut |writer, op| writer.plan.keeper(op), writer);
+                    } else if self.cgroup_maker != Maker::ChildAfterPivot {
+                        made.views = self.new_views(mount, writer);
                     }
                     Some(folder)
                 }
-                What::New { maker: Maker::Keeper, .. } => {
+                What::New { maker: Maker::Keeper | Maker::Aside(_), .. } => {
                     let slot = new_mount(mount, writer);
                     mount.write_propagation(slot, 0, &mut |writer, op| writer.plan.keeper(op), writer);
                     Some(slot)
@@ -215,13 +238,13 @@ impl Mounts {
         out
     }
 
-    fn new_views(&self, mount: &Planned, put: Put<'_>, writer: &mut Writer) -> Vec<Slot> {
+    fn new_views(&self, mount: &Planned, writer: &mut Writer) -> Vec<Slot> {
         let attributes = mount.options.for_new_mount();
         self.views
             .iter()
             .map(|(name, controllers)| {
                 let out = writer.slot(format!("the cgroup hierarchy {name}"));
-                put(writer, Op::NewMount { fstype: c"cgroup", options: controllers.as_texts(), attributes, out });
+                self.cgroup_maker.write(c"cgroup", controllers.as_texts(), attributes, out, writer);
                 out
             })
             .collect()
@@ -230,8 +253,8 @@ impl Mounts {
     fn attach_views(&self, mount: &Planned, made: &[Slot], writer: &mut Writer) {
         let made = match self.cgroup_maker {
             _ if !made.is_empty() => made.to_vec(),
-            Maker::Keeper => Vec::new(),
-            _ => self.new_views(mount, &mut |writer, op| writer.plan.child(op), writer),
+            Maker::Keeper | Maker::Aside(_) => Vec::new(),
+            _ => self.new_views(mount, writer),
         };
         for ((name, _), slot) in self.views.iter().zip(made) {
             let path = c(&format!("{}/{name}", mount.destination));
@@ -295,13 +318,22 @@ fn new_mount(mount: &Planned, writer: &mut Writer) -> Slot {
         options.push(source);
     }
     let attributes = mount.options.for_new_mount();
-    let op = Op::NewMount { fstype, options: options.as_texts(), attributes, out };
-    if *maker == Maker::Keeper {
-        writer.plan.keeper(op)
-    } else {
-        writer.plan.child(op)
-    }
+    maker.write(fstype, options.as_texts(), attributes, out, writer);
     out
+}
+
+impl Maker {
+    /// The step in the list of whoever makes it.
+    fn write(self, fstype: &CStr, options: Texts<'_>, attributes: u64, out: Slot, writer: &mut Writer) {
+        match self {
+            Self::Keeper => writer.plan.keeper(Op::NewMount { fstype, options, attributes, out }),
+            Self::Aside(namespace) => {
+                let joins = pack_slots(namespace.as_slice());
+                writer.plan.keeper(Op::NewMountAside { joins: as_slots(&joins), fstype, options, attributes, out });
+            }
+            _ => writer.plan.child(Op::NewMount { fstype, options, attributes, out }),
+        }
+    }
 }
 
 fn default_dev() -> Options {

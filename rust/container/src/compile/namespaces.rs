@@ -1,9 +1,10 @@
 //! Which namespaces are new, which are joined, which stay the host's.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::plan::Slot;
 use crate::spec::{Linux, NamespaceKind};
+use crate::sys;
 
 use super::error::{Error, Result};
 use super::opened::{Opened, open};
@@ -52,33 +53,55 @@ pub(super) struct Namespaces([Origin; KINDS.len()]);
 impl Namespaces {
     /// Checks the list and opens what is joined.
     pub fn open(linux: &Linux<'_>, opened: &mut Opened) -> Result<Self> {
-        let mut namespaces = Self([Origin::Host; KINDS.len()]);
-        for (index, namespace) in linux.namespaces.iter().enumerate() {
-            let path = || format!("linux.namespaces[{index}]");
-            if namespaces.of(namespace.kind) != Origin::Host {
-                return Err(Error::spec(path(), format!("a second {} namespace", name(namespace.kind))));
+        let namespaces = Self::read(linux, |kind, file, path| {
+            let namespace = open_namespace(kind, file, path)?;
+            if is_ours(kind, &namespace) {
+                return Ok(Origin::Host);
             }
-            let origin = match namespace.path.as_deref().filter(|path| !path.is_empty()) {
-                None => Origin::New,
-                Some(file) => {
-                    let path = path() + ".path";
-                    refuse_joining(namespace.kind, &path)?;
-                    let label = format!("the {} namespace {file}", name(namespace.kind));
-                    Origin::Joined(opened.add(open_namespace(file, &path)?, label))
-                }
-            };
-            namespaces.0[namespace.kind as usize] = origin;
-        }
+            let label = format!("the {} namespace {file}", name(kind));
+            Ok(Origin::Joined(opened.add(namespace, label)))
+        })?;
         namespaces.check()?;
         Ok(namespaces)
     }
 
-    fn check(&self) -> Result<()> {
-        if !self.is_new(NamespaceKind::Mount) {
-            return Err(Error::spec("linux.namespaces", "a new mount namespace is missing")
-                .hint("without one the container's mounts would be the host's"));
+    /// For one more process: whatever is not the host's is by now the container's, in which `first` is, and is joined
+    /// through it.
+    pub fn of_container(linux: &Linux<'_>, first: Slot) -> Result<Self> {
+        Self::read(linux, |kind, file, path| match open_namespace(kind, file, path) {
+            Ok(namespace) if is_ours(kind, &namespace) => Ok(Origin::Host),
+            // Its file may be gone.
+            _ => Ok(Origin::Joined(first)),
+        })
+    }
+
+    fn read(linux: &Linux<'_>, mut join: impl FnMut(NamespaceKind, &str, &str) -> Result<Origin>) -> Result<Self> {
+        let mut namespaces = Self([Origin::Host; KINDS.len()]);
+        for (index, namespace) in linux.namespaces.iter().enumerate() {
+            let path = || format!("linux.namespaces[{index}]");
+            if linux.namespaces[..index].iter().any(|earlier| earlier.kind == namespace.kind) {
+                return Err(Error::spec(path(), format!("a second {} namespace", name(namespace.kind))));
+            }
+            namespaces.0[namespace.kind as usize] = match namespace.path.as_deref().filter(|path| !path.is_empty()) {
+                None => Origin::New,
+                Some(file) => join(namespace.kind, file, &(path() + ".path"))?,
+            };
         }
-        Ok(())
+        Ok(namespaces)
+    }
+
+    fn check(&self) -> Result<()> {
+        match (self.of(NamespaceKind::Mount), self.of(NamespaceKind::User)) {
+            (Origin::Host, _) => {
+                Err(Error::spec("linux.namespaces", "a mount namespace that is not the host's is missing")
+                    .hint("without one the container's mounts would be the host's"))
+            }
+            (Origin::Joined(_), Origin::New) => {
+                Err(Error::spec("linux.namespaces", "a new user namespace has no rights in a joined mount namespace")
+                    .hint("join the user namespace that it belongs to, or leave the user namespace out"))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn of(&self, kind: NamespaceKind) -> Origin {
@@ -94,10 +117,6 @@ impl Namespaces {
         self.of(kind) != Origin::Host
     }
 
-    pub fn is_new_user(&self) -> bool {
-        self.is_new(NamespaceKind::User)
-    }
-
     /// Flags for clone3(2). The cgroup namespace comes later: its root is where the process is when it is made.
     pub fn clone_flags(&self) -> u64 {
         let new = KINDS.into_iter().filter(|&kind| self.is_new(kind) && kind != NamespaceKind::Cgroup);
@@ -110,9 +129,11 @@ impl Namespaces {
         own.fold(0, |flags, kind| flags | flag(kind))
     }
 
-    /// What the child joins by descriptor.
+    /// What is joined by descriptor, but for the pid namespace, which only children enter. The user namespace comes last:
+    /// until then the host's rights are there, which suffice for all others.
     pub fn joined(&self) -> impl Iterator<Item = (NamespaceKind, Slot)> {
-        KINDS.into_iter().filter_map(|kind| match self.of(kind) {
+        let others = KINDS.into_iter().filter(|kind| !matches!(kind, NamespaceKind::Pid | NamespaceKind::User));
+        others.chain([NamespaceKind::User]).filter_map(|kind| match self.of(kind) {
             Origin::Joined(slot) => Some((kind, slot)),
             _ => None,
         })
@@ -133,18 +154,36 @@ pub(super) const fn name(kind: NamespaceKind) -> &'static str {
     }
 }
 
-fn refuse_joining(kind: NamespaceKind, path: &str) -> Result<()> {
-    match kind {
-        // The other namespaces have to belong to it, so whoever clones would have to be in it, without the host's rights.
-        NamespaceKind::User => Err(Error::spec(path, "joining a user namespace is not supported")),
-        NamespaceKind::Mount => Err(Error::spec(path, "joining a mount namespace is not supported")),
-        _ => Ok(()),
-    }
-}
-
-fn open_namespace(file: &str, path: &str) -> Result<OwnedFd> {
+fn open_namespace(kind: NamespaceKind, file: &str, path: &str) -> Result<OwnedFd> {
     if !file.starts_with('/') {
         return Err(Error::spec(path, "not an absolute path"));
     }
-    open(file, libc::O_RDONLY | libc::O_NONBLOCK).map_err(|error| error.at(path, file))
+    let namespace = open(file, libc::O_RDONLY | libc::O_NONBLOCK).map_err(|error| error.at(path, file))?;
+    match sys::namespace_type(namespace.as_raw_fd()) {
+        Ok(found) if found == flag(kind) => Ok(namespace),
+        Ok(found) => {
+            let other = KINDS.into_iter().find(|&kind| flag(kind) == found).map_or("unknown", name);
+            Err(Error::spec(path, format!("{file} is a {other} namespace, not a {} namespace", name(kind))))
+        }
+        Err(_) => Err(Error::spec(path, format!("{file} is no namespace"))),
+    }
+}
+
+/// Whether it is the one that this process is in: to join it is to stay.
+fn is_ours(kind: NamespaceKind, namespace: &OwnedFd) -> bool {
+    let ours = open(&format!("/proc/self/ns/{}", file_name(kind)), libc::O_PATH);
+    ours.is_ok_and(|ours| identity(&ours).is_some_and(|identity_of_ours| identity(namespace) == Some(identity_of_ours)))
+}
+
+fn identity(namespace: &OwnedFd) -> Option<(u64, u64)> {
+    rustix::fs::fstat(namespace).ok().map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+/// Below /proc/PID/ns.
+const fn file_name(kind: NamespaceKind) -> &'static str {
+    match kind {
+        NamespaceKind::Network => "net",
+        NamespaceKind::Mount => "mnt",
+        other => name(other),
+    }
 }

@@ -33,6 +33,11 @@ impl Opened {
         slot
     }
 
+    /// What is in a slot of [`Self::add`].
+    pub fn get(&self, slot: Slot) -> Option<&OwnedFd> {
+        self.descriptors.get(usize::from(slot.0 - FIRST_OPENED.0))
+    }
+
     /// Begins the plan whose first slots these are.
     pub fn into_writer(self) -> Result<Writer> {
         let count = self.descriptors.len();
@@ -77,6 +82,7 @@ impl Failure {
         let error = Error::spec(field, format!("{file}: {}", describe(self.0))).because(self.0, file);
         match self.0.0 {
             libc::EPERM | libc::EACCES => error.hint("containers are made by root"),
+            libc::ENOSYS => error.hint("this kernel, or a filter before it, lacks a system call that containers need"),
             _ => error,
         }
     }

@@ -25,6 +25,9 @@ pub struct Start<'a> {
     /// The container is created first and started later, and lives without a keeper.
     #[serde(borrow, default)]
     pub lifecycle: Option<Lifecycle<'a>>,
+    /// Made before anybody has asked for it: all is done but the command, which waits for its standard descriptors.
+    #[serde(default)]
+    pub parked: bool,
 }
 
 /// What the OCI runtime command asks for beside the specification.

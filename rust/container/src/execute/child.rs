@@ -12,29 +12,28 @@ use super::{MISPLACED, Slots, Timings, mounts, set_limit, shared_step};
 const NOT_STARTED: i32 = 125;
 
 /// What the child needs and can't make for want of an allocator.
-pub(super) struct Prepared<'a> {
+pub(super) struct Prepared {
     /// Of the command.
-    pub exec: &'a Vectors,
+    pub exec: Vectors,
     /// Of the hooks, by the index of their operation.
-    pub hooks: &'a [(usize, Vectors)],
+    pub hooks: Vec<(usize, Vectors)>,
 }
 
 struct Child<'a> {
     slots: &'a mut Slots,
     keeper: ToKeeper,
-    vectors: &'a Prepared<'a>,
+    vectors: &'a Prepared,
     evidence: Evidence,
+    /// From here on descriptors are not the command's.
+    first: Fd,
 }
 
+/// The number after standard input, output and error.
+const FIRST: Fd = 3;
+
 /// Walks the list and ends in execve(2) or in exit.
-pub(super) fn run(
-    plan: &Plan<'_>,
-    slots: &mut Slots,
-    timings: &Timings,
-    vectors: &Prepared<'_>,
-    keeper: ToKeeper,
-) -> ! {
-    let mut child = Child { slots, keeper, vectors, evidence: Evidence::new() };
+pub(super) fn run(plan: &Plan<'_>, slots: &mut Slots, timings: &Timings, vectors: &Prepared, keeper: ToKeeper) -> ! {
+    let mut child = Child { slots, keeper, vectors, evidence: Evidence::new(), first: FIRST };
     let first = plan.len(Part::Keeper);
     for (index, op) in plan.ops(Part::Child).enumerate() {
         if matches!(op, Op::Exec { .. }) {
@@ -58,7 +57,10 @@ impl Child<'_> {
             Op::AwaitStart { release, outcome, first } => self.await_start(release, outcome, first),
             Op::FindCommand { candidates } => exec::find(candidates, &mut self.evidence),
             Op::RunHook { .. } => self.run_hook(index, op),
-            Op::PassDescriptors { count } => (3..3 + count as Fd).try_for_each(sys::pass_on),
+            Op::PassDescriptors { count } => {
+                self.first += count as Fd;
+                (FIRST..self.first).try_for_each(sys::pass_on)
+            }
             Op::AwaitKeeper {} => self.keeper.await_release(self.slots),
             Op::DieWithKeeper {} => self.die_with_keeper(),
             Op::NewSession {} => sys::setsid(),
@@ -75,9 +77,12 @@ impl Child<'_> {
             Op::OpenTerminal { rows, columns, console, out } => self.open_terminal(rows, columns, console, out),
             Op::SetStdio { input, output, error, terminal } => self.set_stdio([input, output, error], terminal),
             Op::BecomeInit {} => self.become_init(),
+            Op::SetAppArmorProfile { attributes, profile } => {
+                sys::write_at(self.slots.get(attributes)?, c"exec", profile)
+            }
             Op::CleanProcess {} => {
                 sys::reset_signals();
-                sys::close_on_exec_from(3)
+                self.close_descriptors()
             }
             Op::Exec { candidates, .. } => self.execute(candidates),
             Op::NewMount { .. }
@@ -94,7 +99,9 @@ impl Child<'_> {
     /// Steps that arrange the file system; `None` if `op` is none.
     fn place(&mut self, op: &Op<'_>) -> Option<sys::Result<()>> {
         Some(match *op {
-            Op::SetPropagation { flags } => sys::set_propagation(flags),
+            Op::SetPropagation { flags, recursive } => {
+                sys::set_propagation(if recursive { flags | libc::MS_REC } else { flags })
+            }
             Op::EnterRoot { root, path, out } => self
                 .slots
                 .get(root)
@@ -103,8 +110,8 @@ impl Child<'_> {
             Op::LeaveRoot { host } => {
                 self.slots.get(host).and_then(|host| sys::fchdir(host).and_then(|()| sys::chroot_here()))
             }
-            Op::MoveRoot { root } => self.slots.get(root).and_then(mounts::move_root),
             Op::PivotRoot { root } => self.slots.get(root).and_then(mounts::pivot_root),
+            Op::MoveRoot { root } => self.slots.get(root).and_then(mounts::move_root),
             Op::Attach { mount, path, file, strict } => {
                 self.slots.get(mount).and_then(|mount| mounts::attach(mount, path, file, strict))
             }
@@ -164,6 +171,17 @@ impl Child<'_> {
             sys::ioctl(0, libc::TIOCSCTTY, 0)?;
         }
         Ok(())
+    }
+
+    /// Closes all but standard input, output, error and the way to the keeper, which execve(2) closes. While it
+    /// resolves the command, its interpreter and its loader, nothing may be open that leads to the host:
+    /// /proc/self/fd/N/../../bin/sh would be the host's (CVE-2024-21626).
+    fn close_descriptors(&mut self) -> sys::Result<()> {
+        let keeper = self.first;
+        sys::dup_to(self.keeper.0, keeper)?;
+        self.keeper = ToKeeper(keeper);
+        sys::close_range(keeper as u32 + 1, u32::MAX)?;
+        sys::close_on_exec_from(keeper as u32)
     }
 
     /// The rest of the list goes on in a fork; this process never returns.

@@ -2,15 +2,15 @@
 
 use std::ffi::{CStr, CString};
 
-use crate::plan::{Op, Part, Plan, Slot};
-use crate::protocol::{EVIDENCE, warning};
+use crate::plan::{Op, Part, Plan, STDERR, STDIN, STDOUT, Slot, Slots as SlotList};
+use crate::protocol::{self, EVIDENCE, warning};
 use crate::sys::{self, Errno, Fd, Side};
 
 use super::cgroup::Created;
 use super::channel::{ToChild, ToKeeper, Word};
 use super::exec::Vectors;
 use super::hook::{self, Hook};
-use super::{Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
+use super::{EMPTY, Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
 
 struct Child {
     pid: i32,
@@ -23,7 +23,7 @@ pub(super) struct Keeper<'a> {
     plan: &'a Plan<'a>,
     slots: Slots,
     timings: Timings,
-    vectors: Vectors,
+    vectors: child::Prepared,
     hooks: Vec<(usize, Vectors)>,
     child: Option<Child>,
     opened: Vec<Slot>,
@@ -44,7 +44,8 @@ impl<'a> Keeper<'a> {
         let (slots, timings) = prepared.map_err(|errno| failed_at(0, errno))?;
         let (child, terminal) = (None, None);
         let (opened, cgroups) = (Vec::new(), Vec::new());
-        let (vectors, hooks) = (Vectors::of(plan), Vectors::of_hooks(plan, Part::Keeper));
+        let vectors = child::Prepared { exec: Vectors::of(plan), hooks: Vectors::of_hooks(plan, Part::Child) };
+        let hooks = Vectors::of_hooks(plan, Part::Keeper);
         let (warnings, called) = (0, false);
         Ok(Self { plan, slots, timings, vectors, hooks, child, opened, cgroups, terminal, warnings, called })
     }
@@ -172,16 +173,30 @@ impl<'a> Keeper<'a> {
 
     /// Opens a file of the child's folder in /proc.
     fn open_of_child(&self, name: &str, flags: i32) -> sys::Result<Fd> {
-        let path = format!("/proc/{}/{name}", self.child()?.pid);
-        let path = CString::new(path).map_err(|_| Errno(libc::EINVAL))?;
-        sys::openat(libc::AT_FDCWD, &path, flags, 0)
+        open_of(self.child()?.pid, name, flags)
     }
 
     fn write_of_child(&self, name: &str, data: &[u8]) -> sys::Result<()> {
-        let fd = self.open_of_child(name, libc::O_WRONLY)?;
-        let result = sys::write(fd, data);
-        sys::close(fd);
-        result
+        write_of(self.child()?.pid, name, data)
+    }
+
+    /// Its only process ends when the descriptor is there, which keeps the namespace.
+    fn new_id_map(&self, uid_map: &[u8], gid_map: &[u8]) -> sys::Result<Fd> {
+        let [read, write] = sys::pipe()?;
+        match sys::clone(libc::CLONE_NEWUSER as u64, None)? {
+            Side::Child => {
+                sys::close(write);
+                let _ = sys::read(read, &mut [0]);
+                sys::exit(0)
+            }
+            Side::Parent { pid, pidfd } => {
+                let maps = write_of(pid, "uid_map", uid_map).and_then(|()| write_of(pid, "gid_map", gid_map));
+                let namespace = maps.and_then(|()| open_of(pid, "ns/user", libc::O_RDONLY));
+                [read, write, pidfd].into_iter().for_each(sys::close);
+                sys::wait(pid, true)?;
+                namespace
+            }
+        }
     }
 
     fn step(&mut self, op: &Op<'_>) -> sys::Result<()> {
@@ -205,12 +220,31 @@ impl<'a> Keeper<'a> {
             Op::JoinPidNamespace { pidfd } => sys::setns(self.slots.get(pidfd)?, libc::CLONE_NEWPID as u64),
             Op::JoinNamespaces { fd, flags } => sys::setns(self.slots.get(fd)?, flags),
             Op::Clone { flags, cgroup } => self.clone_child(flags, cgroup),
+            Op::CloneFrom { joins, flags, clocks, cgroup } => self.clone_from(joins, flags, clocks, cgroup),
+            Op::NewMountAside { joins, fstype, options, attributes, out } => {
+                let mount = aside(|| {
+                    join(&self.slots, joins)?;
+                    mounts::new_mount(fstype, options, attributes)
+                })?;
+                self.open(out, mount);
+                Ok(())
+            }
             Op::WriteIdMaps { uid_map, gid_map, deny_setgroups } => {
                 if deny_setgroups {
                     self.write_of_child("setgroups", b"deny")?;
                 }
                 self.write_of_child("uid_map", uid_map)?;
                 self.write_of_child("gid_map", gid_map)
+            }
+            Op::NewIdMap { uid_map, gid_map, out } => {
+                let fd = self.new_id_map(uid_map, gid_map)?;
+                self.slots.set(out, fd);
+                Ok(())
+            }
+            Op::OpenAppArmor { out } => {
+                let fd = self.open_of_child("attr/apparmor", libc::O_PATH | libc::O_DIRECTORY)?;
+                self.open(out, fd);
+                Ok(())
             }
             Op::OpenUserNamespace { out } => {
                 // For idmaps only: the child needs no descriptor of its own namespace.
@@ -248,6 +282,7 @@ impl<'a> Keeper<'a> {
                 let opened = std::mem::take(&mut self.opened);
                 self.child()?.channel.release(&self.slots, &opened)
             }
+            Op::AwaitStdio { socket } => self.await_stdio(socket),
             Op::MountOverlay { lowers, upper, volatile, attributes, uid, gid, at, name } => {
                 let upper = upper.map(|slot| self.slots.get(slot)).transpose()?;
                 let at = self.slots.get(at)?;
@@ -259,6 +294,31 @@ impl<'a> Keeper<'a> {
             Op::GiveAway { slot, uid, gid } => give_away(self.slots.get(slot)?, uid, gid),
             _ => Err(MISPLACED),
         }
+    }
+
+    /// Also returns, with an error, when the child has failed at a step meanwhile.
+    fn await_stdio(&mut self, socket: Slot) -> sys::Result<()> {
+        let (socket, channel) = (self.slots.get(socket)?, self.child()?.channel.0);
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut entries = [entry(channel), entry(socket)];
+        sys::poll(&mut entries, -1)?;
+        if entries[0].revents != 0 {
+            return Err(Errno(libc::ECHILD));
+        }
+        let mut message = [0; 16];
+        let mut descriptors = [EMPTY; 3];
+        let (length, passed) = sys::receive_packet(socket, &mut message, &mut descriptors)?;
+        if passed != descriptors.len() || !protocol::is_stdio(&message[..length]) {
+            descriptors[..passed].iter().copied().for_each(sys::close);
+            return Err(Errno(libc::EPIPE));
+        }
+        for (slot, fd) in [STDIN, STDOUT, STDERR].into_iter().zip(descriptors) {
+            if let Ok(former) = self.slots.get(slot) {
+                sys::close(former);
+            }
+            self.open(slot, fd);
+        }
+        Ok(())
     }
 
     fn note(&mut self, slot: Slot) {
@@ -285,14 +345,12 @@ impl<'a> Keeper<'a> {
 
     fn clone_child(&mut self, flags: u64, cgroup: Option<Slot>) -> sys::Result<()> {
         let cgroup = cgroup.map(|slot| self.slots.get(slot)).transpose()?;
-        let hooks = Vectors::of_hooks(self.plan, Part::Child);
         let [ours, theirs] = sys::packet_pair()?;
         match sys::clone(flags, cgroup)? {
             Side::Child => {
                 // Not ours to hold: while it is open here, the keeper's death would go unnoticed.
                 sys::close(ours);
-                let vectors = child::Prepared { exec: &self.vectors, hooks: &hooks };
-                child::run(self.plan, &mut self.slots, &self.timings, &vectors, ToKeeper(theirs))
+                child::run(self.plan, &mut self.slots, &self.timings, &self.vectors, ToKeeper(theirs))
             }
             Side::Parent { pid, pidfd } => {
                 sys::close(theirs);
@@ -300,6 +358,30 @@ impl<'a> Keeper<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// The helper's end leaves the keeper for a parent.
+    fn clone_from(&mut self, joins: SlotList<'_>, flags: u64, clocks: &[u8], cgroup: Option<Slot>) -> sys::Result<()> {
+        let cgroup = cgroup.map(|slot| self.slots.get(slot)).transpose()?;
+        let [ours, theirs] = sys::packet_pair()?;
+        let (plan, timings, vectors, slots) = (self.plan, &self.timings, &self.vectors, &mut self.slots);
+        let pidfd = aside(|| {
+            if flags & CLONE_NEWTIME != 0 {
+                new_time_namespace(clocks)?;
+            }
+            join(slots, joins)?;
+            match sys::clone(flags & !CLONE_NEWTIME | libc::CLONE_PARENT as u64, cgroup)? {
+                Side::Child => {
+                    sys::close(ours);
+                    child::run(plan, slots, timings, vectors, ToKeeper(theirs))
+                }
+                Side::Parent { pidfd, .. } => Ok(pidfd),
+            }
+        })?;
+        sys::close(theirs);
+        let pid = pid_of(pidfd)?;
+        self.child = Some(Child { pid, pidfd, channel: ToChild(ours) });
+        Ok(())
     }
 
     fn adjust_oom_score(&mut self, score: i32) -> sys::Result<()> {
@@ -326,14 +408,83 @@ impl<'a> Keeper<'a> {
 fn has_executed(pid: i32) -> bool {
     const PF_FORKNOEXEC: u32 = 0x40;
     let mut stat = [0; 512];
-    let Ok(path) = CString::new(format!("/proc/{pid}/stat")) else { return true };
-    let Ok(fd) = sys::openat(libc::AT_FDCWD, &path, libc::O_RDONLY, 0) else { return true };
+    let Ok(fd) = open_of(pid, "stat", libc::O_RDONLY) else { return true };
     let length = sys::read(fd, &mut stat).unwrap_or(0);
     sys::close(fd);
     let text = String::from_utf8_lossy(&stat[..length]);
     // The name may contain anything; after it come state, ppid, pgrp, session, tty, tpgid, flags (proc_pid_stat(5)).
     let flags = text.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(6)?.parse::<u32>().ok());
     flags.is_none_or(|flags| flags & PF_FORKNOEXEC == 0)
+}
+
+/// Opens a file of a process's folder in /proc.
+fn open_of(pid: i32, name: &str, flags: i32) -> sys::Result<Fd> {
+    let path = CString::new(format!("/proc/{pid}/{name}")).map_err(|_| Errno(libc::EINVAL))?;
+    sys::openat(libc::AT_FDCWD, &path, flags, 0)
+}
+
+fn write_of(pid: i32, name: &str, data: &[u8]) -> sys::Result<()> {
+    let fd = open_of(pid, name, libc::O_WRONLY)?;
+    let result = sys::write(fd, data);
+    sys::close(fd);
+    result
+}
+
+fn join(slots: &Slots, joins: SlotList<'_>) -> sys::Result<()> {
+    joins.iter().try_for_each(|slot| sys::setns(slots.get(slot)?, 0))
+}
+
+/// Lets a short-lived fork do `work`, which may leave where we are. It shares our descriptors: what it opens is ours.
+fn aside(work: impl FnOnce() -> sys::Result<Fd>) -> sys::Result<Fd> {
+    let [read, write] = sys::pipe()?;
+    let done = match sys::clone(libc::CLONE_FILES as u64, None) {
+        Ok(Side::Child) => {
+            let word = work().unwrap_or_else(|Errno(number)| -number);
+            let _ = sys::write(write, &word.to_le_bytes());
+            sys::exit(0)
+        }
+        Ok(Side::Parent { pid, pidfd }) => {
+            sys::close(pidfd);
+            sys::wait(pid, true).map(|_| ())
+        }
+        Err(errno) => Err(errno),
+    };
+    sys::close(write);
+    let mut word = [0; 4];
+    let length = done.and_then(|()| sys::read(read, &mut word));
+    sys::close(read);
+    match (length?, i32::from_le_bytes(word)) {
+        (4, fd @ 0..) => Ok(fd),
+        (4, errno) => Err(Errno(-errno)),
+        // It was killed.
+        _ => Err(Errno(libc::ESRCH)),
+    }
+}
+
+/// As our own /proc numbers it.
+fn pid_of(pidfd: Fd) -> sys::Result<i32> {
+    let path = CString::new(format!("/proc/self/fdinfo/{pidfd}")).map_err(|_| Errno(libc::EINVAL))?;
+    let fd = sys::openat(libc::AT_FDCWD, &path, libc::O_RDONLY, 0)?;
+    let mut text = [0; 512];
+    let length = sys::read(fd, &mut text);
+    sys::close(fd);
+    let text = String::from_utf8_lossy(&text[..length?]).into_owned();
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|&pid| pid > 0).ok_or(Errno(libc::ESRCH))
+}
+
+const CLONE_NEWTIME: u64 = 0x80;
+
+/// For the next child: clone3(2) would put it there before the clocks are set (time_namespaces(7)).
+fn new_time_namespace(offsets: &[u8]) -> sys::Result<()> {
+    sys::unshare(CLONE_NEWTIME)?;
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    let fd = sys::openat(libc::AT_FDCWD, c"/proc/self/timens_offsets", libc::O_WRONLY, 0)?;
+    let result = sys::write(fd, offsets);
+    sys::close(fd);
+    result
 }
 
 /// The cgroup keeps the program; bpf(2) does not take the O_PATH descriptor that we have of it.

@@ -6,6 +6,7 @@
 //!   | ------------ clone3 -----------------> | its list up to AwaitKeeper
 //!   | the rest of its list (maps, mounts)    |
 //!   | Release: slots made meanwhile -------> | the rest of its list
+//!   | AwaitStdio, Release: 0 to 2 ---------> | AwaitKeeper: a container that was made beforehand waits here
 //!   | <-------- terminal's master, if any -- |
 //!   | <------------------- step and errno -- | a step failed; both are done
 //!   | <---------------------- end of file -- | execve closed the channel: it runs
@@ -80,7 +81,7 @@ impl Running {
     }
 
     /// Ends the process and removes what was made for it.
-    pub fn abandon(self) {
+    pub fn abandon(mut self) {
         let _ = sys::signal_pidfd(self.pidfd, libc::SIGKILL);
         let _ = self.reap();
         self.clean_up();
@@ -107,9 +108,11 @@ impl Running {
         cgroup::read_accounts(&self.cgroups)
     }
 
-    /// Kills what is left in the container's cgroups and removes those that the plan made.
-    pub fn clean_up(&self) {
+    /// Kills what is left in the container's cgroups, removes those that the plan made, and closes what was needed for it.
+    pub fn clean_up(&mut self) {
         cgroup::remove(&self.cgroups);
+        self.cgroups.drain(..).for_each(|created| [created.parent, created.directory].into_iter().for_each(sys::close));
+        sys::close(std::mem::replace(&mut self.pidfd, EMPTY));
     }
 }
 
@@ -182,8 +185,11 @@ impl Slots {
 }
 
 /// When each step was done, on memory that keeper and child share.
+///
+/// A time namespace moves CLOCK_MONOTONIC, so the other clock is read, and set off by what lay between the two.
 struct Timings {
     page: *mut u64,
+    offset: u64,
 }
 
 impl Timings {
@@ -191,15 +197,16 @@ impl Timings {
 
     fn new() -> sys::Result<Self> {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        let offset = sys::monotonic().wrapping_sub(sys::realtime());
         // SAFETY: a new anonymous mapping disturbs nothing.
         let page = unsafe { libc::mmap(std::ptr::null_mut(), Self::BYTES, protection, flags, -1, 0) };
-        if page == libc::MAP_FAILED { Err(Errno(libc::ENOMEM)) } else { Ok(Self { page: page.cast() }) }
+        if page == libc::MAP_FAILED { Err(Errno(libc::ENOMEM)) } else { Ok(Self { page: page.cast(), offset }) }
     }
 
     fn stamp(&self, index: usize) {
         if index < MAX_OPS {
             // SAFETY: in bounds of the mapping, which lives as long as the process; two sides never share an index.
-            unsafe { self.page.add(index).write_volatile(sys::monotonic()) };
+            unsafe { self.page.add(index).write_volatile(sys::realtime().wrapping_add(self.offset)) };
         }
     }
 

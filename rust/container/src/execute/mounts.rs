@@ -158,7 +158,7 @@ pub(super) fn enter_root(root: Fd, path: &CStr) -> sys::Result<Fd> {
     Ok(host)
 }
 
-/// The root by chroot(2), over the old one, which stays below it.
+/// Attaches the root file system over / and takes it for the root; what lies below stays, for those who have it.
 pub(super) fn move_root(root: Fd) -> sys::Result<()> {
     let slash = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     sys::move_mount(root, slash)?;
@@ -178,12 +178,12 @@ pub(super) fn open_inside(path: &CStr, strict: bool) -> sys::Result<Fd> {
 }
 
 /// Attaches `mount` at `path`, which is made if it is missing.
+///
+/// A link that leads nowhere, such as the one to systemd-resolved's file that many a root file system has at
+/// /etc/resolv.conf, is covered by a file: nothing is made behind it, and the root may be read-only.
 pub(super) fn attach(mount: Fd, path: &CStr, file: bool, strict: bool) -> sys::Result<()> {
     let place = match open_inside(path, strict) {
-        Err(Errno(libc::ENOENT)) => {
-            make_place(path, file, strict)?;
-            open_inside(path, strict)?
-        }
+        Err(Errno(libc::ENOENT | libc::ELOOP)) => make_place(path, file, strict)?,
         other => other?,
     };
     let result = sys::move_mount(mount, place);
@@ -191,8 +191,8 @@ pub(super) fn attach(mount: Fd, path: &CStr, file: bool, strict: bool) -> sys::R
     result
 }
 
-/// Makes each missing directory of `path`, and at its end a directory or an empty file.
-fn make_place(path: &CStr, file: bool, strict: bool) -> sys::Result<()> {
+/// Makes each missing directory of `path`, and at its end a directory or an empty file, which it opens.
+fn make_place(path: &CStr, file: bool, strict: bool) -> sys::Result<Fd> {
     let bytes = path.to_bytes();
     let mut prefix = [0u8; PATH];
     if bytes.len() >= PATH {
@@ -212,25 +212,31 @@ fn make_place(path: &CStr, file: bool, strict: bool) -> sys::Result<()> {
         }
         from = end + 1;
     }
-    sys::close(parent);
-    Ok(())
+    Ok(parent)
 }
 
 /// Makes a directory of the container, and those on the way to it.
 pub(super) fn make_directory(path: &CStr) -> sys::Result<()> {
-    make_place(path, false, false)
+    make_place(path, false, false).map(sys::close)
 }
 
 /// Opens `prefix`, making its last `component` below `parent` if it is missing.
 fn make_one(parent: Fd, component: &[u8], prefix: &[u8; PATH], file: bool, strict: bool) -> sys::Result<Fd> {
     let prefix = CStr::from_bytes_until_nul(prefix).map_err(|_| Errno(libc::ENAMETOOLONG))?;
-    match open_inside(prefix, strict) {
-        Err(Errno(libc::ENOENT)) => {}
+    let errno = match open_inside(prefix, strict) {
+        // Only where it leads can be missing: a link at the end of a file's path is covered itself.
+        Err(errno @ Errno(libc::ENOENT | libc::ELOOP)) => errno,
         other => return other,
-    }
+    };
     let mut name = [0u8; 256];
     name.get_mut(..component.len()).ok_or(Errno(libc::ENAMETOOLONG))?.copy_from_slice(component);
     let name = CStr::from_bytes_until_nul(&name).map_err(|_| Errno(libc::ENAMETOOLONG))?;
+    if file && !strict && is_link(parent, name) {
+        return sys::openat(parent, name, libc::O_PATH | libc::O_NOFOLLOW, 0);
+    }
+    if errno.0 != libc::ENOENT {
+        return Err(errno);
+    }
     if file {
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
         sys::close(sys::openat(parent, name, flags, 0o644)?);
@@ -238,6 +244,10 @@ fn make_one(parent: Fd, component: &[u8], prefix: &[u8; PATH], file: bool, stric
         sys::mkdirat(parent, name, 0o755)?;
     }
     open_inside(prefix, strict)
+}
+
+fn is_link(parent: Fd, name: &CStr) -> bool {
+    sys::stat_at(parent, name).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFLNK)
 }
 
 /// Whether a place of the container is absent, which hides it well enough.

@@ -54,7 +54,8 @@ pub(super) fn explain(
     match errno.0 {
         libc::ENOENT if head.is_empty() => not_found(&text(arguments.iter().next()), &path, environment),
         libc::ENOENT => missing_requirement(&path, head),
-        libc::EISDIR => Command::new(Kind::NotExecutable, &path, format!("exec {path}: it is a directory")),
+        libc::EISDIR => Command::new(Kind::NotExecutable, &path, format!("exec {path}: it is a directory"))
+            .hint("name a program in it"),
         libc::EACCES => not_permitted(&path, head),
         libc::ENOEXEC => no_program(&path, head),
         libc::ENOTDIR => not_found(&text(arguments.iter().next()), &path, environment),
@@ -62,10 +63,12 @@ pub(super) fn explain(
             .hint("the seccomp filter may forbid execve, or the file's capabilities are not to be had"),
         libc::ELOOP => {
             Command::new(Kind::NotExecutable, &path, format!("exec {path}: its symbolic links go in a circle"))
+                .hint("the image is at fault, not the command")
         }
         libc::E2BIG => Command::new(Kind::Other, &path, format!("exec {path}: arguments and environment are too long"))
             .hint("one argument may have 128 KiB, all together a quarter of the stack limit"),
-        libc::ETXTBSY => Command::new(Kind::NotExecutable, &path, format!("exec {path}: somebody is writing to it")),
+        libc::ETXTBSY => Command::new(Kind::NotExecutable, &path, format!("exec {path}: somebody is writing to it"))
+            .hint("try again when they have closed it"),
         libc::ENOMEM => Command::new(Kind::Other, &path, format!("exec {path}: not enough memory"))
             .hint("the memory limit is too small to start this program"),
         _ => Command::new(Kind::NotExecutable, &path, format!("exec {path}: {}", describe(errno))),
@@ -74,7 +77,7 @@ pub(super) fn explain(
 
 fn not_found(command: &str, path: &str, environment: Texts<'_>) -> Command {
     if command.contains('/') {
-        return Command::new(Kind::NotFound, path, format!("no such file: {command}"));
+        return Command::new(Kind::NotFound, path, format!("no such file: {command}")).hint(ABSENT);
     }
     let searched = environment.iter().filter_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).last().map_or_else(
         || "the usual directories (PATH is not set)".to_owned(),
@@ -84,8 +87,13 @@ fn not_found(command: &str, path: &str, environment: Texts<'_>) -> Command {
     if command.contains(char::is_whitespace) {
         return found.hint("this is one word to pyrt; give the arguments as words of their own");
     }
-    found
+    if command.starts_with('-') {
+        return found.hint("options of pyrt's own come before the image's name");
+    }
+    found.hint(ABSENT)
 }
+
+const ABSENT: &str = "it is not in the image, or goes by another name there";
 
 /// The file is there, so what it names is not.
 fn missing_requirement(path: &str, head: &[u8]) -> Command {
@@ -99,7 +107,8 @@ fn missing_requirement(path: &str, head: &[u8]) -> Command {
             format!("exec {path}: the loader {loader} of this program is not in the image"),
         )
         .hint(loader_hint(&loader)),
-        None => Command::new(Kind::NotFound, path, format!("exec {path}: what it needs to be run is not in the image")),
+        None => Command::new(Kind::NotFound, path, format!("exec {path}: what it needs to be run is not in the image"))
+            .hint("a loader or an interpreter is missing; take an image that has it"),
     }
 }
 
@@ -123,7 +132,7 @@ fn missing_interpreter(path: &str, interpreter: &[u8]) -> Command {
             "the script's lines end as on Windows, so the name ends in a carriage return; convert it (dos2unix)",
         );
     }
-    command
+    command.hint("take an image that has it, or run the script with another: sh SCRIPT")
 }
 
 /// The word after `#!`, with a carriage return if there is one.
@@ -167,10 +176,11 @@ fn no_program(path: &str, head: &[u8]) -> Command {
     };
     let command = Command::new(Kind::NotExecutable, path, sentence);
     match head {
-        [b'M', b'Z', ..] | [0xcf | 0xce, 0xfa, 0xed, 0xfe, ..] => command,
+        [] => command.hint("the image is damaged, or was built wrong"),
+        [b'M', b'Z', ..] | [0xcf | 0xce, 0xfa, 0xed, 0xfe, ..] => command.hint("take a program for Linux"),
         [0xef, 0xbb, 0xbf, b'#', b'!', ..] => command.hint("a byte order mark comes before #!; take it out"),
-        _ if is_text(head) && !head.is_empty() => command.hint(format!("run it with its interpreter: sh {path}")),
-        _ => command,
+        _ if is_text(head) => command.hint(format!("run it with its interpreter: sh {path}")),
+        _ => command.hint("is it data, or a program for another system?"),
     }
 }
 
@@ -299,7 +309,8 @@ mod tests {
     fn a_missing_interpreter_is_named() {
         let found = explained(c"/app", &[], libc::ENOENT, &evidence("/app", b"#! /bin/bash -e\necho"));
         assert_eq!(found.sentence, "exec /app: the interpreter /bin/bash of this script is not in the image");
-        assert_eq!((found.kind, found.hint), (Kind::NotFound, None));
+        assert_eq!(found.kind, Kind::NotFound);
+        assert!(found.hint.unwrap().contains("an image that has it"));
         let found = explained(c"/app", &[], libc::ENOENT, &evidence("/app", b"#!/bin/sh\r\necho\r\n"));
         assert_eq!(found.sentence, "exec /app: the interpreter /bin/sh of this script is not in the image");
         assert!(found.hint.unwrap().contains("carriage return"));

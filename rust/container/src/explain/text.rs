@@ -31,6 +31,19 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
         Op::JoinPidNamespace { pidfd } => format!("entering the pid namespace of {}", name(pidfd)),
         Op::Clone { flags, cgroup } => clone(flags, cgroup.map(name)),
         Op::WriteIdMaps { uid_map, gid_map, .. } => ids(uid_map, gid_map),
+        Op::CloneFrom { joins, flags, clocks, cgroup } => {
+            let mut text = clone(flags, cgroup.map(name));
+            for slot in joins.iter() {
+                text += &format!(", in {}", name(slot));
+            }
+            if clocks.is_empty() {
+                text
+            } else {
+                format!("{text} (clocks: {})", show_bytes(clocks).replace('\n', "; "))
+            }
+        }
+        Op::NewIdMap { uid_map, gid_map, out } => format!("{} for {}", ids(uid_map, gid_map), name(out)),
+        Op::OpenAppArmor { .. } => "opening what AppArmor knows of the child".to_owned(),
         Op::OpenUserNamespace { .. } => "opening the container's user namespace".to_owned(),
         Op::IdmapMount { mount, recursive, .. } => {
             format!("mapping the owners of {}{}", name(mount), below(recursive))
@@ -38,7 +51,10 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
         Op::SetMountAttributes { mount, set, clear, propagation, recursive } => {
             format!("making {} {}{}", name(mount), attributes(set, clear, propagation), below(recursive))
         }
-        Op::NewMount { fstype, options, attributes, out } => new_mount(fstype, options, attributes, name(out)),
+        Op::NewMount { fstype, options, attributes, out }
+        | Op::NewMountAside { fstype, options, attributes, out, .. } => {
+            new_mount(fstype, options, attributes, name(out))
+        }
         Op::NewOverlay { lowers, upper, volatile, .. } | Op::MountOverlay { lowers, upper, volatile, .. } => {
             overlay(lowers, upper.map(name), volatile)
         }
@@ -67,6 +83,7 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
                 name(cgroup)
             )
         }
+        Op::AwaitStdio { .. } => "waiting until the container is asked for".to_owned(),
         Op::OpenNamespace { path, .. } => format!("opening the namespace {}", show(path)),
         Op::AwaitChild {} => "waiting for the child".to_owned(),
         _ => inside(op, names),
@@ -84,7 +101,6 @@ fn inside(op: &Op<'_>, names: &[String]) -> String {
         Op::RunHook { path, .. } => format!("running the hook {}", show(path)),
         Op::EnterRoot { root, path, .. } => format!("entering {} at {}", name(root), show(path)),
         Op::LeaveRoot { .. } => "going back to the host's files".to_owned(),
-        Op::MoveRoot { root } => format!("making {} the root without pivot_root", name(root)),
         Op::DieWithKeeper {} => "tying its life to the keeper's".to_owned(),
         Op::NewSession {} => "starting a session".to_owned(),
         Op::JoinCgroup { tasks } => format!("joining {}", name(tasks)),
@@ -93,14 +109,20 @@ fn inside(op: &Op<'_>, names: &[String]) -> String {
         Op::LoopbackUp {} => "bringing the loopback interface up".to_owned(),
         Op::SetHostname { name } => format!("setting the host name to {}", show_bytes(name)),
         Op::SetDomainname { name } => format!("setting the domain name to {}", show_bytes(name)),
-        Op::SetPropagation { .. } => "cutting its mounts off from the host's".to_owned(),
+        Op::SetPropagation { recursive: true, .. } => "cutting its mounts off from the host's".to_owned(),
+        Op::SetPropagation { .. } => "keeping what is mounted over / from spreading".to_owned(),
         Op::SetKernelParameter { name, value, .. } => {
             format!("setting the kernel parameter /proc/{} to {}", show(name), show_bytes(value))
         }
         Op::PivotRoot { root } => format!("making {} the root and leaving the old one", name(root)),
+        Op::MoveRoot { root } => format!("making {} the root without pivot_root", name(root)),
         Op::Attach { mount, path, .. } => attach(name(mount), &show(path)),
         Op::Mask { path, .. } => format!("hiding {}", show(path)),
         Op::MakeReadonly { path } => format!("making {} read-only", show(path)),
+        Op::SetAppArmorProfile { profile, .. } => {
+            let profile = profile.strip_prefix(b"exec ").unwrap_or(profile);
+            format!("choosing the AppArmor profile {}", show_bytes(profile))
+        }
         Op::JoinKeyring { name } => format!("joining the session keyring {}", show(name)),
         Op::OpenTerminal { rows: 0, .. } => "opening a terminal".to_owned(),
         Op::OpenTerminal { rows, columns, .. } => format!("opening a terminal of {columns}x{rows}"),
@@ -125,9 +147,14 @@ fn identity(op: &Op<'_>) -> String {
         Op::SetIoPriority { priority } => format!("setting I/O class {} priority {}", priority >> 13, priority & 7),
         Op::SetPersonality { persona } => format!("setting personality {persona:#x}"),
         Op::SetAffinity { .. } => "choosing processors".to_owned(),
-        Op::LimitBoundingSet { keep } => format!("giving up for ever all capabilities but {}", capabilities(keep)),
+        Op::LimitBoundingSet { keep } => match keep & ALL_CAPABILITIES {
+            0 => "giving up all capabilities for ever".to_owned(),
+            ALL_CAPABILITIES => "giving up no capability".to_owned(),
+            keep => format!("giving up for ever all capabilities but {}", capabilities(keep)),
+        },
         Op::KeepCapabilities { keep: true } => "keeping capabilities over the change of user".to_owned(),
         Op::KeepCapabilities { keep: false } => "no longer keeping capabilities over a change of user".to_owned(),
+        Op::SetCapabilities { permitted: 0, .. } => "keeping no capabilities".to_owned(),
         Op::SetCapabilities { effective, permitted, .. } if effective == permitted => {
             format!("keeping the capabilities {}", capabilities(effective))
         }
@@ -164,7 +191,10 @@ pub(super) fn path_of(op: &Op<'_>, names: &[String]) -> String {
         | Op::OpenNamespace { path, .. } => show(path).into_owned(),
         Op::SetKernelParameter { name, .. } => format!("/proc/{}", show(name)),
         Op::WriteAt { name, .. } | Op::OpenAt { name, .. } => show(name).into_owned(),
-        Op::IdmapMount { mount: slot, .. } | Op::NewMount { out: slot, .. } | Op::CgroupCreate { out: slot, .. } => {
+        Op::IdmapMount { mount: slot, .. }
+        | Op::NewMount { out: slot, .. }
+        | Op::NewMountAside { out: slot, .. }
+        | Op::CgroupCreate { out: slot, .. } => {
             let name = name(slot, names);
             name.find('/').map_or_else(String::new, |at| name[at..].to_owned())
         }
@@ -271,11 +301,12 @@ fn groups(gids: &[u8]) -> String {
     numbers.collect::<Vec<_>>().join(" ")
 }
 
+const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
+
 fn capabilities(set: u64) -> String {
-    const ALL: u64 = (1 << 41) - 1;
-    match set & ALL {
+    match set & ALL_CAPABILITIES {
         0 => "none".to_owned(),
-        ALL => "all".to_owned(),
+        ALL_CAPABILITIES => "all".to_owned(),
         set => capability_names(set).map(|name| name.trim_start_matches("CAP_")).collect::<Vec<_>>().join(" "),
     }
 }

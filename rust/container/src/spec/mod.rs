@@ -19,7 +19,7 @@ pub use resources::{
 pub use state::State;
 pub use text::{Map, Refused, Text};
 
-pub(crate) use text::{NOT_SUPPORTED, nullable_list};
+pub(crate) use text::nullable_list;
 
 use serde::Deserialize;
 
@@ -82,7 +82,6 @@ pub struct Root<'a> {
 /// One of `mounts`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "some fields are here to be refused")]
 pub struct Mount<'a> {
     /// Where in the container.
     #[serde(borrow)]
@@ -96,10 +95,12 @@ pub struct Mount<'a> {
     /// Option words as of mount(8).
     #[serde(borrow, default, deserialize_with = "nullable_list")]
     pub options: Vec<Text<'a>>,
-    #[serde(default)]
-    uid_mappings: Refused,
-    #[serde(default)]
-    gid_mappings: Refused,
+    /// How the source's owners are shown, other than by the container's user namespace.
+    #[serde(default, deserialize_with = "nullable_list")]
+    pub uid_mappings: Vec<IdMapping>,
+    /// The same of groups.
+    #[serde(default, deserialize_with = "nullable_list")]
+    pub gid_mappings: Vec<IdMapping>,
 }
 
 /// `hooks`, each list in the order in which it is run.

@@ -37,8 +37,9 @@ pub struct Process<'a> {
     /// PR_SET_NO_NEW_PRIVS.
     #[serde(default)]
     pub no_new_privileges: bool,
-    #[serde(default)]
-    apparmor_profile: Refused,
+    /// AppArmor's name for what it may do.
+    #[serde(borrow, default)]
+    pub apparmor_profile: Option<Text<'a>>,
     /// How gladly the kernel kills it when memory runs out.
     #[serde(default)]
     pub oom_score_adj: Option<i32>,

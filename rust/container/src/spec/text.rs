@@ -81,7 +81,7 @@ impl Serialize for Text<'_> {
 pub struct Refused;
 
 /// What the error says of a field that asks for something.
-pub(crate) const NOT_SUPPORTED: &str = "not supported";
+const NOT_SUPPORTED: &str = "not supported";
 
 struct RefusedVisitor;
 

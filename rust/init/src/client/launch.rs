@@ -64,6 +64,9 @@ fn dial(path: &Path) -> Result<Option<OwnedFd>, Failure> {
     match rustix::net::connect(&socket, &address) {
         Ok(()) => Ok(Some(socket)),
         Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+        Err(error @ (Errno::ACCESS | Errno::PERM)) => {
+            Err(failed(error).hint("the server is another user's; PYRT_RUN names a folder of your own"))
+        }
         Err(error) => Err(failed(error)),
     }
 }
@@ -116,7 +119,10 @@ fn spawn(python: &Path, announcement: OwnedFd) -> Result<(), Failure> {
             Ok(())
         });
     }
-    let mut child = command.spawn().map_err(|error| Failure::new(format!("starting {}: {error}", python.display())))?;
+    let mut child = command.spawn().map_err(|error| {
+        Failure::new(format!("starting {}: {error}", python.display()))
+            .hint("set PYRT_PYTHON to the Python in which pyrt is installed")
+    })?;
     drop(announcement);
     // This one ends at once; the server is its child and init's heir.
     child.wait().map_err(|error| Failure::new(format!("starting the server: {error}")))?;

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use crate::compile::cgroups::View;
 use crate::compile::error::{Error, Result};
-use crate::compile::ids::Ids;
-use crate::compile::namespaces::{Namespaces, Origin, name};
+use crate::compile::ids::{Ids, Maps, of_mount};
+use crate::compile::namespaces::{Namespaces, Origin};
 use crate::compile::opened::{Opened, clone_tree, open};
 use crate::compile::options::Options;
 use crate::compile::paths::{c, is_within, place};
@@ -26,14 +26,25 @@ pub(super) struct Planned {
 #[derive(Debug)]
 pub(super) enum What {
     Dev,
-    Bind { tree: Slot, file: bool, idmap: Option<bool> },
+    Bind { tree: Slot, file: bool, idmap: Option<Idmap> },
     CgroupFolder,
     New { fstype: CString, source: Option<CString>, maker: Maker },
+}
+
+/// How a bind shows its owners.
+#[derive(Debug)]
+pub(super) struct Idmap {
+    /// What is mounted below it, too.
+    pub recursive: bool,
+    /// Its own maps; else those of the container.
+    pub maps: Option<Maps>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Maker {
     Keeper,
+    /// A helper of the keeper's in this namespace, or in the pid namespace that the keeper's children are in.
+    Aside(Option<Slot>),
     ChildBeforePivot,
     ChildAfterPivot,
 }
@@ -57,12 +68,15 @@ pub(in crate::compile) struct Surroundings<'a> {
 
 /// Version 1 hierarchies show what the mounter's cgroup namespace sees, and so does version 2.
 pub(super) fn cgroup_maker(namespaces: &Namespaces) -> Maker {
-    if namespaces.is_new_user() && !namespaces.is_new(NamespaceKind::Cgroup) {
-        Maker::Keeper
-    } else {
-        Maker::ChildAfterPivot
+    match namespaces.of(NamespaceKind::Cgroup) {
+        _ if !namespaces.is_own(NamespaceKind::User) => Maker::ChildAfterPivot,
+        Origin::New => Maker::ChildAfterPivot,
+        Origin::Joined(slot) => Maker::Aside(Some(slot)),
+        Origin::Host => Maker::Keeper,
     }
 }
+
+const ONLY_BINDS: &str = "only bind mounts are idmapped";
 
 /// File systems that need no source but the kernel, and are made with the host's rights.
 const KERNELS_OWN: [&str; 9] =
@@ -84,8 +98,12 @@ pub(super) fn plan_mount(
         let what = plan_bind(mount, &destination, &options, path, around, opened)?;
         return checked(Planned { destination, options, what }, kind, path);
     }
+    let maps = [(&mount.uid_mappings, "uidMappings"), (&mount.gid_mappings, "gidMappings")];
+    if let Some((_, name)) = maps.iter().find(|(map, _)| !map.is_empty()) {
+        return Err(Error::spec(format!("{path}.{name}"), ONLY_BINDS));
+    }
     if options.idmap.is_some() {
-        return Err(Error::spec(words, "only bind mounts are idmapped"));
+        return Err(Error::spec(words, ONLY_BINDS));
     }
     let what = match kind {
         "tmpfs" if destination == "/dev" => What::Dev,
@@ -109,21 +127,18 @@ fn new(fstype: &str, mount: &Mount<'_>, maker: Maker) -> What {
 fn maker(kind: &str, path: &str, around: Surroundings<'_>) -> Result<Maker> {
     let field = || format!("{path}.type");
     let of_namespace = |kind: NamespaceKind, usual: Maker| match around.namespaces.of(kind) {
-        Origin::New => Ok(usual),
-        _ if !around.ids.mapped => Ok(usual),
-        // The keeper stays in the host's pid namespace, and only its children are in a joined one.
-        Origin::Joined(_) if kind == NamespaceKind::Pid => {
-            let message = format!("a new user namespace can't mount it for a joined {} namespace", name(kind));
-            Err(Error::spec(field(), message).hint("leave the new user namespace out"))
-        }
-        // The keeper is where the child will be, and has the host's rights.
-        Origin::Host | Origin::Joined(_) => Ok(Maker::Keeper),
+        Origin::New => usual,
+        _ if !around.ids.mapped => usual,
+        // The keeper has the host's rights, and so has its helper, which goes where the child will be.
+        Origin::Host => Maker::Keeper,
+        Origin::Joined(_) if kind == NamespaceKind::Pid => Maker::Aside(None),
+        Origin::Joined(slot) => Maker::Aside(Some(slot)),
     };
     match kind {
-        "proc" => of_namespace(NamespaceKind::Pid, Maker::ChildBeforePivot),
+        "proc" => Ok(of_namespace(NamespaceKind::Pid, Maker::ChildBeforePivot)),
         // Its network part shows the mounter's network namespace.
-        "sysfs" => of_namespace(NamespaceKind::Network, Maker::ChildBeforePivot),
-        "mqueue" => of_namespace(NamespaceKind::Ipc, Maker::ChildAfterPivot),
+        "sysfs" => Ok(of_namespace(NamespaceKind::Network, Maker::ChildBeforePivot)),
+        "mqueue" => Ok(of_namespace(NamespaceKind::Ipc, Maker::ChildAfterPivot)),
         "cgroup2" => Ok(cgroup_maker(around.namespaces)),
         "tmpfs" | "devpts" => Ok(Maker::ChildAfterPivot),
         kind if KERNELS_OWN.contains(&kind) => Ok(Maker::Keeper),
@@ -211,7 +226,11 @@ fn plan_bind(
     let file = !stat.is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR);
     // The type alone, without an option word, is rbind to runc and bind to crun; the specification's table has rbind.
     let recursive = options.bind.unwrap_or(true);
-    let idmap = plan_idmap(options, &place, recursive, magic, &format!("{path}.options"), around)?;
+    let idmap = match of_mount(mount, path)? {
+        Some(maps) => Some(Idmap { recursive: options.idmap == Some(true), maps: Some(maps) }),
+        None => plan_idmap(options, &place, recursive, magic, &format!("{path}.options"), around)?
+            .map(|recursive| Idmap { recursive, maps: None }),
+    };
     let tree = if around.host.privileged {
         clone_tree(&place, recursive).map_err(|failure| failure.at(&field, source))?
     } else {
@@ -235,7 +254,7 @@ fn plan_idmap(
     around: Surroundings<'_>,
 ) -> Result<Option<bool>> {
     match (options.idmap, around.ids.mapped) {
-        (Some(_), false) => Err(Error::spec(words, "idmap needs a new user namespace, whose mappings it takes")),
+        (Some(_), false) => Err(Error::spec(words, "idmap needs a user namespace, whose mappings it takes")),
         (Some(below), true) => Ok(Some(below)),
         // Owners of what can't be idmapped show as nobody.
         (None, true) if around.idmap_binds && around.host.can_idmap(place, magic) => {
