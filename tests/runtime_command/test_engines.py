@@ -88,7 +88,8 @@ def test_docker_gives_everything_to_the_privileged(docker: Callable[..., str]) -
     """What this machine's root has not itself is left out with a warning, as the specification wants it."""
     own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapPrm"))
     seen = docker(*RUN, "--rm", "--privileged", "bb", "/bin/grep", "CapEff", "/proc/self/status")
-    assert int(seen.split()[1], 16) == int(own.split()[1], 16)
+    # Docker 20.10 ends at CAP_AUDIT_READ, the 38th.
+    assert int(seen.split()[1], 16) == int(own.split()[1], 16) & ((1 << 38) - 1)
 
 
 def call(*words: str | Path) -> str:

@@ -253,9 +253,9 @@ def test_hooks_run_in_order_and_know_the_state(runtime: Runtime, bundle: Bundle,
     states = {kind: json.loads(state) for kind, mark, state in lines if mark == "here"}
     assert [kind for kind, _, _ in lines] == [*kinds[:3], "startContainer", *kinds[3:]]
     assert {kind: state["status"] for kind, state in states.items()} == {
-        "prestart": "creating",
-        "createRuntime": "creating",
-        "createContainer": "creating",
+        "prestart": "created",
+        "createRuntime": "created",
+        "createContainer": "created",
         "startContainer": "created",
         "poststart": "running",
         "poststop": "stopped",

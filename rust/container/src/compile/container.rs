@@ -81,7 +81,9 @@ impl<'a> Parts<'a> {
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
         let binds_views = start.lifecycle.is_some() && !namespaces.is_own(NamespaceKind::Cgroup);
         let bundle = start.bundle.as_deref();
-        let around = Surroundings { host, namespaces, ids, idmap_binds, views, binds_views, cgroup_v2, bundle };
+        let in_order = start.lifecycle.is_some() && !ids.mapped;
+        let around =
+            Surroundings { host, namespaces, ids, idmap_binds, views, binds_views, in_order, cgroup_v2, bundle };
         let mounts = Mounts::open(spec, around, opened)?;
         let hidden = Hidden::of(linux, host)?;
         let parameters = Parameters::of(linux, namespaces)?;
@@ -241,7 +243,7 @@ impl<'a> Parts<'a> {
     }
 
     fn write_files(&self, handed: &mut Handed, writer: &mut Writer) {
-        self.mounts.write_after_pivot(&mut handed.made, writer);
+        self.mounts.write_after_pivot(&mut handed.made, self.ids.root(), writer);
         for (mount, path) in &handed.files {
             // Images have links at /etc/resolv.conf; they are followed within the root.
             writer.plan.child(Op::Attach { mount: *mount, path, file: true, strict: false });

@@ -55,8 +55,8 @@ impl Hooks {
                 if start.lifecycle.is_none() {
                     return Err(Error::spec(format!("hooks.{kind}"), "not supported"));
                 }
-                let status = if kind == "startContainer" { "created" } else { "creating" };
-                let before = State::of(spec, &start.id, start.bundle.as_deref(), status).up_to_pid();
+                // runtime.md, "State": created is what comes after step 2 of the lifecycle, and hooks begin at step 3.
+                let before = State::of(spec, &start.id, start.bundle.as_deref(), "created").up_to_pid();
                 let ready = ready(hook, &format!("hooks.{kind}[{index}]"), before)?;
                 match kind {
                     "prestart" | "createRuntime" => hooks.keeper.push(ready),

@@ -37,6 +37,8 @@ pub(super) struct Mounts {
     cgroup_maker: Maker,
     /// As runc has it: without a cgroup namespace the container sees its own groups and not the host's.
     binds_views: bool,
+    /// The child makes them one after the other: /proc/self/mountinfo lists them by their age.
+    in_order: bool,
     nodes: Vec<Node>,
     terminal: bool,
 }
@@ -73,6 +75,7 @@ impl Mounts {
             views: around.views.iter().map(view).collect(),
             cgroup_maker: cgroup_maker(around.namespaces),
             binds_views: around.binds_views,
+            in_order: around.in_order,
             // A bind over /dev brings its own; runc makes none there either.
             nodes: dev::nodes(&spec.linux.devices, around.ids)?,
             terminal: spec.process.as_ref().is_some_and(|process| process.terminal),
@@ -133,8 +136,9 @@ impl Mounts {
         let mut made = Made { slots: vec![None; self.planned.len()], ..Made::default() };
         for (index, mount) in self.planned.iter().enumerate() {
             made.slots[index] = match &mount.what {
+                What::Dev if self.in_order => None,
                 What::Dev => {
-                    made.dev = Some(dev::write(&mount.options, &self.nodes, &self.places(), root, writer));
+                    made.dev = Some(self.write_dev(mount, root, &mut |writer, op| writer.plan.keeper(op), writer));
                     made.dev
                 }
                 What::Bind { tree, idmap, .. } => {
@@ -177,8 +181,12 @@ impl Mounts {
     }
 
     /// The child's part inside the new root: attach all, in order.
-    pub fn write_after_pivot(&self, made: &mut Made, writer: &mut Writer) {
+    pub fn write_after_pivot(&self, made: &mut Made, root: (u32, u32), writer: &mut Writer) {
         for (mount, made_slot) in self.planned.iter().zip(&mut made.slots) {
+            if matches!(mount.what, What::Dev) && self.in_order {
+                made.dev = Some(self.write_dev(mount, root, &mut |writer, op| writer.plan.child(op), writer));
+                *made_slot = made.dev;
+            }
             let slot = *made_slot.get_or_insert_with(|| new_mount(mount, writer));
             let path = c(&mount.destination);
             if mount.options.copy_up {
@@ -194,6 +202,10 @@ impl Mounts {
                 self.attach_views(mount, &made.views, writer);
             }
         }
+    }
+
+    fn write_dev(&self, mount: &Planned, root: (u32, u32), put: Put<'_>, writer: &mut Writer) -> Slot {
+        dev::write(&mount.options, &self.nodes, &self.places(), root, put, writer)
     }
 
     fn places(&self) -> Places {
@@ -276,7 +288,7 @@ fn clone_views(mount: &Planned, groups: &[Slot], writer: &mut Writer) -> Vec<Slo
 }
 
 /// Appends to the keeper's or to the child's list.
-type Put<'f> = &'f mut dyn FnMut(&mut Writer, Op<'_>);
+pub(super) type Put<'f> = &'f mut dyn FnMut(&mut Writer, Op<'_>);
 
 impl Planned {
     /// Bits and propagation of a mount that exists.

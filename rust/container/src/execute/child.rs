@@ -6,6 +6,7 @@ use crate::sys::{self, Errno, Fd};
 use super::channel::ToKeeper;
 use super::exec::{self, Evidence, Vectors};
 use super::hook::{self, Hook};
+use super::keeper::make_entry;
 use super::{MISPLACED, Slots, Timings, mounts, set_limit, shared_step};
 
 /// Exit status of a child that never became the container's process. The keeper has its reason by then.
@@ -90,6 +91,9 @@ impl Child<'_> {
             | Op::Park { .. }
             | Op::Unpark { .. }
             | Op::Unshare { .. } => shared_step(op, self.slots),
+            Op::MakeDirectory { .. } | Op::MakeNode { .. } | Op::MakeSymlink { .. } | Op::MakeFile { .. } => {
+                make_entry(op, self.slots)
+            }
             // A terminal that this child has opened itself.
             Op::GiveAway { slot, uid, gid } => sys::chown_at(self.slots.get(slot)?, c"", uid, gid),
             _ => self.place(op).unwrap_or_else(|| identity(op)),

@@ -510,7 +510,7 @@ fn give_away(fd: Fd, uid: u32, gid: u32) -> sys::Result<()> {
 }
 
 /// Files of a directory that only we have ever seen: a detached tmpfs or a fresh upper folder.
-fn make_entry(op: &Op<'_>, slots: &Slots) -> sys::Result<()> {
+pub(super) fn make_entry(op: &Op<'_>, slots: &Slots) -> sys::Result<()> {
     match *op {
         Op::MakeDirectory { dir, name, mode, uid, gid } => {
             let dir = slots.get(dir)?;
