@@ -1,4 +1,5 @@
-"""`make soak`: 1,000 starts in a row and 200 at once, under the leak oracle, with a latency that must not climb.
+"""`make soak`: 1,000 starts in a row and 200 at once, under the leak oracle, with a latency that must not climb; then
+SIGKILL at every call of every process in the chain.
 
 A leak that a single test does not show (a kilobyte, a descriptor every hundredth start) shows here.
 """
@@ -6,8 +7,11 @@ A leak that a single test does not show (a kilobyte, a descriptor every hundredt
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -35,8 +39,17 @@ def main() -> None:
         state = make_state(Path(name))
         oracle = Oracle(state, patience=30)
         trio.run(soak, options.image, options.row, options.at_once)
+        kill_everywhere(state)
         oracle.check()
     print("nothing is left behind")
+
+
+def kill_everywhere(state: State) -> None:
+    """Every point of ``tests.durable.kill_sweep``, in a program of its own: it forks."""
+    for victim in ("engine", "keeper"):
+        words = [sys.executable, "-m", "tests.durable.kill_sweep", str(state.root), victim, "all"]
+        found = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
+        print(f"{victim} killed at {found['killed']} of {found['points']} calls: all survived")
 
 
 def make_state(folder: Path) -> State:

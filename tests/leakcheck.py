@@ -221,10 +221,12 @@ def threads(_state: State) -> Findings:
 
 def state_files(state: State) -> Findings:
     """What a container or an ingestion needs while it lasts, sockets of servers, temporary files."""
-    for folder in (state.root / "containers", state.root / "ingest", state.run, state.temporary):
+    keepers = state.run / "keepers"
+    for folder in (state.root / "containers", state.root / "ingest", state.run, keepers, state.temporary):
         if folder.is_dir():
             for path in folder.iterdir():
-                yield str(path), f"file {path}"
+                if path != keepers:
+                    yield str(path), f"file {path}"
 
 
 def leases(state: State) -> Findings:

@@ -60,9 +60,34 @@ def _configuration(storage: Path, folder: Path, credentials: tuple[str, str] | N
     return "\n".join(lines)
 
 
+class Docker(NamedTuple):
+    """A running daemon; called, its command line."""
+
+    folder: Path
+
+    @property
+    def address(self) -> str:
+        """As $DOCKER_HOST has it."""
+        return f"unix://{self.folder / 'socket'}"
+
+    @property
+    def containerd(self) -> Path:
+        """The socket of the containerd that it has started."""
+        return self.folder / "exec/containerd/containerd.sock"
+
+    def __call__(self, *words: str | Path) -> str:
+        # The classic builder: BuildKit's client is a package of its own.
+        environment = {"DOCKER_BUILDKIT": "0", "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.folder)}
+        line = ["docker", "--host", self.address, *map(str, words)]
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"docker {words[0]}: {done.stderr}")
+        return done.stdout
+
+
 @contextmanager
-def docker_daemon(*, runtime: Path | None = None) -> Iterator[Callable[..., str]]:
-    """Docker's daemon, in folders of its own and without a network; yields its command line.
+def docker_daemon(storage: str = "vfs", *, runtime: Path | None = None) -> Iterator[Docker]:
+    """Docker's daemon, in folders of its own and without a network.
 
     With `runtime` that OCI runtime is called by the name `pyrt`.
 
@@ -72,24 +97,14 @@ def docker_daemon(*, runtime: Path | None = None) -> Iterator[Callable[..., str]
     if shutil.which("dockerd") is None:
         raise Unavailable("dockerd is not installed")
     with tempfile.TemporaryDirectory(prefix="dockerd-", dir=SHORT) as name:
-        folder = Path(name)
-        socket = f"unix://{folder / 'socket'}"
+        docker = Docker(Path(name))
+        folder = docker.folder
         command = [
-            *("dockerd", "--host", socket, "--pidfile", str(folder / "pid")),
-            *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "--storage-driver=vfs"),
-            *("--bridge=none", "--iptables=false", "--ip6tables=false"),
+            *("dockerd", "--host", docker.address, "--pidfile", str(folder / "pid")),
+            *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")),
+            *(f"--storage-driver={storage}", "--bridge=none", "--iptables=false", "--ip6tables=false"),
             *([] if runtime is None else [f"--add-runtime=pyrt={runtime}"]),
         ]
-
-        def docker(*words: str | Path) -> str:
-            # The classic builder: BuildKit's client is a package of its own.
-            environment = {"DOCKER_BUILDKIT": "0", "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": name}
-            line = ["docker", "--host", socket, *map(str, words)]
-            done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise RuntimeError(f"docker {words[0]}: {done.stderr}")
-            return done.stdout
-
         with _running(command, folder / "log") as server:
             try:
                 _wait_for(server, folder / "log", lambda log: re.search("API listen on", log))

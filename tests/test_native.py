@@ -131,14 +131,16 @@ def compiled(container: str, layer: Path, *arguments: str) -> _native.Plan:
     return _native.compile(specification(container, *arguments), json.dumps(start).encode())
 
 
-def started(plan: _native.Plan, output: int) -> list[_native.Started | _native.Failed | _native.Exited]:
+def started(
+    plan: _native.Plan, output: int
+) -> list[_native.Started | _native.Failed | _native.Exited | _native.Attached]:
     """Everything that the keeper says from the start message to the end of file."""
     pid, descriptor = _native.launch_spawner()
     reports = []
     with socket.socket(fileno=descriptor) as engine:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours, theirs, open(os.devnull, "rb") as nothing:
-            data, descriptors = plan.start_message(True, theirs.fileno(), nothing.fileno(), output, output)
+            data, descriptors = plan.start_message(theirs.fileno(), nothing.fileno(), output, output)
             socket.send_fds(engine, [data], descriptors)
             # From here on the keeper alone has it: when it is gone, that is the end of the file.
             theirs.close()
@@ -208,7 +210,7 @@ def test_what_the_kernel_refuses_while_compiling_is_the_errors_cause() -> None:
         "root": {"path": "/no/such/root"},
         "linux": {"namespaces": [{"type": "mount"}]},
     }
-    with pytest.raises(SpecError, match="root.path: /no/such/root: no such file or directory") as refused:
+    with pytest.raises(SpecError, match=r"root.path: /no/such/root: no such file or directory") as refused:
         _native.compile(json.dumps(spec).encode(), b'{"id": "x"}')
     cause = refused.value.__cause__
     assert isinstance(cause, FileNotFoundError)
@@ -236,7 +238,7 @@ def test_the_host_is_known() -> None:
     assert host["controllers"] or host["cgroups"] == "none"
 
 
-def message(kind: int, body: bytes, *, version: int = 1) -> bytes:
+def message(kind: int, body: bytes, *, version: int = 2) -> bytes:
     return struct.pack("<HH", version, kind) + body
 
 
@@ -247,12 +249,16 @@ def test_what_a_keeper_says_is_read() -> None:
     failed = _native.parse_report(message(3, struct.pack("<BIi", 1, 17, 2) + b"/bin/sh\0#!"))
     assert isinstance(failed, _native.Failed)
     assert (failed.part, failed.index, failed.errno, failed.evidence) == ("child", 17, 2, b"/bin/sh\0#!")
-    exited = _native.parse_report(message(4, struct.pack("<ii5Q", -(2**31), 9, 1, 2, 3, 4, 5)))
+    exited = _native.parse_report(message(4, struct.pack("<ii6Q?", -(2**31), 9, 1, 2, 3, 4, 6, 5, True)))
     assert isinstance(exited, _native.Exited)
     assert (exited.code, exited.signal, exited.oom_kills, exited.ended) == (None, 9, 1, 5)
+    assert (exited.timed_out, exited.lost_output) == (True, 6)
+    attached = _native.parse_report(message(5, b"\1"))
+    assert isinstance(attached, _native.Attached)
+    assert attached.terminal
 
 
-@pytest.mark.parametrize("nonsense", [b"", b"\1", message(2, b""), message(9, b"x"), message(4, b"", version=2)])
+@pytest.mark.parametrize("nonsense", [b"", b"\1", message(2, b""), message(9, b"x"), message(4, b"", version=1)])
 def test_what_is_no_report_is_refused(nonsense: bytes) -> None:
     with pytest.raises(EngineError, match="keeper"):
         _native.parse_report(nonsense)

@@ -14,14 +14,17 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from pyrt.engine.blocking import run as run
+    from pyrt.engine.consumption import Stats as Stats
     from pyrt.engine.container import Container as Container
     from pyrt.engine.container import Execution as Execution
+    from pyrt.engine.differing import FileChange as FileChange
     from pyrt.engine.engine import Engine as Engine
     from pyrt.engine.engine import open_engine as open_engine
     from pyrt.engine.events import AnyEvent as AnyEvent
     from pyrt.engine.events import ContainerCreated as ContainerCreated
     from pyrt.engine.events import ContainerExited as ContainerExited
     from pyrt.engine.events import ContainerFailed as ContainerFailed
+    from pyrt.engine.events import ContainerHealth as ContainerHealth
     from pyrt.engine.events import ContainerOutOfMemory as ContainerOutOfMemory
     from pyrt.engine.events import ContainerPaused as ContainerPaused
     from pyrt.engine.events import ContainerRemoved as ContainerRemoved
@@ -29,10 +32,12 @@ if TYPE_CHECKING:
     from pyrt.engine.events import ContainerSignaled as ContainerSignaled
     from pyrt.engine.events import ContainerStarted as ContainerStarted
     from pyrt.engine.events import ContainerUnpaused as ContainerUnpaused
+    from pyrt.engine.events import ContainerUpdated as ContainerUpdated
     from pyrt.engine.events import Event as Event
     from pyrt.engine.events import ExecExited as ExecExited
     from pyrt.engine.events import ExecStarted as ExecStarted
     from pyrt.engine.events import Gap as Gap
+    from pyrt.engine.events import ImageCommitted as ImageCommitted
     from pyrt.engine.events import ImageImported as ImageImported
     from pyrt.engine.events import ImageLoaded as ImageLoaded
     from pyrt.engine.events import ImagePulled as ImagePulled
@@ -41,6 +46,14 @@ if TYPE_CHECKING:
     from pyrt.engine.events import ImageTagged as ImageTagged
     from pyrt.engine.events import ImageUntagged as ImageUntagged
     from pyrt.engine.feed import EventStream as EventStream
+    from pyrt.engine.lasting import Health as Health
+    from pyrt.engine.lasting import Lasting as Lasting
+    from pyrt.engine.lasting import Log as Log
+    from pyrt.engine.lasting import Restart as Restart
+    from pyrt.engine.logs import LogOptions as LogOptions
+    from pyrt.engine.logs import LogStream as LogStream
+    from pyrt.engine.logs import LogText as LogText
+    from pyrt.engine.processes import ContainerProcess as ContainerProcess
     from pyrt.engine.record import Record as Record
     from pyrt.engine.results import Completed as Completed
     from pyrt.engine.results import ExitStatus as ExitStatus
@@ -80,14 +93,20 @@ if TYPE_CHECKING:
 # Checked against the imports above by tests/test_public.py.
 _HOMES = {
     "pyrt.engine.blocking": "run",
+    "pyrt.engine.consumption": "Stats",
     "pyrt.engine.container": "Container Execution",
+    "pyrt.engine.differing": "FileChange",
     "pyrt.engine.engine": "Engine open_engine",
     "pyrt.engine.events": (
-        "AnyEvent ContainerCreated ContainerExited ContainerFailed ContainerOutOfMemory ContainerPaused "
-        "ContainerRemoved ContainerRenamed ContainerSignaled ContainerStarted ContainerUnpaused Event ExecExited "
-        "ExecStarted Gap ImageImported ImageLoaded ImagePulled ImageRemoved ImageSaved ImageTagged ImageUntagged"
+        "AnyEvent ContainerCreated ContainerExited ContainerFailed ContainerHealth ContainerOutOfMemory "
+        "ContainerPaused ContainerRemoved ContainerRenamed ContainerSignaled ContainerStarted ContainerUnpaused "
+        "ContainerUpdated Event ExecExited ExecStarted Gap ImageCommitted ImageImported ImageLoaded "
+        "ImagePulled ImageRemoved ImageSaved ImageTagged ImageUntagged"
     ),
     "pyrt.engine.feed": "EventStream",
+    "pyrt.engine.lasting": "Health Lasting Log Restart",
+    "pyrt.engine.logs": "LogOptions LogStream LogText",
+    "pyrt.engine.processes": "ContainerProcess",
     "pyrt.engine.record": "Record",
     "pyrt.engine.results": "Completed ExitStatus Mark Timing Verdict",
     "pyrt.engine.states": "State",

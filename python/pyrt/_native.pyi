@@ -10,13 +10,17 @@ from typing import Literal, TypedDict, final
 from pyrt.errors import StartFailed
 
 __all__ = [
+    "Attached",
     "CancelFlag",
     "Exited",
     "Failed",
     "LayerReport",
+    "LogReader",
     "Plan",
     "Started",
     "Step",
+    "ask",
+    "cgroup_limits",
     "compile",
     "compile_exec",
     "compile_seccomp",
@@ -24,10 +28,15 @@ __all__ = [
     "failure",
     "host",
     "launch_spawner",
+    "mount_layers",
+    "open_in_root",
     "parse_report",
     "read_image_file",
     "remove_tree",
+    "set_file_ids",
     "stdio_message",
+    "watch_folder",
+    "write_layer",
 ]
 
 # ---- plans ----------------------------------------------------------------------------------------------------------
@@ -56,12 +65,33 @@ class Plan:
         """Every operation, the keeper's first."""
 
     def start_message(
-        self, attached: bool, control: int, stdin: int, stdout: int, stderr: int
+        self, control: int, stdin: int, stdout: int, stderr: int, *, limit: int = 0
     ) -> tuple[bytes, list[int]]:
         """The message for the spawner's socket and the descriptors to go with it by SCM_RIGHTS.
 
         The plan's own descriptors among them stay the plan's: keep it until the message is sent. ``control`` is the
-        keeper's end of a SOCK_SEQPACKET pair. With ``attached`` the container is killed when the other end closes.
+        keeper's end of a SOCK_SEQPACKET pair: the container is killed when the other end closes, or after ``limit``
+        nanoseconds (0: never).
+        """
+
+    def detached_message(
+        self,
+        control: int,
+        folder: int,
+        listener: int,
+        names: int,
+        *,
+        name: str,
+        limit: int,
+        log_size: int,
+        log_files: int,
+        input: bool,
+    ) -> tuple[bytes, list[int]]:
+        """The same for a container that lives on without an engine.
+
+        ``folder`` is where its keeper writes the log and the exit, ``listener`` a listening SOCK_SEQPACKET socket whose
+        file is ``name`` in the directory ``names``. A log file is full at ``log_size`` bytes, ``log_files`` are kept
+        (0: no log). ``input``: its standard input stays open.
         """
 
 def compile(spec: bytes, start: bytes) -> Plan:
@@ -188,11 +218,28 @@ class Exited:
     def pids_refused(self) -> int:
         """Forks that the pids limit refused."""
     @property
+    def timed_out(self) -> bool:
+        """Its keeper killed it because its time was up."""
+    @property
+    def lost_output(self) -> int:
+        """Bytes that could not be written to its log."""
+    @property
     def ended(self) -> int:
         """CLOCK_REALTIME."""
 
-def parse_report(message: bytes) -> Started | Failed | Exited:
-    """Reads one message of a control socket.
+@final
+class Attached:
+    """What is written to the descriptor that came with it, if one did, is the process's standard input."""
+
+    @property
+    def terminal(self) -> bool:
+        """The descriptor is the master of its terminal."""
+
+def ask(what: Literal["attach", "close input", "recorded"]) -> bytes:
+    """A message for the keeper of a detached container; see ``rust/container/src/protocol.rs``."""
+
+def parse_report(message: bytes) -> Started | Failed | Exited | Attached:
+    """Reads one message of a control socket, or the file ``exit`` of a container's folder.
 
     Raises:
         EngineError: not a message of this version.
@@ -200,6 +247,31 @@ def parse_report(message: bytes) -> Started | Failed | Exited:
 
 def stdio_message() -> bytes:
     """What lets a container go on that waits for its standard descriptors; they go with it by SCM_RIGHTS."""
+
+# ---- logs -----------------------------------------------------------------------------------------------------------
+
+@final
+class LogReader:
+    """Reads the log of a container in pieces of any size: ``TIME stdout|stderr F|P TEXT`` a line.
+
+    Only lines from ``since`` to ``until``, times as the log has them; "" for all. With ``times`` each line of the
+    container's has its time before it.
+    """
+
+    def __new__(cls, *, since: str = "", until: str = "", times: bool = False) -> LogReader: ...
+    def feed(self, data: bytes) -> list[tuple[bool, bytes]]:
+        """The texts in ``data``, each with whether it is of stderr; what follows each other is put together."""
+
+    @property
+    def done(self) -> bool:
+        """A line after ``until`` was met."""
+
+def watch_folder(path: str) -> int:
+    """A descriptor that becomes readable when a file of the folder is written, made or renamed (inotify(7)).
+
+    Raises:
+        HostError: too many watches.
+    """
 
 # ---- layers ---------------------------------------------------------------------------------------------------------
 
@@ -212,7 +284,7 @@ class CancelFlag:
 
 @final
 class LayerReport:
-    """What was extracted."""
+    """What was extracted, or written."""
 
     @property
     def digest(self) -> str:
@@ -248,6 +320,17 @@ def extract_layer(
         PyrtError: cancelled.
     """
 
+def write_layer(directory: int, sink: int, *, gzip: int = 0, cancel: CancelFlag | None = None) -> LayerReport:
+    """Writes a directory in overlay's form, such as a container's upper directory, as a layer; for a worker thread.
+
+    Whiteouts and opaque directories become those of the OCI image specification. ``gzip``: 1 to 9, or 0 for a plain
+    tar. Sockets are left out. The directory must be at rest.
+
+    Raises:
+        PyrtError: cancelled, or something that no layer can hold.
+        StateError: the kernel refused: disk full, the reader of ``sink`` gone.
+    """
+
 def remove_tree(dirfd: int, name: str) -> None:
     """Removes ``name``, one part of a path below ``dirfd``, without following links; for a worker thread.
 
@@ -255,6 +338,44 @@ def remove_tree(dirfd: int, name: str) -> None:
 
     Raises:
         StateError: not empty because somebody keeps adding, or something is mounted in it.
+    """
+
+# ---- the files of containers ---------------------------------------------------------------------------------------
+
+def open_in_root(root: int, path: str | bytes, flags: int, mode: int = 0) -> int:
+    """openat2(2) with the directory ``root`` for /, also in absolute links and "..", and through no magic link.
+
+    The one way to a path within a container, whatever it does to its directories meanwhile (CVE-2018-15664).
+
+    Raises:
+        OSError: as of os.open.
+    """
+
+def mount_layers(lowers: Sequence[str], upper: str | None = None) -> int:
+    """The files of a container that does not run, as a mount to which no path leads: it is gone with its descriptor.
+
+    ``lowers`` are directories, topmost first, ``upper`` one that holds ``upper`` and ``work``; without one the mount is
+    read-only. Owners are as the container has them.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+
+def set_file_ids(uid: int, gid: int) -> None:
+    """Gives the calling thread other file system ids, with all its capabilities; for a process of one thread.
+
+    What it makes belongs to them: within an idmapped upper directory nobody else may make anything. The process is
+    not dumpable from then on.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+
+def cgroup_limits(resources: bytes) -> list[tuple[str, str, str]]:
+    """Controller, file and value of each limit in the JSON of ``linux.resources``, in the order of writing.
+
+    Raises:
+        SpecError: a field is malformed, or there is no such limit on this machine; ``field`` is its JSON path.
     """
 
 # ---- for inspection -------------------------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ class ImageInUse(ImageError):
 class PlatformNotFound(ImageError):
     """The image has no variant for the wanted platform; ``available`` lists what it has."""
 
+    usual_hint = "one of them can be had all the same, if not to be run here: --platform OS/ARCH"
+
     def __init__(self, message: str, *, available: tuple[str, ...] = (), hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.available = available

@@ -77,6 +77,9 @@ class StandInEngine:
         Path(os.environ["PYRT_RUN"], "waits").touch()  # noqa: ASYNC240
         await trio.sleep_forever()
 
+    def has_work(self) -> bool:
+        return False
+
     def containers(self) -> list[Any]:
         return []
 

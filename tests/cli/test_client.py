@@ -184,7 +184,7 @@ def test_an_unexpected_error_is_a_sentence_too_and_its_details_are_in_the_log(de
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [("-d", b"-d is not built yet"), ("-p80:80", b"-p is not built yet"), ("--gpus=all", b"--gpus is not built yet")],
+    [("-P", b"-P is not built yet"), ("-p80:80", b"-p is not built yet"), ("--gpus=all", b"--gpus is not built yet")],
 )
 def test_what_is_not_built_is_refused_by_name(desk: Desk, option: str, words: bytes) -> None:
     done = desk.run("run", option, "host", "true")

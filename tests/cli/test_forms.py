@@ -14,9 +14,9 @@ from pyrt.cli import figures
 from pyrt.cli.completion import SHELLS
 from pyrt.cli.filters import Filters
 from pyrt.cli.listing import Column, render
+from pyrt.cli.moments import parse_moment
 from pyrt.cli.place import Place
 from pyrt.cli.steps import timing_table
-from pyrt.cli.verbs.events import parse_moment
 from pyrt.engine.results import Mark
 from pyrt.errors import HostError, UsageError
 

@@ -67,7 +67,7 @@ def test_what_is_missing_or_too_much() -> None:
     assert "expected one argument" in refusal("run", "box --name".split()[1]).message
 
 
-@pytest.mark.parametrize("option", ["-d", "--publish=80:80", "-p 80:80", "--restart always", "--health-cmd x", "-itd"])
+@pytest.mark.parametrize("option", ["-P", "--publish=80:80", "-p 80:80", "--gpus all", "--link x", "-itP"])
 def test_what_is_not_built_is_refused_by_name_with_a_hint(option: str) -> None:
     error = refusal("run", f"{option} box")
     assert "is not built yet" in error.message

@@ -243,10 +243,9 @@ def test_a_checkpoint_loses_nothing(journal: Journal, path: Path) -> None:
 def test_a_signal_that_another_engine_sent_is_remembered(journal: Journal) -> None:
     record = insert(journal, "box")
     journal.apply(lambda transaction: transaction.note_signal(record.id, signal.SIGTERM))
-    asked = journal.apply(
-        lambda transaction: [transaction.was_asked(record.id, number) for number in (signal.SIGTERM, signal.SIGKILL)]
-    )
-    assert asked == [True, False]
+    assert journal.apply(lambda transaction: transaction.asked(record.id)) == {signal.SIGTERM}
+    journal.apply(lambda transaction: transaction.forget_signals(record.id))
+    assert journal.apply(lambda transaction: transaction.asked(record.id)) == frozenset()
 
 
 def test_a_damaged_journal_is_named_as_such(path: Path) -> None:
@@ -255,13 +254,15 @@ def test_a_damaged_journal_is_named_as_such(path: Path) -> None:
         Journal(path)
 
 
-def test_a_newer_journal_is_refused(path: Path) -> None:
+@pytest.mark.parametrize(("version", "age"), [(1, "an older"), (99, "a newer")])
+def test_a_journal_of_another_format_is_refused_with_a_sentence(path: Path, version: int, age: str) -> None:
     Journal(path).close()
     with sqlite3.connect(path) as raw:
-        raw.execute("PRAGMA user_version = 99")
+        raw.execute(f"PRAGMA user_version = {version}")
     raw.close()
-    with pytest.raises(StateError, match="newer"):
+    with pytest.raises(StateError, match=f"written by {age} pyrt") as refused:
         Journal(path)
+    assert refused.value.hint
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

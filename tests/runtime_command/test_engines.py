@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.services import SHORT, Unavailable, docker_daemon
+from tests.services import SHORT, Docker, Unavailable, docker_daemon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.leakcheck import Oracle
 
@@ -33,7 +33,7 @@ def archive(busybox_rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def docker(program: Path, archive: Path) -> Iterator[Callable[..., str]]:
+def docker(program: Path, archive: Path) -> Iterator[Docker]:
     """Docker with the image `bb`."""
     try:
         with docker_daemon(runtime=program) as docker:
@@ -46,7 +46,7 @@ def docker(program: Path, archive: Path) -> Iterator[Callable[..., str]]:
 RUN = ("run", "--runtime", "pyrt", "--network", "none")
 
 
-def test_docker_runs_and_limits(docker: Callable[..., str]) -> None:
+def test_docker_runs_and_limits(docker: Docker) -> None:
     limits = ("--memory", "32m", "--cpus", "0.5", "--pids-limit", "17", "--user", "1000:1000")
     groups = "memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us pids/pids.max"
     script = f"id -u; cd /sys/fs/cgroup; cat {groups}"
@@ -55,7 +55,7 @@ def test_docker_runs_and_limits(docker: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize(("command", "code"), [("/no/such", 127), ("no-such", 127), ("/etc", 126)])
-def test_docker_tells_why_a_command_can_not_run(docker: Callable[..., str], command: str, code: int) -> None:
+def test_docker_tells_why_a_command_can_not_run(docker: Docker, command: str, code: int) -> None:
     """The daemon reads it off the words of the error, and a container that was made remembers it."""
     with pytest.raises(RuntimeError):
         docker(*RUN, "--name", "bad", "bb", command)
@@ -66,7 +66,7 @@ def test_docker_tells_why_a_command_can_not_run(docker: Callable[..., str], comm
         docker("rm", "-f", "bad")
 
 
-def test_docker_lives_with_a_container(docker: Callable[..., str]) -> None:
+def test_docker_lives_with_a_container(docker: Docker) -> None:
     docker(*RUN, "-d", "--name", "box", "--tty", "bb", "/bin/sleep", "1000")
     try:
         assert docker("exec", "box", "/bin/echo", "inside") == "inside\n"
@@ -84,7 +84,7 @@ def test_docker_lives_with_a_container(docker: Callable[..., str]) -> None:
         docker("rm", "-f", "box")
 
 
-def test_docker_gives_everything_to_the_privileged(docker: Callable[..., str]) -> None:
+def test_docker_gives_everything_to_the_privileged(docker: Docker) -> None:
     """What this machine's root has not itself is left out with a warning, as the specification wants it."""
     own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapPrm"))
     seen = docker(*RUN, "--rm", "--privileged", "bb", "/bin/grep", "CapEff", "/proc/self/status")

@@ -33,11 +33,6 @@ static int at_end(void) {
     return 0;
 }
 
-static void ready(void) {
-    puts("ready");
-    fflush(stdout);
-}
-
 /* Prints a line unless it was printed before. */
 static void found(const char *what, const char *target) {
     static char known[512][128];
@@ -99,7 +94,7 @@ static void scan_text(int process, const char *name) {
 }
 
 static int scan(void) {
-    ready();
+    puts("ready");
     while (goes_on()) {
         DIR *all = opendir("/proc");
         for (struct dirent *entry; all && (entry = readdir(all));) {
@@ -144,7 +139,7 @@ static void catch_one(pid_t pid) {
 }
 
 static int trace(void) {
-    ready();
+    puts("ready");
     while (goes_on()) {
         DIR *all = opendir("/proc");
         for (struct dirent *entry; all && (entry = readdir(all));)
@@ -158,7 +153,7 @@ static int trace(void) {
 /* ---- exchange ---- */
 
 static int exchange(const char *one, const char *other) {
-    ready();
+    puts("ready");
     while (goes_on())
         for (int i = 0; i < 64; i++)
             if (renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) < 0) return perror("renameat2"), 1;
@@ -166,6 +161,7 @@ static int exchange(const char *one, const char *other) {
 }
 
 int main(int count, char **words) {
+    setvbuf(stdout, NULL, _IOLBF, 0);
     if (count == 2 && strcmp(words[1], "scan") == 0) return scan();
     if (count == 2 && strcmp(words[1], "trace") == 0) return trace();
     if (count == 4 && strcmp(words[1], "exchange") == 0) return exchange(words[2], words[3]);

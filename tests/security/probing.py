@@ -6,8 +6,8 @@ from typing import Any
 
 _STATUS = "Uid Gid Groups NoNewPrivs Seccomp CapInh CapPrm CapEff CapBnd CapAmb SigBlk SigIgn SigCgt".split()
 _MOUNT_WORDS = {"ro", "nosuid", "nodev", "noexec"}
-# Of the processors and hierarchies that this machine happens to have; judged on their own.
-_VARIOUS = ("/sys/fs/cgroup/", "/sys/devices/system/cpu/")
+# What is mounted there depends on what the kernel has: whether it hides is seen by reading and writing.
+_VARIOUS = ("/proc/", "/sys/")
 _NAMES = {1: "unix", 2: "inet", 10: "inet6", 16: "netlink", 17: "packet", 29: "can", 38: "alg", 40: "vsock"}
 _NOTHING = {"absent", "empty"}
 
@@ -65,9 +65,11 @@ def _mounts(report: dict[str, Any]) -> list[str]:
 
 
 def _path(found: dict[str, str]) -> str:
+    """Hidden, not there, or what can be done with it."""
     read = "nothing" if found["read"] in _NOTHING else found["read"]
-    write = "nothing" if found["read"] == "absent" else found["write"]
-    return f"read {read}, write {write}"
+    if read == "nothing" and found["write"] != "ok":
+        return "nothing"
+    return f"read {read}, write {found['write']}"
 
 
 def _families(report: dict[str, Any]) -> list[str]:

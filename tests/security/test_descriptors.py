@@ -133,6 +133,24 @@ async def test_a_command(
         await swept(attempt, commands)
 
 
+async def test_a_command_of_a_container_that_was_made_beforehand(
+    engine: Engine, make_image: MakeImage, canary: Canary
+) -> None:
+    """It waits for its streams with the filter loaded, and has nothing else to lead out by then."""
+    image = make_image(*scripts(canary))
+    for number in NUMBERS[3:16]:
+        command = [f"/s/{number}"] if number % 2 else [way_out(number, canary.program)]
+        for _ in range(3):
+            came = await outcome(engine.run(image, command))
+            assert isinstance(came, StartFailed), f"{command} was executed"
+            await engine.pool.filled()
+    for _ in range(3):
+        done = await engine.run(image, LIST)
+        await engine.pool.filled()
+    assert any(mark.name == "AwaitStdio" for mark in done.timing.marks)
+    assert done.stdout.split() == [b"0", b"1", b"2", b"3"]
+
+
 # ---- what arrives -----------------------------------------------------------------------------------------------
 
 

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.root
 FOLDERS = "/dev /dev/pts /dev/shm /dev/mqueue /proc /sys /sys/fs/cgroup /run".split()
 FILES = "/etc/hosts /etc/resolv.conf /etc/hostname".split()
 FORMS = ("absolute", "relative", "dangling", "looping", "through the container's /proc")
-# What lies below /dev and /sys is ours whatever the image has there. Links in /etc are followed, inside; what leads nowhere is covered.
+# What lies below /dev and /sys is ours whatever the image has there. Links in /etc are followed, inside; one that leads
+# nowhere is covered.
 KERNELS = {"/dev", "/proc", "/sys"}
 REFUSED = dict.fromkeys(FORMS, KERNELS) | {
     "looping": KERNELS,

@@ -19,6 +19,17 @@ KINDS: Final = {
     "exec": "running",
     "kill": "running",
     "stop": "running",
+    "top": "running",
+    "stats": "running",
+    "pause": "running",
+    "unpause": "running",
+    "update": "containers",
+    "rename": "containers",
+    "port": "running",
+    "diff": "containers",
+    "export": "containers",
+    "commit": "containers",
+    "cp": "files",
     "rm": "containers",
     "inspect": "things",
     "pull": "images",
@@ -33,7 +44,7 @@ _SHOWN: Final = tuple(name for name, verb in VERBS.items() if not verb.hidden)
 
 
 def _kind(name: str) -> str:
-    return KINDS.get(name.split()[-1] if name.startswith("image ") else name, "")
+    return KINDS.get(name.split()[-1] if name.startswith(("image ", "container ")) else name, "")
 
 
 def _options(name: str) -> list[tuple[list[str], str, bool]]:
@@ -104,10 +115,13 @@ _pyrt() {
       *) words=$((words + 1)) ;;
     esac
   done
-  if ((skip)) || [[ -z "$kind" ]] || { ((words)) && [[ "$verb" =~ ^(run|exec|explain)$ ]]; }; then
+  local one="^(run|exec|explain|top|rename|port|commit)$"
+  if ((skip)) || [[ -z "$kind" ]] || { ((words)) && [[ "$verb" =~ $one ]]; }; then
     COMPREPLY=($(compgen -f -- "$current")); return
   fi
   COMPREPLY=($(compgen -W "$(pyrt __complete "$kind" 2>/dev/null)" -- "$current"))
+  # Of cp either may be a file of this machine.
+  [[ "$kind" == files ]] && COMPREPLY+=($(compgen -f -- "$current"))
   # A colon is a word's end to bash: of debian:12 it wants only the part behind it.
   [[ "$(type -t __ltrim_colon_completions)" == function ]] && __ltrim_colon_completions "$current"
 }

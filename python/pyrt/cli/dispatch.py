@@ -10,7 +10,7 @@ from pyrt.cli.console import STDERR
 from pyrt.cli.parser import HelpWanted
 from pyrt.cli.styles import paint, visible
 from pyrt.cli.verbs import VERBS, Invocation, find, module_of, parser_of
-from pyrt.errors import PyrtError
+from pyrt.errors import PyrtError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -31,6 +31,8 @@ async def dispatch(
         return await _run(console, arguments, open_engine)
     except* PyrtError as group:
         error = first_of(group)
+        if isinstance(error, UsageError) and not error.hint and arguments:
+            error.hint = f"see pyrt {arguments[0]} --help"
     except* Exception as group:
         log.error("a command failed", extra={"arguments": list(arguments)}, exc_info=group)
         error = unexpected(group, log_name)

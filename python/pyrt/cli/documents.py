@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pyrt.cli.figures import stamp
+from pyrt.cli.settings import config_document, host_config_document, mount_documents, network_document
 from pyrt.cli.verbs.ps import docker_state
+from pyrt.engine.configuration import config_of
+from pyrt.engine.recipe import options_of
 from pyrt.engine.results import Verdict
 from pyrt.engine.states import LIVE, State
 from pyrt.images.reference import Reference
@@ -17,9 +20,13 @@ if TYPE_CHECKING:
     from pyrt.images.image import Image
 
 
-def container_document(record: Record) -> dict[str, Any]:
-    """A container. ``Options`` are pyrt's own, as they were given; ``State.Verdict`` says why it ended."""
+def container_document(record: Record, image: Image | None, folder: str) -> dict[str, Any]:
+    """A container. ``Options`` are pyrt's own, as they were given; ``State.Verdict`` says why it ended.
+
+    ``image`` is None if it is gone, ``folder`` that of the container.
+    """
     command = list(record.command)
+    options = options_of(record)
     return {
         "Id": record.id,
         "Created": stamp(record.created),
@@ -28,15 +35,54 @@ def container_document(record: Record) -> dict[str, Any]:
         "State": _state(record),
         "Image": record.image_id,
         "Name": f"/{record.name}",
-        "Config": {"Image": record.image, "Cmd": command, "Labels": record.labels},
-        "HostConfig": {"AutoRemove": record.auto_remove},
+        "RestartCount": record.restarts,
+        "LogPath": f"{folder}/log" if record.lasting and record.lasting.log.files else "",
+        "Driver": "overlay2",
+        "Platform": image.platform.os if image else "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": {**host_config_document(record, options), **_lasting(record)},
+        "GraphDriver": _storage(image, folder),
+        "Mounts": mount_documents(options),
+        "Config": config_document(record, options, config_of(image.config, record) if image else None),
+        "NetworkSettings": network_document(options),
         "Options": msgspec.json.decode(record.options),
     }
+
+
+def _storage(image: Image | None, folder: str) -> dict[str, Any]:
+    data = {"LowerDir": ":".join(image.layers) if image else "", "UpperDir": f"{folder}/upper"}
+    return {"Name": "overlay2", "Data": {**data, "WorkDir": f"{folder}/work"}}
+
+
+def _lasting(record: Record) -> dict[str, Any]:
+    """Log and restarts, which only a container has that outlives its engine."""
+    if record.lasting is None:
+        return {}
+    log, restart = record.lasting.log, record.lasting.restart
+    options = {"max-size": str(log.size), "max-file": str(log.files)} if log.files else {}
+    return {
+        "LogConfig": {"Type": "local" if log.files else "none", "Config": options},
+        "RestartPolicy": {"Name": restart.when, "MaximumRetryCount": restart.most},
+    }
+
+
+def _health(record: Record) -> dict[str, Any]:
+    if record.health is None:
+        return {}
+    probes = [
+        {"Start": stamp(each.started), "End": stamp(each.finished), "ExitCode": each.exit_code, "Output": each.output}
+        for each in record.health.probes
+    ]
+    return {"Health": {"Status": record.health.status, "FailingStreak": record.health.failing, "Log": probes}}
 
 
 def _state(record: Record) -> dict[str, Any]:
     status = record.status
     return {
+        **_health(record),
         "Status": docker_state(record),
         "Running": record.state in LIVE,
         "Paused": record.state is State.PAUSED,

@@ -5,6 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
+from pyrt.errors import UsageError
+from pyrt.images import host
+from pyrt.images.reference import Reference
+
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB")
 _BINARY_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SHORT_ID: Final = 12
@@ -71,6 +75,16 @@ def clock(moment: datetime | None) -> str:
 def short(identifier: str) -> str:
     """The part of an id that people handle."""
     return identifier.removeprefix("sha256:")[:_SHORT_ID]
+
+
+def image(name: str) -> str:
+    """An image's name as people write it: "debian:12", "box:latest"; what is no name as it is."""
+    if name == host.NAME:
+        return name
+    try:
+        return Reference.parse(name).with_default_tag().familiar()
+    except UsageError:
+        return name
 
 
 def took(nanoseconds: float) -> str:

@@ -40,3 +40,9 @@ class Filters(Generic[T]):
     def take(self, item: T) -> bool:
         """Whether the item stays."""
         return all(any(self._known[name](item, value) for value in values) for name, values in self._wanted.items())
+
+
+def has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    """Whether there is such a label: NAME, or NAME=VALUE."""
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)

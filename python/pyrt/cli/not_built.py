@@ -10,27 +10,19 @@ if TYPE_CHECKING:
 NETWORK: Final = "a container has loopback alone, or the host's network: --network host"
 _LEAVE_OUT: Final = "leave it out"
 _NOT_BUILT_FLAGS: Final = (
-    (("-d", "--detach"), "a container that runs on by itself", "leave -d out, and put & behind the command"),
     (("-P", "--publish-all"), "published ports", NETWORK),
-    (("--no-healthcheck",), "health checks", f"{_LEAVE_OUT}: none is run"),
     (("--oom-kill-disable",), "a container that waits for memory", "give it more with -m"),
 )
 _NOT_BUILT: Final = (
     (["-p", "--publish", "--expose"], "published ports", NETWORK),
-    (["--ip", "--ip6", "--mac-address", "--network-alias", "--net-alias", "--link"], "networks", NETWORK),
-    (["--stop-timeout"], "a time of its own until it is killed", "pyrt stop -t SECONDS"),
-    (["--restart"], "restarting", "run it in a loop of the shell"),
+    (
+        ["--ip", "--ip6", "--link-local-ip", "--mac-address", "--network-alias", "--net-alias", "--link"],
+        "networks",
+        NETWORK,
+    ),
     (["--volumes-from", "--volume-driver"], "volumes", "-v HOST:DIR shares a folder"),
     (["--gpus"], "GPUs", "--device gives a device"),
-    (
-        [f"--health-{word}" for word in ["cmd", "interval", "retries", "start-period", "start-interval", "timeout"]],
-        "health checks",
-        "look into it with pyrt exec",
-    ),
-    (["--log-driver", "--log-opt"], "logs", "redirect the output"),
-    (["--detach-keys"], "leaving a container that runs on", _LEAVE_OUT),
     (["--isolation", "--runtime"], "another isolation", _LEAVE_OUT),
-    (["--cgroup-parent"], "a cgroup of your choice", _LEAVE_OUT),
     (["--storage-opt"], "options of the storage", _LEAVE_OUT),
     (["--annotation"], "annotations", "-l gives it a label"),
     (["--kernel-memory", "--memory-swappiness"], "this limit", "-m is the limit of memory"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING, Any, Final
 
 from pyrt.cli.attached import add_terminal_options
@@ -41,11 +42,21 @@ def _add_process(parser: Parser) -> None:
     group.add_argument("--entrypoint", metavar="COMMAND", help="instead of the image's; '' for none")
     group.add_argument("--init", action="store_true", help="a first process that reaps and passes signals on")
     group.add_argument("--stop-signal", metavar="SIGNAL", help="what `pyrt stop` sends")
+    group.add_argument("--stop-timeout", type=float, metavar="SECONDS", help="until `pyrt stop` kills it (10)")
     group.add_argument("--timeout", metavar="TIME", help="kill it after so long: 5, 300ms, 2m")
 
 
 def _add_limits(parser: Parser) -> None:
     group = parser.add_argument_group("limits")
+    add_limit_options(group)
+    group.add_argument("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="nofile=1024:4096")
+    group.add_argument("--oom-score-adj", type=int, metavar="NUMBER", help="-1000 to 1000: whom the kernel kills first")
+    group.add_argument("--shm-size", metavar="SIZE", help="of /dev/shm (64m)")
+    group.add_argument("--cgroup-parent", metavar="FOLDER", help="where its cgroups are: /batch, or below pyrt's own")
+
+
+def add_limit_options(group: Any) -> None:
+    """Those that can be changed while a container runs."""
     group.add_argument("-m", "--memory", metavar="SIZE", help="memory: 64m, 2g")
     group.add_argument("--memory-swap", metavar="SIZE", help="memory and swap together; -1: any")
     group.add_argument("--memory-reservation", metavar="SIZE", help="what it may keep when memory is short")
@@ -56,9 +67,6 @@ def _add_limits(parser: Parser) -> None:
     group.add_argument("--cpuset-cpus", metavar="LIST", help="which processors: 0-2,4")
     group.add_argument("--cpuset-mems", metavar="LIST", help="which memory nodes")
     group.add_argument("--pids-limit", type=int, metavar="COUNT", help="processes and threads (1024); -1: any number")
-    group.add_argument("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="nofile=1024:4096")
-    group.add_argument("--oom-score-adj", type=int, metavar="NUMBER", help="-1000 to 1000: whom the kernel kills first")
-    group.add_argument("--shm-size", metavar="SIZE", help="of /dev/shm (64m)")
 
 
 def _add_files(parser: Parser) -> None:
@@ -80,7 +88,7 @@ def _add_isolation(parser: Parser) -> None:
     group.add_argument("--domainname", metavar="NAME", help="its domain")
     group.add_argument("--network", "--net", metavar="none|host", help="loopback alone (usual), or the host's network")
     for namespace, what in _NAMESPACES.items():
-        group.add_argument(f"--{namespace}", choices=("private", "host"), metavar="private|host", help=what)
+        group.add_argument(f"--{namespace}", type=_sharing, metavar="WHOSE", help=f"{what}, container:NAME")
     group.add_argument(
         "--userns", choices=("auto", "host"), metavar="auto|host", help="user ids of its own (usual), or the host's"
     )
@@ -88,22 +96,35 @@ def _add_isolation(parser: Parser) -> None:
     group.add_argument("--cap-drop", action="append", default=[], metavar="NAME", help="a capability, or ALL")
     group.add_argument("--security-opt", action="append", default=[], metavar="WORD[=VALUE]",
                        help="no-new-privileges=false, seccomp=unconfined|FILE, unmask=ALL|PATH")  # fmt: skip
-    group.add_argument("--privileged", action="store_true", help="all rights of the host: no protection from it")
+    group.add_argument(
+        "--privileged",
+        action="store_true",
+        help="all rights within its user namespace; with --userns host all of the host's: no protection from it",
+    )
     group.add_argument("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="a line for /etc/hosts")
-    for word in ("dns", "dns-search", "dns-option"):
-        group.add_argument(f"--{word}", action="append", default=[], metavar="WORD", help="a word for /etc/resolv.conf")
+    for names in (("--dns",), ("--dns-search",), ("--dns-option", "--dns-opt")):
+        group.add_argument(*names, action="append", default=[], metavar="WORD", help="a word for /etc/resolv.conf")
     group.add_argument("--sysctl", action="append", default=[], metavar="NAME=VALUE", help="net.core.somaxconn=1024")
 
 
 _NAMESPACES: Final = {
-    "pid": "its own processes (usual), or the host's",
-    "ipc": "its own shared memory (usual), or the host's",
-    "uts": "its own host name (usual), or the host's",
-    "cgroupns": "its own view of cgroups (usual), or the host's",
+    "pid": "private: its own processes (usual), host",
+    "ipc": "private: its own shared memory (usual), host",
+    "uts": "private: its own host name (usual), host",
+    "cgroupns": "private: its own view of cgroups (usual), host",
 }
 
 
 # ---- from words to values ----
+
+
+def _sharing(text: str) -> str:
+    # What Docker calls one that others may join: any can be joined here.
+    if text in {"", "shareable"}:
+        return "private"
+    if text not in {"private", "host"} and not text.removeprefix("container:"):
+        raise argparse.ArgumentTypeError("container: is to be followed by a name or an id")
+    return text
 
 
 async def run_options_of(options: Any, console: Console) -> RunOptions:
@@ -128,7 +149,8 @@ async def run_options_of(options: Any, console: Console) -> RunOptions:
 
 
 _PLAIN: Final = (
-    *("user", "workdir", "name", "hostname", "domainname", "tty", "init", "stop_signal", "oom_score_adj", "read_only"),
+    *("user", "workdir", "name", "hostname", "domainname", "tty", "init", "stop_signal", "stop_timeout"),
+    *("oom_score_adj", "read_only", "cgroup_parent"),
     *("shm_size", "pid", "ipc", "uts", "cgroupns", "userns", "privileged"),
 )
 _LISTS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
@@ -157,6 +179,14 @@ def _plain(options: Any) -> dict[str, Any]:
 
 
 def _limits(options: Any) -> Limits:
+    limits = limits_of(options)
+    if options.timeout is not None:
+        limits["time"] = runtime.parse_duration(options.timeout)
+    return Limits(**limits)
+
+
+def limits_of(options: Any) -> dict[str, Any]:
+    """The limits that were given, as fields of ``Limits``."""
     given = {
         "memory": options.memory,
         "memory_swap": -1 if options.memory_swap == "-1" else options.memory_swap,
@@ -168,9 +198,8 @@ def _limits(options: Any) -> Limits:
         "cpuset_cpus": options.cpuset_cpus,
         "cpuset_mems": options.cpuset_mems,
         "pids": options.pids_limit,
-        "time": None if options.timeout is None else runtime.parse_duration(options.timeout),
     }
-    return Limits(**{name: value for name, value in given.items() if value is not None})
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _network(name: str) -> str:
@@ -185,6 +214,9 @@ def _host(text: str) -> tuple[str, str]:
     if not name or not address:
         raise UsageError(f"{text!r} is no host and address", hint="such as --add-host db:10.0.0.7")
     return name, address.strip("[]")
+
+
+_MODULES: Final = {"label": "SELinux label", "apparmor": "AppArmor profile"}
 
 
 def _security(options: Any, console: Console) -> dict[str, Any]:
@@ -202,6 +234,13 @@ def _security(options: Any, console: Console) -> dict[str, Any]:
                 fields["unmask"] = ("all",) if value.lower() == "all" else tuple(value.split(":"))
             case "systempaths" if value == "unconfined":
                 fields["unmask"] = ("all",)
+            case "label" | "apparmor" if value in {"disable", "unconfined"}:
+                pass  # As without: pyrt sets neither.
+            case "label" | "apparmor":
+                raise UsageError(
+                    f"--security-opt {text}: pyrt gives containers no {_MODULES[name]}",
+                    hint="capabilities, seccomp, namespaces and its own user ids confine it; leave the option out",
+                )
             case _:
                 raise UsageError(
                     f"--security-opt {text} is not known",

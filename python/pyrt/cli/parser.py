@@ -155,3 +155,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A hint, if ``word`` is close to something known."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else None
+
+
+def boolean(text: str) -> bool:
+    """What an option takes that may be given with a value or without one."""
+    if text.lower() not in {"true", "false", "1", "0"}:
+        raise argparse.ArgumentTypeError(f"{text} is neither true nor false")
+    return text.lower() in {"true", "1"}
+
+
+def takes(parser: Parser, name: str) -> bool:
+    """Whether an option is there: neither unknown nor refused by name."""
+    action = parser._option_string_actions.get(name)
+    return action is not None and not isinstance(action, _NotBuilt)
+
+
+def refusal(parser: Parser, name: str) -> str:
+    """Why an option is refused by name; "" for one that is there, or unknown."""
+    action = parser._option_string_actions.get(name)
+    return f"{action.metavar}: {action.const}" if isinstance(action, _NotBuilt) else ""

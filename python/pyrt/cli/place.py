@@ -61,7 +61,7 @@ class Place(msgspec.Struct, frozen=True):
 def _absolute(environment: Mapping[str, str], variable: str) -> str | None:
     value = environment.get(variable) or None
     if value is not None and not value.startswith("/"):
-        raise UsageError(f"{variable} is {value}, which is no absolute path")
+        raise UsageError(f"{variable} is {value}, which is no absolute path", hint="write it from / on")
     return value
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pyrt.cli.progress import progress_for
-from pyrt.errors import ImageNotFound
+from pyrt.errors import ImageNotFound, PlatformNotFound
+from pyrt.images.platform import Platform, fits
 from pyrt.images.reference import Reference
 
 if TYPE_CHECKING:
@@ -32,11 +33,20 @@ async def find_or_pull(
     if when == "always":
         return await pull(console, engine, name, platform=platform, quiet=quiet)
     try:
-        return engine.find_image(name, environ=console.environment)
-    except ImageNotFound:
+        return _of_platform(engine.find_image(name, environ=console.environment), platform)
+    except (ImageNotFound, PlatformNotFound):
         if when == "never":
             raise
     if not quiet:
         tagged = Reference.parse(name).with_default_tag().familiar()
         await console.err(f"Unable to find image '{tagged}' locally\n")
     return await pull(console, engine, name, platform=platform, quiet=quiet)
+
+
+def _of_platform(image: Image, wanted: str | None) -> Image:
+    """The image, if it is for the platform that was asked for: one of another must not run in its place."""
+    if wanted and not fits(image.platform, Platform.parse(wanted)):
+        raise PlatformNotFound(
+            f"the image that is here is for {image.platform}, not for {wanted}", available=(str(image.platform),)
+        )
+    return image

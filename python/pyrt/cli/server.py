@@ -124,7 +124,11 @@ class Server:
     async def _end_when_idle(self, idle: float) -> None:
         self._last_client = trio.current_time()
         while idle:
-            quiet = 0.0 if self._clients else trio.current_time() - self._last_client
+            assert self._engine is not None
+            if self._clients or self._engine.has_work():
+                # Detached containers live without us, but nobody else restarts them or looks after their health.
+                self._last_client = trio.current_time()
+            quiet = trio.current_time() - self._last_client
             if quiet >= idle:
                 self.drain()
                 return

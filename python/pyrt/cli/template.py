@@ -1,7 +1,7 @@
 """The part of Go's templates that ``--format`` is used with.
 
 Fields (``.State.Status``), the functions below, pipes, strings and numbers, ``if``/``else``, ``range`` and ``with``,
-variables of ``range``. A field that is not there is an error that says what is: a typing mistake in a script must
+variables. A field that is not there is an error that says what is: a typing mistake in a script must
 not print nothing.
 """
 
@@ -16,18 +16,19 @@ from pyrt.cli.parser import did_you_mean
 from pyrt.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 _ACTION: Final = re.compile(r"\{\{(?P<left>- )?(?P<action>.*?)(?P<right> -)?\}\}", re.DOTALL)
 _TOKEN: Final = re.compile(
-    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*"|`[^`]*`)|(?P<number>-?\d+)|(?P<pipe>\|)|(?P<open>\()|(?P<close>\))
+    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*"|`[^`]*`)|(?P<number>-?\d+)|(?P<pipe>\|)|(?P<open>\()|(?P<close>\))|(?P<chain>(?<=\))(?:\.\w+)+)
     |(?P<field>(?:\$\w*)?(?:\.\w+)+|\$\w*|\.)|(?P<word>\w+)|(?P<other>\S))""",
     re.VERBOSE,
 )
+_VARIABLE: Final = re.compile(r"\$\w+")
 _END_OF_TEXT: Final = "\0"
 _ESCAPES: Final = {"\\t": "\t", "\\n": "\n"}
 
-Scope: TypeAlias = "Mapping[str, Any]"
+Scope: TypeAlias = "dict[str, Any]"
 Render: TypeAlias = "Callable[[Any, Scope], str]"
 
 
@@ -80,8 +81,19 @@ def _literal(text: str) -> Render:
 
 
 def _output(action: str) -> Render:
+    name, assigns, expression = action.partition(":=")
+    if assigns and _VARIABLE.fullmatch(name.strip()):
+        return _assignment(name.strip(), _expression(expression))
     evaluate = _expression(action)
     return lambda value, scope: _shown(evaluate(value, scope))
+
+
+def _assignment(name: str, evaluate: Callable[[Any, Scope], Any]) -> Render:
+    def render(value: Any, scope: Scope) -> str:
+        scope[name] = evaluate(value, scope)
+        return ""
+
+    return render
 
 
 def _shown(value: Any) -> str:
@@ -115,7 +127,7 @@ def _structure(word: str, head: str, parts: Iterator[tuple[str, str]]) -> Render
         if not subject:
             return otherwise(value, scope)
         if word == "range":
-            return "".join(body(item, scope | variables) for item, variables in _items(subject, names))  # type: ignore[operator]
+            return "".join(body(item, scope | variables) for item, variables in _items(subject, names))
         return body(subject if word == "with" else value, {**scope, **dict.fromkeys(names, subject)})
 
     return render
@@ -167,8 +179,11 @@ def _command(tokens: list[tuple[str, str]]) -> Callable[[Any, Scope, tuple[Any, 
         raise _wrong("an empty {{}}")
 
     def evaluate(value: Any, scope: Scope, piped: tuple[Any, ...]) -> Any:
-        values = [operand(value, scope) for operand in operands]
-        return _call(function, [*values, *piped]) if function else values[0]
+        values = [*(operand(value, scope) for operand in operands), *piped]
+        if function:
+            return _call(function, values)
+        # A method, as `.Label "app"` is one.
+        return _call(values[0], values[1:]) if callable(values[0]) else values[0]
 
     return evaluate
 
@@ -195,8 +210,16 @@ def _operand(kind: str, token: str, tokens: list[tuple[str, str]]) -> Callable[[
             inner = _pipeline(tokens)
             if not tokens or tokens.pop(0)[0] != "close":
                 raise _wrong("( without )")
-            return inner
+            return _chained(inner, tokens)
     raise _wrong(f"{token!r}")
+
+
+def _chained(inner: Callable[[Any, Scope], Any], tokens: list[tuple[str, str]]) -> Callable[[Any, Scope], Any]:
+    """What stands right behind a parenthesis: ``(index .Mounts 0).Source``."""
+    if not tokens or tokens[0][0] != "chain":
+        return inner
+    field = _field(tokens.pop(0)[1])
+    return lambda value, scope: field(inner(value, scope), scope)
 
 
 def _field(token: str) -> Callable[[Any, Scope], Any]:
@@ -229,6 +252,9 @@ def _index(value: Any, *keys: Any) -> Any:
 
 
 def _json(value: Any) -> str:
+    if isinstance(value, dict):
+        # Methods are for templates alone.
+        value = {key: item for key, item in value.items() if not callable(item)}
     return msgspec.json.encode(value).decode()
 
 
@@ -259,6 +285,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "print": lambda *values: "".join(map(_shown, values)),
     "printf": _printf,
     "truncate": _truncate,
+    "slice": lambda value, *ends: value[slice(*ends) if len(ends) == 2 else slice(ends[0] if ends else None, None)],
     "pad": lambda text, left, right: " " * left + _shown(text) + " " * right if text else "",
     "not": lambda value: not value,
     "and": lambda *values: next((value for value in values if not value), values[-1]),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from pyrt.engine.pipes import Capture, Reader, Writer, feed, resize
-from pyrt.errors import UsageError
+from pyrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -63,6 +63,11 @@ class Attended:
         return self._process.status
 
     @property
+    def released(self) -> bool:
+        """It runs on without this engine."""
+        return self._process.released
+
+    @property
     def cause(self) -> str:
         """On whose behalf pyrt signalled it last; "" if it never did."""
         return self._process.cause
@@ -71,14 +76,18 @@ class Attended:
         """Sends a signal; False if it has ended already."""
         return self._process.signal(number, cause)
 
-    async def attend(self, limit: float | None, record: Callable[[ExitStatus], Awaitable[ExitStatus]]) -> None:
+    async def attend(self, record: Callable[[ExitStatus], Awaitable[ExitStatus]]) -> None:
         """The engine's task: sees it to its end; see ``Process.attend``."""
-        await self._process.attend(limit, record)
+        await self._process.attend(record)
         self._process.close()
 
     def abandon(self) -> None:
         """Closes the way to its keeper, which kills it then, if that can be done at all."""
         self._process.close()
+
+    def release(self) -> None:
+        """Lets it run on without this engine, if it is detached."""
+        self._process.release()
 
     def forget(self) -> None:
         """After a fork, in the child: lets go of the way to its keeper."""
@@ -87,8 +96,13 @@ class Attended:
     async def wait(self) -> ExitStatus:
         """Waits for its end."""
         await self._process.ended.wait()
-        assert self._process.status is not None
+        if self._process.status is None:
+            raise EngineError("the engine was closed, and the container runs on")
         return self._process.status
+
+    async def over(self) -> None:
+        """Waits until it has ended, or this engine has let go of it."""
+        await self._process.ended.wait()
 
     async def communicate(self, stdin: bytes = b"", *, max_output: int) -> Output:
         """Writes ``stdin``, reads both streams to their ends or until the process has ended, and waits for it.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 import trio
 
 from pyrt.engine.attended import Attended
+from pyrt.engine.cgroups import Groups
 from pyrt.engine.events import ExecExited, ExecStarted
 from pyrt.runtime.signals import parse_signal
 
@@ -79,6 +80,7 @@ class Container(Attended):
     def __init__(self, engine: Joining, record: Record, process: Process, stdio: Stdio, timing: Timing) -> None:
         super().__init__(record.id, process, stdio, timing)
         self._engine = engine
+        process.at_kill = Groups(record.id, record.cgroup_parent).thaw
         self.record = record
         """What the journal holds of it just now."""
 
@@ -93,8 +95,8 @@ class Container(Attended):
         """
         await self._engine.kill(self.id, signal)
 
-    async def stop(self, timeout: float = 10.0) -> ExitStatus:  # noqa: ASYNC109 - docker's word for it
-        """Sends its stop signal, SIGKILL ``timeout`` seconds later if it still runs, and waits for its end."""
+    async def stop(self, timeout: float | None = None) -> ExitStatus:  # noqa: ASYNC109 - docker's word for it
+        """Sends its stop signal, SIGKILL ``timeout`` (``stop_timeout``, 10) seconds later, and waits for its end."""
         return await self._engine.stop(self.id, timeout)
 
     async def exec(

@@ -5,25 +5,34 @@ What runs under another engine of the same state root is reached by its process 
 
 from __future__ import annotations
 
+import math
 import os
 import signal as signals
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from pyrt.engine import debris, names
+from pyrt.engine.cgroups import Groups
 from pyrt.engine.events import ContainerExited, ContainerRenamed, ContainerSignaled
 from pyrt.engine.image_verbs import ImageVerbs
+from pyrt.engine.recipe import options_of
 from pyrt.engine.results import ExitStatus, Timing, Verdict
 from pyrt.engine.states import LIVE, State, Verb
 from pyrt.errors import ContainerNotFound, EngineError, IllegalTransition
 from pyrt.runtime.signals import parse_signal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyrt.engine.journal import Transaction
     from pyrt.engine.record import Record
+
+
+STOP_TIMEOUT: Final = 10.0
+"""Seconds from the stop signal to SIGKILL, for a container that was given no time of its own."""
 
 
 class ContainerVerbs(ImageVerbs):
@@ -50,18 +59,33 @@ class ContainerVerbs(ImageVerbs):
         """Sends PID 1 of a container a signal; does not wait. Raises IllegalTransition if it does not run."""
         await self._signal(self.journal.get(container), parse_signal(signal), "kill")
 
-    async def stop(self, container: str, timeout: float = 10.0) -> ExitStatus:  # noqa: ASYNC109 - docker's word
+    async def stop(
+        self,
+        container: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - docker's word
+        *,
+        signal: int | str | None = None,
+    ) -> ExitStatus:
         """Sends the stop signal, SIGKILL ``timeout`` seconds later if that did not end it, and waits for the end.
 
-        A container that has ended already is left as it is.
+        ``timeout``: None is the container's own (``stop_timeout``), or 10; below 0 is for ever. ``signal``: another
+        than its stop signal. One that has ended already is left as it is; one that is to be restarted is not.
         """
         record = self.journal.get(container)
+        if timeout is None:
+            own = options_of(record).stop_timeout
+            timeout = STOP_TIMEOUT if own is None else own
+        number = record.stop_signal if signal is None else parse_signal(signal)
+        if record.state is State.RESTARTING:
+            with suppress(IllegalTransition):
+                record = await self.commit(lambda transaction: transaction.move(record, Verb.GIVE_UP, stopped=True))
+            record = self.journal.get(record.id)
         if record.state not in LIVE:
             return await self.wait(record.id)
         if record.state is not State.STOPPING:
             record = await self._stopping(record)
-        with trio.move_on_after(timeout), suppress(IllegalTransition):
-            await self._signal(record, record.stop_signal, "stop")
+        with trio.move_on_after(timeout if timeout >= 0 else math.inf), suppress(IllegalTransition):
+            await self._signal(record, number, "stop")
             return await self._wait_for(record)
         with suppress(IllegalTransition):
             await self._signal(record, signals.SIGKILL, "stop")
@@ -105,10 +129,10 @@ class ContainerVerbs(ImageVerbs):
         self.janitor.discard(record)
         await self.janitor.settled()
 
-    async def prune_containers(self) -> list[Record]:
-        """Removes every container that does not run; returns what was removed."""
+    async def prune_containers(self, wanted: Callable[[Record], bool] = lambda record: True) -> list[Record]:
+        """Removes every container that does not run and is ``wanted``; returns what was removed."""
         removed = []
-        for record in self.journal.records():
+        for record in filter(wanted, self.journal.records()):
             try:
                 moved = await self.commit(partial(self._removing, record))
             except (IllegalTransition, ContainerNotFound):
@@ -122,7 +146,7 @@ class ContainerVerbs(ImageVerbs):
         return transaction.move(record, Verb.REMOVE, owner=self.owner.id)
 
     async def _stopping(self, record: Record) -> Record:
-        after = await self.commit(lambda transaction: transaction.move(record, Verb.STOP))
+        after = await self.commit(lambda transaction: transaction.move(record, Verb.STOP, stopped=True))
         if mine := self.live.get(record.id):
             mine.record = after
         return after
@@ -147,6 +171,9 @@ class ContainerVerbs(ImageVerbs):
     async def _end(self, record: Record) -> None:
         """SIGKILL, and the end of the clean-up."""
         if mine := self.live.get(record.id):
+            if record.lasting:
+                # Nobody is to start it again.
+                await self.commit(lambda transaction: transaction.note_signal(record.id, signals.SIGKILL))
             await mine.destroy("remove")
             return
         with suppress(IllegalTransition):
@@ -155,11 +182,26 @@ class ContainerVerbs(ImageVerbs):
 
     async def _signal(self, record: Record, number: int, cause: str) -> None:
         mine = self.live.get(record.id)
+        if mine and record.lasting:
+            # Who records its end may be another engine than this one.
+            await self.commit(lambda transaction: transaction.note_signal(record.id, number))
         sent = mine.signal(number, cause) if mine else await self._signal_elsewhere(record, number)
         if not sent:
             raise IllegalTransition(f"container {record.name} does not run", hint="pyrt ps -a shows its state")
+        if number in {signals.SIGKILL, record.stop_signal}:
+            await self._thaw(record)
         event = ContainerSignaled(container=record.id, name=record.name, image=record.image, signal=number, cause=cause)
         await self.tell(event)
+
+    async def _thaw(self, record: Record) -> None:
+        """What is paused can't die, and does not hear that it is to stop: as Docker does it, that ends the pause."""
+        groups = Groups(record.id, record.cgroup_parent)
+        groups.thaw()
+        with suppress(IllegalTransition, ContainerNotFound):
+            if record.state is State.PAUSED:
+                after = await self.commit(lambda transaction: transaction.move(record, Verb.UNPAUSE))
+                if mine := self.live.get(record.id):
+                    mine.record = after
 
     async def _signal_elsewhere(self, record: Record, number: int) -> bool:
         pidfd = debris.open_pidfd(record.pid, record.id) if record.state in LIVE and record.pid else None

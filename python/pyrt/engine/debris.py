@@ -15,22 +15,26 @@ from typing import Final
 
 import trio
 
-CGROUP_PARENT: Final = "pyrt"
+from pyrt.engine.cgroups import PARENT
+
 _TRIES: Final = 200
 _PAUSE: Final = 0.01
 
 
-def cgroups_of(container: str) -> list[Path]:
-    """The cgroup directories of a container that are there, one a hierarchy."""
-    return [folder for mount in _cgroup_mounts() if (folder := Path(mount, CGROUP_PARENT, container)).is_dir()]
+def cgroups_of(container: str, parent: str = "") -> list[Path]:
+    """The cgroup directories of a container that are there, one a hierarchy; ``parent`` if it was given one."""
+    place = f"{parent or PARENT}/{container}"
+    return [folder for mount in _cgroup_mounts() if (folder := Path(mount, place)).is_dir()]
 
 
-async def clear_cgroups(container: str) -> bool:
+async def clear_cgroups(container: str, parent: str = "") -> bool:
     """Kills what is left in a container's cgroups and removes them; False if something stays for two seconds."""
     for _ in range(_TRIES):
-        folders = cgroups_of(container)
+        folders = cgroups_of(container, parent)
         for folder in folders:
             _kill_all(folder)
+            with suppress(OSError):  # What is frozen does not die.
+                (folder / "freezer.state").write_text("THAWED")
             with suppress(OSError):  # EBUSY until the last process is reaped.
                 folder.rmdir()
         if not folders:

@@ -12,11 +12,12 @@ import trio
 
 from pyrt import _native
 from pyrt.engine.container import DEFAULT_OUTPUT
+from pyrt.engine.file_verbs import FileVerbs
 from pyrt.engine.journal import DEFAULT_KEPT, LEASE_FIRST
 from pyrt.engine.layout import Layout
 from pyrt.engine.pool import DEFAULT_WARM
 from pyrt.engine.spares import remove_unused
-from pyrt.engine.starting import AT_ONCE, Starting
+from pyrt.engine.starting import AT_ONCE
 from pyrt.engine.sweeping import sweep_for_ever, take_over
 from pyrt.runtime.options import make_options
 from pyrt.runtime.process import combined
@@ -38,7 +39,7 @@ SWEEP_EVERY: Final = 30.0
 
 
 @final
-class Engine(Starting):
+class Engine(FileVerbs):
     """Runs containers. Open one with ``open_engine``; any number may be open on one state root."""
 
     # ---- running to the end ----
@@ -104,6 +105,7 @@ class Engine(Starting):
         self.nursery.start_soon(self.pool.run)
         left = await take_over(self)
         self.nursery.start_soon(sweep_for_ever, self, left, SWEEP_EVERY)
+        self.nursery.start_soon(self.resume_boot)
 
     async def settled(self) -> None:
         """Returns when nothing is left of the containers that have ended and were not to be kept.
@@ -117,15 +119,20 @@ class Engine(Starting):
         await self.janitor.settled()
 
     async def aclose(self) -> None:
-        """Kills what runs, waits until nothing of it is left, and closes everything. Is not cancelled."""
+        """Kills what is attached, waits until nothing of it is left, and closes everything; what lasts runs on.
+
+        Is not cancelled.
+        """
         self.closing = True
         with trio.CancelScope(shield=True):
             for _ in range(AT_ONCE):
                 await self.turns.acquire()  # Whoever is starting a container just now is done.
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.pool.aclose)
-                for each in [*self.executions, *self.live.values()]:
-                    nursery.start_soon(_end, each)
+                for container in [*self.live.values()]:
+                    nursery.start_soon(_let_go if container.record.lasting else _end, container)
+                for execution in self.executions:
+                    nursery.start_soon(_end, execution)
             await self.settled()
             self.nursery.cancel_scope.cancel()
             await self.close_parts()
@@ -138,6 +145,11 @@ async def _end(attended: Attended) -> None:
     await attended.left.wait()
 
 
+async def _let_go(container: Container) -> None:
+    container.release()
+    await container.left.wait()
+
+
 @asynccontextmanager
 async def open_engine(
     root: str | os.PathLike[str] | None = None,
@@ -148,7 +160,8 @@ async def open_engine(
 ) -> AsyncIterator[Engine]:
     """An engine on the state folder ``root`` ($PYRT_ROOT, /var/lib/pyrt), for the time of the block.
 
-    At its end every container that it still runs is killed. ``kept_events``: about how many events are kept.
+    At its end every container that is attached to it is killed; those that were detached run on, in the care of their
+    keepers, until the next engine. ``kept_events``: about how many events are kept.
     ``warm``: how many containers at most are made beforehand, of images that are started again and again; 0 for none.
     Raises StateError, HostError.
     """

@@ -50,6 +50,12 @@ class ImageImported(ImageEvent, frozen=True, tag="image imported"):
     """An image was made from a root file system."""
 
 
+class ImageCommitted(ImageEvent, frozen=True, kw_only=True, tag="image committed"):
+    """An image was made of a container."""
+
+    container: str
+
+
 class ImageSaved(ImageEvent, frozen=True, tag="image saved"):
     """An image was written to an archive."""
 
@@ -110,10 +116,20 @@ class ContainerRenamed(ContainerEvent, frozen=True, tag="container renamed"):
     before: str
 
 
+class ContainerUpdated(ContainerEvent, frozen=True, tag="container updated"):
+    """Its limits were changed."""
+
+
 class ContainerOutOfMemory(ContainerEvent, frozen=True, tag="container out of memory"):
     """The kernel killed ``kills`` tasks of it for want of memory. Comes before the exit."""
 
     kills: int
+
+
+class ContainerHealth(ContainerEvent, frozen=True, tag="container health"):
+    """Its health has changed: "healthy" or "unhealthy"."""
+
+    status: str
 
 
 class ContainerExited(ContainerEvent, frozen=True, tag="container exited"):
@@ -150,6 +166,7 @@ AnyEvent: TypeAlias = (
     | ImagePulled
     | ImageLoaded
     | ImageImported
+    | ImageCommitted
     | ImageSaved
     | ImageTagged
     | ImageUntagged
@@ -161,7 +178,9 @@ AnyEvent: TypeAlias = (
     | ContainerPaused
     | ContainerUnpaused
     | ContainerRenamed
+    | ContainerUpdated
     | ContainerOutOfMemory
+    | ContainerHealth
     | ContainerExited
     | ContainerRemoved
     | ExecStarted

@@ -20,7 +20,7 @@ from pyrt.images.registries import Registries
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pyrt.engine.journal import Transaction
     from pyrt.images.archive import Form
@@ -132,9 +132,9 @@ class ImageVerbs(Core):
         used = self.images_in_use()
         return await self._removed(lambda: self.store.remove(name, force=force, in_use=used), "remove")
 
-    async def prune_images(self, *, all: bool = False) -> Removed:
-        """Removes images without a name, or all that no container uses."""
-        used = self.images_in_use()
+    async def prune_images(self, *, all: bool = False, keep: Collection[str] = ()) -> Removed:
+        """Removes images without a name, or all that no container uses, but none whose id is in ``keep``."""
+        used = self.images_in_use() | frozenset(keep)
         return await self._removed(lambda: self.store.prune(all=all, in_use=used), "prune")
 
     async def usage(self) -> Usage:
@@ -142,8 +142,8 @@ class ImageVerbs(Core):
         return await self.in_thread(self.store.usage, self.images_in_use())
 
     def images_in_use(self) -> frozenset[str]:
-        """Ids of the images of all containers that are recorded."""
-        return frozenset(record.image_id for record in self.journal.records())
+        """Ids of the images of all containers, but for those of which nothing is kept."""
+        return frozenset(record.image_id for record in self.journal.records() if not record.is_gone)
 
     async def _removed(self, work: Callable[[], Removed], cause: str) -> Removed:
         removed = await self.in_thread(work)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pyrt.engine.container import Container
     from pyrt.engine.events import Event
+    from pyrt.engine.keepers import Doors
     from pyrt.engine.layout import Layout
     from pyrt.engine.pool import Parked
     from pyrt.engine.record import Record
@@ -41,16 +42,32 @@ class Joining(ContainerVerbs):
 
     def __init__(self, layout: Layout, nursery: trio.Nursery, *, kept_events: int) -> None:
         super().__init__(layout, nursery, kept_events=kept_events)
-        self.recipes = Recipes(layout)
+        self.recipes = Recipes(layout, self._peer)
 
-    async def execute(self, compiled: Callable[[], _native.Plan], stdio: Stdio) -> tuple[Process, _native.Started]:
-        """Hands a plan to a keeper and waits until its program is executed; raises what went wrong."""
+    def _peer(self, container: str) -> int:
+        """The first process of a container that runs; it is looked at again once its namespaces are opened."""
+        record = self.journal.get(container)
+        if record.state not in (State.RUNNING, State.PAUSED) or not debris.is_in_container(record.pid, record.id):
+            raise IllegalTransition(f"container {record.name} does not run: there is no namespace to share")
+        return record.pid
+
+    async def execute(
+        self,
+        compiled: Callable[[], _native.Plan],
+        ends: Stdio | Doors,
+        limit: float | None,
+        last_words: Callable[[], bytes] = bytes,
+    ) -> tuple[Process, _native.Started]:
+        """Hands a plan to a keeper and waits until its program is executed; raises what went wrong.
+
+        The keeper kills it after ``limit`` seconds. ``last_words``: see ``Process``.
+        """
         ours, theirs = control_pair()
-        process = Process(ours)
+        process = Process(ours, last_words)
         try:
             with theirs:
-                await self._send(compiled(), theirs.fileno(), stdio)
-            stdio.sent()
+                await self._send(compiled(), theirs.fileno(), ends, limit)
+            ends.sent()
             return process, await self._begun(process, compiled)
         except EngineError as error:
             process.close()
@@ -77,13 +94,13 @@ class Joining(ContainerVerbs):
             raise _native.failure(compiled(), report)
         return report
 
-    async def _send(self, plan: _native.Plan, control: int, stdio: Stdio) -> None:
+    async def _send(self, plan: _native.Plan, control: int, ends: Stdio | Doors, limit: float | None) -> None:
         """Sends a plan and lets it go at once, while the message holds what it has opened.
 
         The last to close a detached mount waits for an RCU grace period, milliseconds: that is to be the keeper.
         """
         try:
-            message, descriptors = plan.start_message(True, control, *stdio.theirs)
+            message, descriptors = ends.message(plan, control, limit)
             await self.spawner.send(message, descriptors)
         finally:
             # An error's traceback would go on holding it.
@@ -134,21 +151,21 @@ class Joining(ContainerVerbs):
                 steps.append(steps_of(plan))
                 return plan
 
-            process, report = await self.execute(compiled, ends)
+            process, report = await self.execute(compiled, ends, time)
             timing = watch.timing(steps[0], report)
             ends.use_terminal(process.take_terminal())
         execution = Execution(secrets.token_hex(32), record, asked.command, process, ends, timing)
         self.executions.add(execution)
-        self.nursery.start_soon(self._supervise_execution, execution, time)
+        self.nursery.start_soon(self._supervise_execution, execution)
         return execution
 
-    async def _supervise_execution(self, execution: Execution, limit: float | None) -> None:
+    async def _supervise_execution(self, execution: Execution) -> None:
         async def record(status: ExitStatus) -> ExitStatus:
             await self._tell_safely(execution.exited_event(status))
             return status
 
         await self._tell_safely(execution.started_event())
-        await execution.attend(limit, record)
+        await execution.attend(record)
         self.executions.discard(execution)
         execution.left.set()
 

@@ -24,7 +24,7 @@ from pyrt.engine.events import AnyEvent, Event, decode_line, encode_line
 from pyrt.engine.record import Record
 from pyrt.engine.results import Timing
 from pyrt.engine.states import State, Verb, refusal, sources, target
-from pyrt.errors import ContainerNotFound, EngineError, NameInUse, StateError
+from pyrt.errors import ContainerNotFound, EngineError, IllegalTransition, NameInUse, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS containers (
 CREATE TABLE IF NOT EXISTS timings (container TEXT PRIMARY KEY, timing BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS leases (base INTEGER PRIMARY KEY, container TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS parked (id TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS boots (boot TEXT NOT NULL, floor INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS boots (boot TEXT NOT NULL, floor INTEGER NOT NULL, resumed INTEGER NOT NULL);
 """
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -84,7 +84,9 @@ class Journal:
         with _translated(path):
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10.0, cached_statements=64)
             try:
-                self._floor = _prepare(self._db)
+                self.boot = _boot()
+                """The machine's boot, as the kernel names it."""
+                self._floor = _prepare(self._db, self.boot)
             except BaseException:
                 self._db.close()
                 raise
@@ -174,6 +176,11 @@ class Journal:
         with _translated(self.path):
             return [row[0] for row in self._db.execute("SELECT id FROM parked WHERE owner = ?", (owner,))]
 
+    def is_resumed(self) -> bool:
+        """Whether what is to run since the machine was started does."""
+        with _translated(self.path):
+            return bool(self._db.execute("SELECT resumed FROM boots").fetchone()[0])
+
     def timing(self, container: str) -> Timing:
         """What the steps of its last start took; empty if that is not kept."""
         with _translated(self.path):
@@ -240,6 +247,19 @@ class Transaction:
             raise self._refused(record, verb)
         return after
 
+    def amend(self, record: Record, **changes: object) -> Record:
+        """Changes fields of a container without moving it along the table.
+
+        Raises IllegalTransition if it has been moved meanwhile.
+        """
+        after = msgspec.structs.replace(record, **changes)
+        cursor = self._db.execute(
+            "UPDATE containers SET record = ? WHERE id = ? AND state = ?", (_encode(after), record.id, record.state)
+        )
+        if cursor.rowcount != 1:
+            raise IllegalTransition(f"container {record.name} is not {record.state} any more", hint="try again")
+        return after
+
     def keep_timing(self, record: Record, timing: Timing) -> None:
         """Remembers what the steps of its start took: apart from the record, which is written anew at each move."""
         self._db.execute("INSERT OR REPLACE INTO timings VALUES (?, ?)", (record.id, _encode(timing)))
@@ -280,10 +300,23 @@ class Transaction:
         """Remembers that pyrt was asked to send a signal to a container which another engine supervises."""
         self._db.execute("UPDATE containers SET asked = asked | ? WHERE id = ?", (1 << number - 1, container))
 
-    def was_asked(self, container: str, number: int) -> bool:
-        """Whether ``note_signal`` was called for it."""
+    def asked(self, container: str) -> frozenset[int]:
+        """The signals for which ``note_signal`` was called since its last start."""
         row = self._db.execute("SELECT asked FROM containers WHERE id = ?", (container,)).fetchone()
-        return bool(row and row[0] >> (number - 1) & 1)
+        return frozenset(number for number in range(1, 65) if row and row[0] >> (number - 1) & 1)
+
+    def forget_signals(self, container: str) -> None:
+        """A new start: what was asked for before is done with."""
+        self._db.execute("UPDATE containers SET asked = 0 WHERE id = ?", (container,))
+
+    def current(self, container: str) -> Record | None:
+        """What is recorded by now; None if it is gone."""
+        row = self._db.execute(f"{_SELECT} WHERE id = ?", (container,)).fetchone()
+        return _record(row) if row else None
+
+    def resume_boot(self) -> None:
+        """What is to run since the machine was started does."""
+        self._db.execute("UPDATE boots SET resumed = 1")
 
     def lease(self, container: str) -> int:
         """A range of LEASE_SIZE host ids that no other container has; returns its first.
@@ -350,17 +383,19 @@ def _record(row: tuple[str, bytes]) -> Record:
     return record if record.name == name else msgspec.structs.replace(record, name=name)
 
 
-def _prepare(db: sqlite3.Connection) -> int:
+def _prepare(db: sqlite3.Connection, boot: str) -> int:
     """Makes the tables where they are missing; returns the number below which no event may be numbered."""
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA wal_autocheckpoint = 0")
     found = db.execute("PRAGMA user_version").fetchone()[0]
-    if found > VERSION:
-        raise StateError("the journal was written by a newer pyrt", hint="use that one, or another state folder")
-    boot = _boot()
-    # An older one gets the tables that it lacks.
-    row = db.execute("SELECT boot, floor FROM boots").fetchone() if found == VERSION else None
+    if found not in (0, VERSION):
+        age = "a newer" if found > VERSION else "an older"
+        raise StateError(
+            f"the journal was written by {age} pyrt (format {found}, this one has {VERSION})",
+            hint="use that one, or another state folder; with nothing running, journal.db can be removed",
+        )
+    row = db.execute("SELECT boot, floor FROM boots").fetchone() if found else None
     if row is None or row[0] != boot:
         row = _begin_boot(db, boot)
     db.execute("PRAGMA busy_timeout = 0")
@@ -377,7 +412,7 @@ def _begin_boot(db: sqlite3.Connection, boot: str) -> tuple[str, int]:
         head = max(db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0, row[1] if row else 0)
         row = boot, (head + _JUMP if row else 0)
         db.execute("DELETE FROM boots")
-        db.execute("INSERT INTO boots VALUES (?, ?)", row)
+        db.execute("INSERT INTO boots VALUES (?, ?, 0)", row)
     db.execute(f"PRAGMA user_version = {VERSION}")
     db.execute("COMMIT")
     return row

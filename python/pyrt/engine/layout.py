@@ -28,6 +28,7 @@ class Layout:
         self.scaffold = self.root / "scaffold"
         self.owners = self.root / "engines"
         self.spares = self.root / "spares"
+        self.keepers = self.run_dir / "keepers"
         try:
             # Nobody else may walk them (CVE-2021-41103), whatever the umask is.
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -22,6 +22,8 @@ from pyrt.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from pyrt import _native
+
 PIECE: Final = 256 * 1024
 """Bytes read at once: 1.7 GB/s measured, where 64 KiB gives half of it."""
 # An unprivileged user may have 16 MiB in pipes (/proc/sys/fs/pipe-user-pages-soft), so a pipe grows only once it
@@ -76,6 +78,10 @@ class Stdio:
         if kind is not None:
             self.close()
 
+    def message(self, plan: _native.Plan, control: int, limit: float | None) -> tuple[bytes, list[int]]:
+        """The start message of a process that has the keeper's ends, killed after ``limit`` seconds."""
+        return plan.start_message(control, *self.theirs, limit=nanoseconds(limit))
+
     def sent(self) -> None:
         """The keeper has its ends: close ours of them."""
         for descriptor in self._theirs:
@@ -118,6 +124,11 @@ def _refuse_directories(given: tuple[int, int, int]) -> None:
             raise UsageError(
                 f"the standard {name} for a container is a directory", hint="a file, pipe or terminal can be"
             )
+
+
+def nanoseconds(limit: float | None) -> int:
+    """A time limit as keepers count it: 0 for none."""
+    return 0 if limit is None else max(1, round(limit * 1e9))
 
 
 class _End:

@@ -24,6 +24,7 @@ import trio
 
 from pyrt import _native
 from pyrt.engine import debris
+from pyrt.engine.pipes import nanoseconds
 from pyrt.engine.process import Process
 from pyrt.engine.spawner import control_pair
 from pyrt.engine.stopwatch import steps_of
@@ -192,12 +193,14 @@ class Pool:
         ours, theirs = control_pair()
         parked = Parked(container, base, mould, Process(ours), trio.current_time() + KEPT)
         try:
-            with theirs:
+            with theirs, engine.store.pinned():
                 if mould.built.upper == "directory":
                     engine.spares.take(container)
                 plan = _native.compile(*parked.documents())
                 mould.parked_steps = mould.parked_steps or steps_of(plan)
-                message, descriptors = plan.start_message(True, theirs.fileno(), *[theirs.fileno()] * 3)
+                message, descriptors = plan.start_message(
+                    theirs.fileno(), *[theirs.fileno()] * 3, limit=nanoseconds(mould.limit)
+                )
                 await engine.spawner.send(message, descriptors)
                 del plan
         except (PyrtError, OSError) as error:

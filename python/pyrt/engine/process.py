@@ -24,12 +24,14 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from pyrt import _native
-from pyrt.engine.results import ExitStatus, Verdict
 from pyrt.engine.spawner import receive
+from pyrt.engine.verdict import status_of
 from pyrt.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from pyrt.engine.results import ExitStatus
 
 START_LIMIT: Final = 30.0
 """Seconds after which a keeper that says nothing is given up: a start takes milliseconds."""
@@ -51,10 +53,13 @@ class KeeperLost(EngineError):
 class Process:
     """Speaks with the keeper of one process over ``control``, which it owns."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, last_words: Callable[[], bytes] = bytes) -> None:
+        """``last_words`` gives what a keeper that is gone has left written, if it can have."""
         self._control = control
+        self._last_words = last_words
         self._sent: set[int] = set()
-        self._timed_out = False
+        self.released = False
+        """Somebody else sees to it from now on."""
         self.cause = ""
         """On whose behalf it was signalled last."""
         self.pid = 0
@@ -65,8 +70,10 @@ class Process:
         self.status: ExitStatus | None = None
         self.at_end: Callable[[], object] = lambda: None
         """Called when ``status`` is there."""
+        self.at_kill: Callable[[], object] = lambda: None
+        """Called when SIGKILL was sent: what is frozen does not die of it."""
         self.ended = trio.Event()
-        """Set when ``status`` is there."""
+        """Set when ``status`` is there, or will not be because it was released."""
         self.gone = trio.Event()
         """Set when its keeper has cleaned up."""
 
@@ -80,15 +87,29 @@ class Process:
             if not message.data:
                 raise KeeperLost(untouched=message.unread)
             report = _native.parse_report(message.data)
-            if isinstance(report, _native.Exited):
-                raise EngineError("the keeper told of an end before the start")
             if isinstance(report, _native.Started):
                 self._adopt(report, message.descriptors)
+            elif not isinstance(report, _native.Failed):
+                raise EngineError("the keeper told of something else before the start")
             return report
         raise EngineError(
             f"the keeper has not answered for {START_LIMIT:.0f} s",
             hint="a file system that hangs? see the kernel's log",
         )
+
+    async def resume(self) -> bool:
+        """Hears from the keeper of a process that runs already, however long it takes; False once the keeper is gone.
+
+        Of one of another version nothing but its end is understood.
+        """
+        while (message := await receive(self._control)).data:
+            with suppress(EngineError):
+                if isinstance(report := _native.parse_report(message.data), _native.Started):
+                    self._adopt(report, message.descriptors)
+                    return True
+            for descriptor in message.descriptors:
+                os.close(descriptor)
+        return False
 
     def _adopt(self, report: _native.Started, descriptors: list[int]) -> None:
         if not descriptors:
@@ -126,64 +147,48 @@ class Process:
                 pass
         self.close()
 
-    async def attend(self, limit: float | None, record: Callable[[ExitStatus], Awaitable[ExitStatus]]) -> None:
-        """Waits for the end, killing the process when ``limit`` seconds have passed, and for its keeper's end.
+    async def attend(self, record: Callable[[ExitStatus], Awaitable[ExitStatus]]) -> None:
+        """Waits for the end of the process, then for its keeper's.
 
         ``record`` gets the status before anybody else does, and returns what is to be told. Is not cancelled: a
-        process has to be killed, or its socket closed, to end this.
+        process has to be killed, or released, to end this.
         """
         with trio.CancelScope(shield=True):
-            status = await self._end(limit)
+            status = await self._end()
             try:
-                status = await record(status)
+                if not self.released:
+                    status = await record(status)
+                    self._acknowledge()
             finally:
-                self.status = status
+                self.status = None if self.released else status
                 self.ended.set()
                 self.at_end()
             try:
-                while (await receive(self._control)).data:
+                while not self.released and (await receive(self._control)).data:
                     pass
             except trio.ClosedResourceError:
                 pass
             self.gone.set()
 
-    async def _end(self, limit: float | None) -> ExitStatus:
+    async def _end(self) -> ExitStatus:
         try:
-            if limit is None:
-                return self._judge((await receive(self._control)).data)
-            with trio.move_on_after(limit):
-                return self._judge((await receive(self._control)).data)
-            self._timed_out = self.signal(signals.SIGKILL, "time limit")
-            return self._judge((await receive(self._control)).data)
-        except trio.ClosedResourceError:
-            return self._judge(b"")
+            while True:
+                data = (await receive(self._control)).data
+                if not data or isinstance(_native.parse_report(data), _native.Exited):
+                    break
+        except (trio.ClosedResourceError, EngineError):
+            data = b""
+        return status_of(data or self._last_words(), self.started, self._sent)
 
-    def _judge(self, data: bytes) -> ExitStatus:
-        """The verdict, from evidence alone."""
-        exited = _native.parse_report(data) if data else None
-        if not isinstance(exited, _native.Exited):
-            return ExitStatus(verdict=Verdict.LOST, finished=time.time_ns())
-        return ExitStatus(
-            verdict=self._verdict(exited),
-            code=exited.code,
-            signal=exited.signal,
-            duration=max(0, exited.ended - self.started) / 1e9,
-            finished=exited.ended,
-            oom_kills=exited.oom_kills,
-            memory_peak=exited.memory_peak,
-            cpu_time=exited.cpu_usec / 1e6,
-            pids_refused=exited.pids_refused,
-        )
+    def _acknowledge(self) -> None:
+        """A keeper that could not write the exit down waits for this; every other one has ended."""
+        with suppress(OSError):
+            self._control.send(_native.ask("recorded"), socket.MSG_NOSIGNAL)
 
-    def _verdict(self, exited: _native.Exited) -> Verdict:
-        if exited.signal is None:
-            return Verdict.EXITED
-        if exited.signal == signals.SIGKILL:
-            if self._timed_out:
-                return Verdict.TIMED_OUT
-            if signals.SIGKILL not in self._sent and exited.oom_kills > 0:
-                return Verdict.OUT_OF_MEMORY
-        return Verdict.KILLED if exited.signal in self._sent else Verdict.SIGNALED
+    def release(self) -> None:
+        """Lets a detached process run on without us: ``attend`` ends, and records nothing."""
+        self.released = True
+        self.close()
 
     def signal(self, number: int, cause: str = "") -> bool:
         """Sends a signal; False if the process has ended already. Never meets another process of the same number."""
@@ -193,6 +198,8 @@ class Process:
             signals.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             return False
+        if number == signals.SIGKILL:
+            self.at_kill()
         self._sent.add(number)
         self.cause = cause
         return True

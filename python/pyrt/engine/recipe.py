@@ -20,7 +20,7 @@ from pyrt.errors import UsageError
 from pyrt.images import host as host_view
 from pyrt.runtime.host import Host, read_host
 from pyrt.runtime.options import ExecOptions, RunOptions
-from pyrt.runtime.spec import Built, build, build_process
+from pyrt.runtime.spec import PEER, Built, build, build_process
 from pyrt.runtime.user import LARGEST_FILE
 
 if TYPE_CHECKING:
@@ -69,8 +69,10 @@ class Mould:
     where no text can. Filling them in takes 5 us, making the specification 90.
     """
 
-    def __init__(self, built: Built, blank: str) -> None:
+    def __init__(self, built: Built, blank: str, peers: Sequence[str] = ()) -> None:
         self.built = built
+        self.peers = peers
+        """Containers whose namespaces are shared."""
         # Both maps have it, or fill would leave a container with ids of nobody's.
         assert built.spec.count(_BLANK_BASE) == (2 if b'"uidMappings"' in built.spec else 0)
         self.steps: Steps = ()
@@ -83,7 +85,12 @@ class Mould:
     @property
     def can_wait(self) -> bool:
         """Whether containers of it can be made beforehand: it stays as it is, and no terminal's size is wanted."""
-        return self.key is not None and not self.key[1].tty
+        return self.key is not None and not self.key[1].tty and not self.peers
+
+    @property
+    def limit(self) -> float | None:
+        """Seconds that its containers may run."""
+        return self.key[1].limits.time if self.key else None
 
     @property
     def leases_ids(self) -> bool:
@@ -107,10 +114,14 @@ class Mould:
 
 @final
 class Recipes:
-    """Makes plans; remembers what images hold and what this machine is like."""
+    """Makes plans; remembers what images hold and what this machine is like.
 
-    def __init__(self, layout: Layout) -> None:
+    ``peers``: the process of a running container, of which others share namespaces.
+    """
+
+    def __init__(self, layout: Layout, peers: Callable[[str], int]) -> None:
         self._layout = layout
+        self._peers = peers
         self._scaffold = str(layout.scaffold)
         self._files: dict[tuple[str, str], bytes | None] = {}
         self._moulds: dict[Key, Mould] = {}
@@ -125,7 +136,7 @@ class Recipes:
     def mould(self, image: Image, options: RunOptions, *, keep: bool) -> Mould:
         """The specification of such containers. Raises UsageError, InvalidImage."""
         machine = self._now()
-        if options.mounts or options.devices or options.seccomp.startswith("/"):
+        if options.mounts or options.devices or options.seccomp.startswith("/") or shares(options):
             return self._build(machine, image, options, keep=keep)  # It depends on what there is just now.
         key = (image.id, options if not options.name else msgspec.structs.replace(options, name=""), keep)
         try:
@@ -146,7 +157,16 @@ class Recipes:
         self._now()
         return mould.key is not None and self._moulds.get(mould.key) is mould
 
-    def _build(self, machine: _Machine, image: Image, options: RunOptions, *, keep: bool, joins: bool = False) -> Mould:
+    def _build(
+        self,
+        machine: _Machine,
+        image: Image,
+        options: RunOptions,
+        *,
+        keep: bool,
+        joins: bool = False,
+        peer: int | None = None,
+    ) -> Mould:
         blank = secrets.token_hex(32)
         is_host = image.id == host_view.NAME
         built = build(
@@ -163,16 +183,23 @@ class Recipes:
             volatile=not keep,
             # The source of a mount may have gone since the container was started: no matter for who joins.
             exists=_is_there if joins else os.path.exists,
+            peers=self._peers if peer is None else lambda name: peer,
         )
-        return Mould(built, blank)
+        return Mould(built, blank, shares(options))
 
     def joining_plan(self, image: Image, record: Record, options: ExecOptions, pidfd: int) -> _native.Plan:
         """The plan of a process that joins a running container, of which ``pidfd`` is PID 1."""
-        machine, own = self._now(), _decode_options(record.options)
-        mould = self._build(machine, image, own, keep=not record.auto_remove, joins=True)
+        machine, own = self._now(), options_of(record)
+        # Namespaces that it shares with another are its own first process's as well, whatever became of the other.
+        mould = self._build(machine, image, own, keep=not record.auto_remove, joins=True, peer=record.pid)
         spec, start = mould.fill(record.id, record.id_base)
         process = build_process(spec, options, host=machine.facts, lookup=partial(self._file, image))
         return _native.compile_exec(spec, process, start, pidfd)
+
+    @property
+    def facts(self) -> Host:
+        """This machine, as specifications depend on it."""
+        return self._now().facts
 
     def _file(self, image: Image, path: str) -> bytes | None:
         """What a file of an image holds; None if it is not there."""
@@ -200,8 +227,19 @@ class Recipes:
         return _Machine(time.monotonic() + _FRESH, read_host(), host_view.host_image(), hidden)
 
 
+def shares(options: RunOptions) -> list[str]:
+    """The containers whose namespaces it shares."""
+    ways = (options.pid, options.ipc, options.uts, options.cgroupns)
+    return [how.removeprefix(PEER) for how in ways if how.startswith(PEER)]
+
+
 def _is_there(path: str) -> bool:
     return True
+
+
+def options_of(record: Record) -> RunOptions:
+    """The options with which a container was made."""
+    return _decode_options(record.options)
 
 
 def options_as_json(options: RunOptions) -> msgspec.Raw:

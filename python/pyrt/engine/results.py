@@ -25,7 +25,7 @@ class Verdict(StrEnum):
     KILLED = "killed"
     """pyrt was asked to signal or stop it, or its caller was cancelled, and a signal ended it."""
     LOST = "lost"
-    """Its engine ended, and it with it; nobody saw how."""
+    """Its engine, its keeper or the machine ended, and it with it; nobody saw how."""
 
 
 class ExitStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -33,7 +33,7 @@ class ExitStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``code`` or ``signal`` is set, not both; for Verdict.LOST neither. ``memory_peak`` is in bytes, 0 if unknown;
     ``cpu_time`` and ``duration`` in seconds; ``finished`` is Unix time in nanoseconds; ``pids_refused`` counts
-    the forks that the limit on processes refused.
+    the forks that the limit on processes refused; ``lost_output`` the bytes for which the log had no room.
     """
 
     verdict: Verdict
@@ -45,6 +45,7 @@ class ExitStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_peak: int = 0
     cpu_time: float = 0.0
     pids_refused: int = 0
+    lost_output: int = 0
 
     def but(self, **changes: object) -> ExitStatus:
         """The same, with other fields."""

@@ -11,13 +11,16 @@ What must be on record before the process runs is recorded before; that it has s
 from __future__ import annotations
 
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from signal import SIGKILL
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from pyrt import _native
-from pyrt.engine import debris, names
+from pyrt.engine import debris, keepers, names
+from pyrt.engine.cgroups import Groups
 from pyrt.engine.container import Container
 from pyrt.engine.core import out_of_descriptors
 from pyrt.engine.events import (
@@ -28,15 +31,17 @@ from pyrt.engine.events import (
     ContainerStarted,
 )
 from pyrt.engine.joining import Joining
+from pyrt.engine.lasting import BACKOFF_FIRST, BACKOFF_LONGEST, STEADY
 from pyrt.engine.pipes import Stdio
 from pyrt.engine.pool import Pool
 from pyrt.engine.process import KeeperLost
 from pyrt.engine.recipe import options_as_json
-from pyrt.engine.record import Record
+from pyrt.engine.record import HealthState, Record
 from pyrt.engine.results import Verdict
 from pyrt.engine.states import State, Verb
 from pyrt.engine.stopwatch import Steps, Stopwatch, steps_of
-from pyrt.errors import PyrtError, StateError
+from pyrt.engine.verdict import asked_for
+from pyrt.errors import EngineError, PyrtError, StateError
 from pyrt.images.image import familiar_name
 
 if TYPE_CHECKING:
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
 
     from pyrt.engine.events import ContainerEvent
     from pyrt.engine.journal import Transaction
+    from pyrt.engine.lasting import Lasting
     from pyrt.engine.layout import Layout
     from pyrt.engine.pool import Parked
     from pyrt.engine.process import Process
@@ -89,15 +95,15 @@ class Starting(Joining):
         """
         self.require_open()
         watch = Stopwatch()
-        found = self.recipes.image(self.find_image, image)
-        watch.mark("find the image")
-        mould = self.recipes.mould(found, options, keep=keep)
-        watch.mark("make the specification")
         async with self._turn():
-            called = asked or (image if isinstance(image, str) else familiar_name(found))
+            found = self.recipes.image(self.find_image, image)
+            watch.mark("find the image")
+            mould = self.recipes.mould(found, options, keep=keep)
+            watch.mark("make the specification")
+            called = self._called(found, image, asked)
             parked = self.pool.take(mould)
             try:
-                record = await self._create(found, called, mould, options, parked, keep=keep, cause=cause)
+                record = await self._create(found, called, mould, options, keep=keep, cause=cause, parked=parked)
             except BaseException:
                 if parked:
                     self.pool.drop(parked)
@@ -106,24 +112,30 @@ class Starting(Joining):
             try:
                 return await self._launch(record, mould, options, parked, stdio, wants_stdin, watch, cause)
             except BaseException as error:
-                if isinstance(error, KeeperLost):
-                    await debris.clear_cgroups(record.id)
-                failure = self._explained(error)
-                await self._failed(record, failure)
-                if failure is error:
-                    raise
-                raise failure from error
+                raise await self._failed(record, error) from error
+
+    def _called(self, found: Image, image: str | Image, asked: str = "") -> str:
+        """The image's name, as the user gave it."""
+        return asked or (image if isinstance(image, str) else familiar_name(found))
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Lets AT_ONCE starts in at a time; without a checkpoint if there is room."""
+        """Lets AT_ONCE starts in at a time; without a checkpoint if there is room.
+
+        Nobody removes a layer meanwhile: from when an image is found until its container holds the layers.
+        """
         try:
             self.turns.acquire_nowait()
         except trio.WouldBlock:
             await self.turns.acquire()
         try:
             self.require_open()
-            yield
+            with ExitStack() as pins:
+                try:
+                    pins.enter_context(self.store.pinned())
+                except StateError as error:
+                    raise self._explained(error) from error
+                yield
         finally:
             self.turns.release()
 
@@ -133,12 +145,18 @@ class Starting(Joining):
         called: str,
         mould: Mould,
         options: RunOptions,
-        parked: Parked | None,
         *,
         keep: bool,
         cause: str,
+        state: State = State.STARTING,
+        lasting: Lasting | None = None,
+        parked: Parked | None = None,
     ) -> Record:
-        """A record that says what may be left if this process is killed from now on, and a lease of ids."""
+        """A record that says what may be left if this process is killed from now on, and a lease of ids.
+
+        A container that is not started yet gets no lease, and is in no engine's care.
+        """
+        starts = state is State.STARTING
         container = parked.id if parked else secrets.token_hex(32)
         name = names.check(options.name) if options.name else names.generate(container)
         built = mould.built
@@ -155,15 +173,20 @@ class Starting(Joining):
                 name=name,
                 image=called,
                 image_id=found.id,
-                owner=self.owner.id,
-                state=State.STARTING,
+                owner=self.owner.id if starts else "",
+                state=state,
                 auto_remove=not keep,
                 command=built.command,
                 created=transaction.now,
-                id_base=lease(transaction),
+                id_base=lease(transaction) if starts else None,
                 labels=built.labels,
                 stop_signal=built.stop_signal,
+                cgroup_parent=built.cgroup_parent,
                 options=options_as_json(options),
+                lasting=lasting,
+                keeper=f"{self.layout.keepers}/{container}" if lasting else "",
+                boot=self.journal.boot if lasting and starts else "",
+                health=HealthState() if lasting and lasting.health and starts else None,
             )
             transaction.insert(record)
             transaction.emit(ContainerCreated(container=container, name=name, image=record.image, cause=cause))
@@ -183,7 +206,7 @@ class Starting(Joining):
         cause: str,
     ) -> Container:
         with Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
-            process, report, steps = await self._executed(record, mould, parked, ends, watch)
+            process, report, steps = await self._executed(record, mould, parked, ends, options.limits.time, watch)
             try:
                 ends.use_terminal(process.take_terminal())
                 timing = watch.timing(steps, report)
@@ -193,11 +216,17 @@ class Starting(Joining):
                 raise
         container = Container(self, record, process, ends, timing)
         self.live[record.id] = container
-        self.nursery.start_soon(self._supervise, container, options.limits.time)
+        self.nursery.start_soon(self._supervise, container)
         return container
 
     async def _executed(
-        self, record: Record, mould: Mould, parked: Parked | None, ends: Stdio, watch: Stopwatch
+        self,
+        record: Record,
+        mould: Mould,
+        parked: Parked | None,
+        ends: Stdio,
+        limit: float | None,
+        watch: Stopwatch,
     ) -> tuple[Process, _native.Started, Steps]:
         if parked:
             watch.mark("make its pipes")
@@ -207,16 +236,19 @@ class Starting(Joining):
                 if not lost.untouched:
                     raise
                 # It was killed in the moment before: what is left of it makes room for another in its place.
-                await debris.clear_cgroups(record.id)
+                await debris.clear_cgroups(record.id, record.cgroup_parent)
                 await self.janitor.remove_folders([record.id])
         if mould.built.upper == "directory":
             self.spares.take(record.id)
         watch.mark("make its folder and pipes")
         documents = mould.fill(record.id, record.id_base)
-        return *await self.execute(lambda: self._compile(mould, documents, watch), ends), mould.steps
+        return *await self.execute(lambda: self._compile(mould, documents, watch), ends, limit), mould.steps
 
     def _compile(self, mould: Mould, documents: tuple[bytes, bytes], watch: Stopwatch) -> _native.Plan:
         plan = _native.compile(*documents)
+        for peer in mould.peers:
+            # It still lives, so that what was opened was its own and not that of a later process of the same number.
+            self._peer(peer)
         mould.steps = mould.steps or steps_of(plan)
         watch.mark("compile the plan")
         return plan
@@ -236,7 +268,12 @@ class Starting(Joining):
 
         return await self.commit(change)
 
-    async def _failed(self, record: Record, error: BaseException) -> None:
+    async def _failed(self, record: Record, raised: BaseException) -> BaseException:
+        """Records a start that failed; returns the error as the caller is to see it."""
+        error = self._explained(raised)
+        if isinstance(raised, EngineError):
+            # Its keeper was killed, and has not cleaned up.
+            await debris.clear_cgroups(record.id, record.cgroup_parent)
         sentence = str(error) if isinstance(error, PyrtError) else type(error).__name__
 
         def change(transaction: Transaction) -> Record:
@@ -248,6 +285,7 @@ class Starting(Joining):
             return transaction.own(after, "")
 
         await self.settle(change, record)
+        return error
 
     def _explained(self, error: BaseException) -> BaseException:
         """The error as the caller is to see it."""
@@ -258,27 +296,27 @@ class Starting(Joining):
             return StateError(f"the container's files can't be made: {error.strerror}{where}")
         return error
 
-    async def _supervise(self, container: Container, limit: float | None) -> None:
-        await container.attend(limit, lambda status: self._exited(container, status))
+    async def _supervise(self, container: Container) -> None:
+        await container.attend(lambda status: self._exited(container, status))
         if container.status and container.status.verdict is Verdict.LOST:
             # Its keeper was killed, and has not cleaned up.
-            await debris.clear_cgroups(container.id)
+            await debris.clear_cgroups(container.id, container.record.cgroup_parent)
+            if container.record.keeper:
+                keepers.forget(Path(container.record.keeper))
+        if not container.released:
+            Groups(container.id, container.record.cgroup_parent).remove_left()
         del self.live[container.id]
-        self.janitor.discard(container.record)
+        if not container.released:
+            await self.ended(container.record)
         container.left.set()
+
+    async def ended(self, record: Record) -> None:
+        """What follows the end of a container, once nothing of it runs."""
+        self.janitor.discard(record)
 
     async def _exited(self, container: Container, status: ExitStatus) -> ExitStatus:
         def change(transaction: Transaction) -> Record:
-            final = status
-            if status.verdict is Verdict.SIGNALED and transaction.was_asked(container.id, status.signal or 1):
-                final = status.but(verdict=Verdict.KILLED)
-            verb = Verb.VANISH if container.record.auto_remove else Verb.EXIT
-            owner = container.record.owner if container.record.auto_remove else ""
-            after = transaction.move(container.record, verb, status=final, owner=owner)
-            transaction.release(after)
-            for event in _of_the_end(after, final, container.cause):
-                transaction.emit(event, at=final.finished)
-            return after
+            return end(transaction, container.record, status, container.cause, self.owner.id)
 
         try:
             container.record = await self.commit(change)
@@ -286,6 +324,49 @@ class Starting(Joining):
             # A full disk, most likely: whoever waits is told nevertheless.
             self.owe(change, container.record)
         return container.record.status or status
+
+
+def end(transaction: Transaction, record: Record, status: ExitStatus, cause: str, owner: str) -> Record:
+    """Records the end of a container, and what its restart policy makes of it; returns its record.
+
+    ``owner`` is the engine that has something to do for it afterwards.
+    """
+    # Others may have renamed or stopped it since we looked.
+    record = transaction.current(record.id) or record
+    if record.state is State.STARTING:
+        return _lose(transaction, record, status, cause, owner)
+    asked = transaction.asked(record.id)
+    final = asked_for(status, asked)
+    if record.auto_remove:
+        after = transaction.move(record, Verb.VANISH, status=final, owner=owner)
+    else:
+        stopped = record.stopped or record.state is State.STOPPING or bool(asked & {record.stop_signal, SIGKILL})
+        after = transaction.move(record, Verb.EXIT, status=final, owner="", stopped=stopped)
+    transaction.release(after)
+    for event in _of_the_end(after, final, cause):
+        transaction.emit(event, at=final.finished)
+    if after.lasting and after.state is State.EXITED and _comes_back(after, after.lasting, final):
+        after = transaction.move(after, Verb.AWAIT_RESTART, owner=owner, **_next_try(after, final))
+    return after
+
+
+def _lose(transaction: Transaction, record: Record, status: ExitStatus, cause: str, owner: str) -> Record:
+    """It was being started when its engine died, and nothing of it was ever seen."""
+    after = transaction.move(record, Verb.LOSE, status=status, owner=owner if record.auto_remove else "")
+    transaction.release(after)
+    for event in _of_the_end(after, status, cause):
+        transaction.emit(event, at=status.finished)
+    return transaction.move(after, Verb.REMOVE) if after.auto_remove else after
+
+
+def _comes_back(record: Record, lasting: Lasting, status: ExitStatus) -> bool:
+    return lasting.restart.wants(status.exit_code, record.restarts, stopped=record.stopped)
+
+
+def _next_try(record: Record, status: ExitStatus) -> dict[str, object]:
+    steady = status.duration >= STEADY
+    backoff = BACKOFF_FIRST if steady or not record.backoff else min(2 * record.backoff, BACKOFF_LONGEST)
+    return {"restarts": record.restarts + 1, "backoff": backoff}
 
 
 def _of_the_end(record: Record, status: ExitStatus, cause: str) -> Iterator[ContainerEvent]:

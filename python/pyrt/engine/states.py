@@ -15,7 +15,7 @@ transition does to the world, and who records it, is not known here.
                 +--------+          +--------+                                   v
                 | failed |          | paused |                              +------------+
                 +--------+          +--------+                              | restarting | -- start
-                                                                            +------------+
+                                                                            +------------+ -- give up -> exited
     created, exited, failed, restarting -- remove --> removing -- removed --> (gone)
     running, paused, stopping ------------ vanish ------^
 """
@@ -56,6 +56,7 @@ class Verb(StrEnum):
     VANISH = "vanish"
     LOSE = "lose"
     AWAIT_RESTART = "await restart"
+    GIVE_UP = "give up"
     REMOVE = "remove"
     REMOVED = "removed"
 
@@ -77,6 +78,8 @@ TABLE: Final[dict[Verb, tuple[frozenset[State], State]]] = {
     # Its supervisor is gone and nobody saw the end: at any moment after the start was asked for.
     V.LOSE: (frozenset({S.STARTING, S.RUNNING, S.PAUSED, S.STOPPING}), S.EXITED),
     V.AWAIT_RESTART: (frozenset({S.EXITED, S.FAILED}), S.RESTARTING),
+    # Somebody stopped it while it waited for its restart.
+    V.GIVE_UP: (frozenset({S.RESTARTING}), S.EXITED),
     V.REMOVE: (frozenset({S.CREATED, S.EXITED, S.FAILED, S.RESTARTING}), S.REMOVING),
     V.REMOVED: (frozenset({S.REMOVING}), S.REMOVED),
 }

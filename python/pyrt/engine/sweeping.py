@@ -1,7 +1,7 @@
 """What engines that have died left behind is recorded as ended and taken away by those that live.
 
-An engine is dead when its lock can be taken. Its containers were attached to it, so they die with it; their
-keepers clean up, and what a killed keeper leaves is found by the container's id.
+An engine is dead when its lock can be taken. Containers that were attached to it die with it; their keepers clean
+up, and what a killed keeper leaves is found by the container's id. Those that last are adopted.
 """
 
 from __future__ import annotations
@@ -11,101 +11,116 @@ import logging
 import os
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from pyrt.engine import debris
-from pyrt.engine.events import ContainerExited
 from pyrt.engine.owner import bury, is_alive
 from pyrt.engine.results import ExitStatus, Verdict
-from pyrt.engine.states import LIVE, State, Verb
+from pyrt.engine.starting import end
+from pyrt.engine.states import LIVE, State
 from pyrt.errors import ContainerNotFound, IllegalTransition, PyrtError
 
 if TYPE_CHECKING:
-    from pyrt.engine.core import Core
+    from pyrt.engine.detaching import Detaching
     from pyrt.engine.journal import Transaction
     from pyrt.engine.record import Record
 
 
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks whether an engine has died: its containers have nobody to restart them meanwhile. A look
+is one query."""
 # A sweep of the images looks at all of their files, and needs them for itself.
 _IMAGES_EVERY = 20
 
 log = logging.getLogger("pyrt.engine")
 
 
-async def take_over(core: Core) -> list[Record]:
-    """Records the containers of dead engines as ended; returns those of which something may be left."""
+async def take_over(engine: Detaching) -> list[Record]:
+    """Takes care of the containers of dead engines: those that last are adopted, the others recorded as ended.
+
+    Returns those of which something may be left.
+    """
     left: list[Record] = []
-    for owner in core.journal.owners():
-        if owner == core.owner.id or is_alive(core.layout.owners, owner):
+    orphans: list[Record] = []
+    for owner in engine.journal.owners():
+        if owner == engine.owner.id or is_alive(engine.layout.owners, owner):
             continue
-        for container in core.journal.parked(owner):
+        for container in engine.journal.parked(owner):
             if await debris.clear_cgroups(container):
-                await core.commit(partial(_dispose, container))
-        for record in core.journal.records(owner=owner):
+                await engine.commit(partial(_dispose, container))
+        for record in engine.journal.records(owner=owner):
             try:
-                left.append(await core.commit(partial(_lose, core, record)))
+                if record.lasting and record.state in LIVE | {State.RESTARTING}:
+                    orphans.append(await engine.commit(partial(_own, engine, record)))
+                else:
+                    left.append(await engine.commit(partial(_lose, engine, record)))
             except (IllegalTransition, ContainerNotFound):
                 continue  # Another engine has taken it over.
-        bury(core.layout.owners, owner)
+        bury(engine.layout.owners, owner)
+    for record in orphans:
+        if record.state is State.RESTARTING:
+            await engine.ended(record)
+    live = [record for record in orphans if record.state in LIVE]
+    # A number of a process and a socket of before the machine was started anew mean nothing any more.
+    await engine.bury([r for r in live if r.boot != engine.journal.boot or not engine.adopt(r)])
     return left
 
 
-async def clear(core: Core, left: list[Record]) -> None:
+def _own(engine: Detaching, record: Record, transaction: Transaction) -> Record:
+    return transaction.own(record, engine.owner.id)
+
+
+async def clear(engine: Detaching, left: list[Record]) -> None:
     """Takes away what is left of containers whose engines died: processes, cgroups, folders."""
     for record in left:
-        if await debris.clear_cgroups(record.id):
-            core.janitor.discard(record)
-    await core.janitor.remove_folders(_strays(core))
+        if await debris.clear_cgroups(record.id, record.cgroup_parent):
+            engine.janitor.discard(record)
+    await engine.janitor.remove_folders(_strays(engine))
 
 
-def _lose(core: Core, record: Record, transaction: Transaction) -> Record:
+def _lose(engine: Detaching, record: Record, transaction: Transaction) -> Record:
     if record.state in LIVE:
         status = ExitStatus(verdict=Verdict.LOST, finished=time.time_ns())
-        record = transaction.move(record, Verb.LOSE, status=status, owner=core.owner.id)
-        transaction.release(record)
-        transaction.emit(
-            ContainerExited(
-                container=record.id,
-                name=record.name,
-                image=record.image,
-                verdict=status.verdict,
-                exit_code=status.exit_code,
-                cause="engine died",
-            )
-        )
-        if record.auto_remove:
-            record = transaction.move(record, Verb.REMOVE)
-    return transaction.own(record, core.owner.id if record.state is State.REMOVING else "")
+        return end(transaction, record, status, "engine died", engine.owner.id)
+    return transaction.own(record, engine.owner.id if record.state is State.REMOVING else "")
 
 
 def _dispose(container: str, transaction: Transaction) -> None:
     transaction.dispose(container)
 
 
-def _strays(core: Core) -> list[str]:
+def _strays(engine: Detaching) -> list[str]:
     """Folders without a record. Listed first and looked up then: a record is made before its folder."""
-    folders = os.listdir(core.layout.containers)
-    known = core.journal.ids() if folders else frozenset()
+    folders = os.listdir(engine.layout.containers)
+    known = engine.journal.ids() if folders else frozenset()
     return [folder for folder in folders if folder not in known]
 
 
-async def sweep_for_ever(core: Core, left: list[Record], pause: float) -> None:
-    """Clears ``left``, then looks every ``pause`` seconds for what engines that died left, and for what was put off."""
-    work = partial(clear, core, left)
+async def sweep_for_ever(engine: Detaching, left: list[Record], pause: float) -> None:
+    """Clears ``left``, then looks for engines that died every LOOK_EVERY, and every ``pause`` seconds for all that
+    they left and for what was put off."""
+    work = partial(clear, engine, left)
+    looks = max(1, round(pause / LOOK_EVERY))
     for count in itertools.count(1):
         try:
             await work()
         except (PyrtError, OSError):
             log.exception("what others left can't be cleared up just now")
-        await trio.sleep(pause)
-        work = partial(_look_again, core, images=count % _IMAGES_EVERY == 1)
+        await trio.sleep(LOOK_EVERY)
+        images = count % (looks * _IMAGES_EVERY) == looks
+        work = partial(_look_again, engine, images=images) if count % looks == 0 else partial(_look, engine)
 
 
-async def _look_again(core: Core, *, images: bool) -> None:
-    core.janitor.try_again()
-    await core.pay()
-    await clear(core, await take_over(core))
+async def _look(engine: Detaching) -> None:
+    if left := await take_over(engine):
+        await clear(engine, left)
+
+
+async def _look_again(engine: Detaching, *, images: bool) -> None:
+    engine.janitor.try_again()
+    await engine.pay()
+    await clear(engine, await take_over(engine))
     if images:
-        await core.in_thread(core.store.sweep)
+        await engine.in_thread(engine.store.sweep)

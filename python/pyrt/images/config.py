@@ -102,6 +102,10 @@ def encode_config(config: ImageConfig) -> bytes:
         "WorkingDir": config.working_dir,
         "Labels": config.labels,
         "StopSignal": config.stop_signal,
+        "StopTimeout": config.stop_timeout,
+        "Healthcheck": _health_document(config.healthcheck),
+        "Shell": config.shell,
+        "OnBuild": config.on_build,
     }
     document: dict[str, Any] = {
         "created": config.created,
@@ -116,6 +120,18 @@ def encode_config(config: ImageConfig) -> bytes:
     document["rootfs"] = {"type": "layers", "diff_ids": config.diff_ids}
     document["history"] = config.history
     return msgspec.json.encode(document)
+
+
+def _health_document(health: Healthcheck | None) -> dict[str, Any]:
+    names = {
+        "Test": "test",
+        "Interval": "interval",
+        "Timeout": "timeout",
+        "StartPeriod": "start_period",
+        "StartInterval": "start_interval",
+        "Retries": "retries",
+    }
+    return {key: value for key, name in names.items() if (value := getattr(health, name, None))}
 
 
 def parse_time(text: str) -> datetime | None:

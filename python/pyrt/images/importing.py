@@ -5,23 +5,22 @@ With this, an image needs nothing but Debian: a folder that holds busybox-static
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-import threading
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from pyrt.errors import InvalidImage, UsageError
+from pyrt.errors import UsageError
 from pyrt.images import platform as platforms
 from pyrt.images.changes import apply_changes
 from pyrt.images.composing import compose_manifest
 from pyrt.images.config import History, ImageConfig, encode_config
-from pyrt.images.durable import state_errors
 from pyrt.images.manifest import OCI_MANIFEST
+from pyrt.images.piping import PipeWriter, ingest_tar
 from pyrt.images.reference import Reference
 from pyrt.images.tree import write_tree
 
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from pyrt.images.platform import Platform
     from pyrt.images.store import Store
 
-# What any user may have; the default of 64 KiB makes reader and writer take turns.
-_PIPE_BYTES: Final = 1 << 20
 _IMAGE_FILES: Final = ("manifest.json", "index.json", "oci-layout")
 
 
@@ -77,22 +74,8 @@ def _with_layer(config: ImageConfig, layer: Layer, history: History) -> ImageCon
 
 
 def _bring_in(store: Store, source: str | os.PathLike[str] | int) -> Layer:
-    from pyrt._native import extract_layer
-
-    with _tar_of(store, source) as (descriptor, check), store.ingest_layer(None, None) as ingestion:
-        try:
-            report = extract_layer(descriptor, ingestion.directory, blob=ingestion.blob, cancel=None)
-        except InvalidImage:
-            # If the directory could not be read to its end, that is why the tar is cut short.
-            check()
-            raise
-        check()
-        _refuse_image_archive(ingestion, source)
-        diff_id = ingestion.commit(report)
-    layer = store.layer(diff_id)
-    if layer is None:
-        raise InvalidImage(f"layer {diff_id} vanished from the store while it was imported", hint="try again")
-    return layer
+    with _tar_of(store, source) as (descriptor, check):
+        return ingest_tar(store, descriptor, check, lambda ingestion: _refuse_image_archive(ingestion, source))
 
 
 @contextmanager
@@ -105,48 +88,16 @@ def _tar_of(store: Store, source: str | os.PathLike[str] | int) -> Iterator[tupl
             descriptor = _open(os.fspath(source))
             stack.callback(os.close, descriptor)
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            writer = stack.enter_context(_TreeWriter(descriptor, store.root))
+            write = partial(write_tree, descriptor, leave_out=_leave_out(store.root))
+            writer = stack.enter_context(PipeWriter(write))
             yield writer.source, writer.check
         else:
             yield descriptor, _nothing_to_check
 
 
-class _TreeWriter:
-    """A thread that writes a directory as a tar into a pipe."""
-
-    def __init__(self, folder: int, state_root: os.PathLike[str]) -> None:
-        self._folder = folder
-        self._failure: BaseException | None = None
-        status = os.stat(state_root)
-        self._leave_out = {(status.st_dev, status.st_ino)}
-        self.source, self._target = os.pipe2(os.O_CLOEXEC)
-        with suppress(OSError):
-            fcntl.fcntl(self._target, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._thread = threading.Thread(target=self._write, name="pyrt-tree-writer", daemon=True)
-
-    def __enter__(self) -> _TreeWriter:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Nobody reads any more: the writer, if it still writes, gets EPIPE and ends.
-        os.close(self.source)
-        self._thread.join()
-
-    def check(self) -> None:
-        """Wait for the writer and raise what it failed with."""
-        self._thread.join()
-        if self._failure:
-            with state_errors("read", "the directory"):
-                raise self._failure
-
-    def _write(self) -> None:
-        try:
-            write_tree(self._folder, self._target, leave_out=self._leave_out)
-        except BaseException as error:
-            self._failure = error
-        finally:
-            os.close(self._target)
+def _leave_out(state_root: os.PathLike[str]) -> set[tuple[int, int]]:
+    status = os.stat(state_root)
+    return {(status.st_dev, status.st_ino)}
 
 
 def _nothing_to_check() -> None:

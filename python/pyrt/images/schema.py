@@ -172,4 +172,9 @@ def _is_current(connection: sqlite3.Connection, path: Path) -> bool:
             f"{path} was written by a newer pyrt (format {version}, this one knows {VERSION})",
             hint="upgrade pyrt, or set PYRT_ROOT to another folder",
         )
+    if 0 < version < VERSION:
+        raise StateError(
+            f"{path} was written by an older pyrt (format {version}, this one has {VERSION})",
+            hint="use that one, or set PYRT_ROOT to another folder",
+        )
     return version == VERSION

@@ -44,8 +44,6 @@ __all__ = [
     "parse_volume",
 ]
 
-Sharing = Literal["private", "host"]
-
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How much of the machine a container may use. None is no limit, and so are -1 and 0 for ``pids``.
@@ -107,6 +105,10 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     container makes to its files. ``unmask``: paths that are masked or read-only by default and shall not be; "all"
     for all. ``publish`` is there to be refused by name.
 
+    ``pid``, ``ipc``, ``uts`` and ``cgroupns``: "private", "host", or that of another container that runs,
+    "container:NAME". ``cgroup_parent``: below it are its cgroups, from the root of each hierarchy if it begins with
+    "/", else from pyrt's own. ``stop_timeout``: seconds that `stop` gives it, else 10.
+
     ``privileged`` lifts what is inside the container's user namespace: all capabilities, no seccomp filter, nothing
     masked or read-only, privileges can be gained. Only together with ``userns="host"`` has it the host's devices
     and rights as well, which is no isolation.
@@ -131,6 +133,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     columns: int | None = None
     init: bool = False
     stop_signal: str = ""
+    stop_timeout: float | None = None
+    cgroup_parent: str = ""
     limits: Limits = Limits()
     ulimits: tuple[Ulimit, ...] = ()
     oom_score_adj: int | None = None
@@ -142,10 +146,10 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     devices: tuple[Device, ...] = ()
     network: Literal["none", "host"] = "none"
     publish: tuple[str, ...] = ()
-    pid: Sharing = "private"
-    ipc: Sharing = "private"
-    uts: Sharing = "private"
-    cgroupns: Sharing = "private"
+    pid: str = "private"
+    ipc: str = "private"
+    uts: str = "private"
+    cgroupns: str = "private"
     userns: Literal["auto", "host"] = "auto"
     sysctls: tuple[tuple[str, str], ...] = ()
     cap_add: tuple[str, ...] = ()

@@ -41,13 +41,16 @@ __all__ = ["Built", "build", "build_process", "upper_kind"]
 
 VERSION: Final = "1.2.0"
 # __NEW_UTS_LEN, and what may stand in /etc/hosts.
+_CGROUPS: Final = "pyrt"
+_CGROUP_PARENT: Final = re.compile(r"[A-Za-z0-9_.@:/-]{1,1024}", re.ASCII)
 _HOSTNAME: Final = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
 
 
 class Built(msgspec.Struct, frozen=True):
     """Both documents, and what was decided on the way that others want to know.
 
-    ``stop_signal`` is a number; ``labels`` are the image's with the caller's over them.
+    ``stop_signal`` is a number; ``labels`` are the image's with the caller's over them; ``cgroup_parent`` is "" for the
+    usual one.
     """
 
     spec: bytes
@@ -58,6 +61,12 @@ class Built(msgspec.Struct, frozen=True):
     stop_signal: int
     labels: dict[str, str]
     upper: UpperKind
+    cgroup_parent: str = ""
+
+
+def no_peers(name: str) -> int:
+    """Where no other container is known."""
+    raise UsageError(f"there is no container {name} to share a namespace with")
 
 
 def build(
@@ -73,6 +82,7 @@ def build(
     hidden: Sequence[str] = (),
     volatile: bool = True,
     exists: Callable[[str], bool] = os.path.exists,
+    peers: Callable[[str], int] = no_peers,
 ) -> Built:
     """The documents of a new container.
 
@@ -80,7 +90,8 @@ def build(
     the host's user namespace. ``lookup`` gives a file of the image (/etc/passwd, /etc/group) or None. ``lowers``:
     directories of the root file system, topmost first; the image's layers if empty. ``folder``: holds ``upper`` and
     ``work``, needed if ``upper_kind`` says "directory". ``hidden``: paths that must not be seen, of the image ``host``.
-    ``exists``: whether the host has the source of a bind mount.
+    ``exists``: whether the host has the source of a bind mount. ``peers``: the process of another container, whose
+    namespaces are to be shared.
     """
     _refuse_unbuilt(options, id_base)
     mapped = id_base is not None
@@ -93,7 +104,7 @@ def build(
     rights = process.granted(options, host, mapped=mapped)
     asked = filesystem.asked_mounts(config, options, exists)
     upper = upper_kind(image, options)
-    linux = _linux(options, host, id, id_base, rights)
+    linux = _linux(options, host, id, id_base, rights, peers)
     linux["maskedPaths"] = filesystem.masked(options, host, hidden, asked)
     linux["readonlyPaths"] = filesystem.readonly(options)
     spec: dict[str, Any] = {
@@ -122,7 +133,23 @@ def build(
         stop_signal=parse_signal(options.stop_signal or config.stop_signal or "SIGTERM"),
         labels={**config.labels, **dict(options.labels)},
         upper=upper,
+        cgroup_parent=cgroup_parent(options.cgroup_parent),
     )
+
+
+def cgroup_parent(text: str) -> str:
+    """The folder of a container's cgroups below the root of each hierarchy; "" for the usual one."""
+    if not text:
+        return ""
+    if not _CGROUP_PARENT.fullmatch(text) or ".." in text.split("/"):
+        raise UsageError(f"{text!r} is no parent of cgroups", hint="such as /batch or batch/night")
+    if text.endswith(".slice"):
+        raise UsageError(
+            f"{text} is a slice of systemd's, which alone makes groups in it",
+            hint="name another folder, such as /batch",
+        )
+    parts = [part for part in text.split("/") if part not in {"", "."}]
+    return "/".join(parts if text.startswith("/") else [_CGROUPS, *parts])
 
 
 def _refuse_unbuilt(options: RunOptions, id_base: int | None) -> None:
@@ -138,10 +165,12 @@ def _refuse_unbuilt(options: RunOptions, id_base: int | None) -> None:
 
 
 def _hostname(options: RunOptions, host: Host, id: str) -> str:
-    if options.uts == "host":
+    if options.uts != "private":
         if options.hostname or options.domainname:
-            raise UsageError("a host name can't be set: the container shares the host's", hint="leave --uts host out")
-        return host.hostname
+            raise UsageError(
+                "a host name can't be set: the container shares that of somebody else", hint="leave --uts out"
+            )
+        return host.hostname if options.uts == "host" else id[:12]
     if not options.hostname:
         return host.hostname if options.network == "host" else id[:12]
     if not _HOSTNAME.fullmatch(options.hostname):
@@ -166,13 +195,20 @@ def _upper(kind: UpperKind, folder: str | None) -> dict[str, Any] | None:
     return {"directory": folder}
 
 
-def _linux(options: RunOptions, host: Host, id: str, id_base: int | None, rights: frozenset[str]) -> dict[str, Any]:
+def _linux(
+    options: RunOptions,
+    host: Host,
+    id: str,
+    id_base: int | None,
+    rights: frozenset[str],
+    peers: Callable[[str], int],
+) -> dict[str, Any]:
     mapped = id_base is not None
     everything = options.privileged and not mapped
     nodes, rules = nodes_and_rules(options.devices, host, everything=everything, mapped=mapped)
     linux: dict[str, Any] = {
-        "namespaces": _namespaces(options, mapped=mapped),
-        "cgroupsPath": f"/pyrt/{id}",
+        "namespaces": _namespaces(options, peers, mapped=mapped),
+        "cgroupsPath": f"/{cgroup_parent(options.cgroup_parent) or _CGROUPS}/{id}",
         "resources": {"devices": rules, **resources(options.limits, host)},
     }
     if mapped:
@@ -187,17 +223,31 @@ def _linux(options: RunOptions, host: Host, id: str, id_base: int | None, rights
     return linux
 
 
-def _namespaces(options: RunOptions, *, mapped: bool) -> list[dict[str, str]]:
-    private = {
-        "mount": True,
-        "user": mapped,
-        "network": options.network != "host",
-        "pid": options.pid == "private",
-        "ipc": options.ipc == "private",
-        "uts": options.uts == "private",
-        "cgroup": options.cgroupns == "private",
-    }
-    return [{"type": kind} for kind, own in private.items() if own]
+def _namespaces(options: RunOptions, peers: Callable[[str], int], *, mapped: bool) -> list[dict[str, str]]:
+    shared = {kind: getattr(options, name) for kind, name in _SHARED.items()}
+    for kind, how in shared.items():
+        if how not in {"private", "host"} and not how.startswith(PEER):
+            raise UsageError(f"{how!r} is no {kind} namespace", hint="private, host, or container:NAME")
+    if mapped and shared["pid"].startswith(PEER):
+        # Its /proc would show processes of another user namespace: the kernel lets nobody mount it from this one.
+        raise UsageError(
+            "the processes of another container can't be shared by one with user ids of its own",
+            hint="give --userns host as well, which is less of a wall",
+        )
+    own = {"mount": "private", "network": "host" if options.network == "host" else "private", **shared}
+    if mapped:
+        own["user"] = "private"
+    return [_namespace(kind, how, peers) for kind, how in own.items() if how != "host"]
+
+
+def _namespace(kind: str, how: str, peers: Callable[[str], int]) -> dict[str, str]:
+    if how == "private":
+        return {"type": kind}
+    return {"type": kind, "path": f"/proc/{peers(how.removeprefix(PEER))}/ns/{kind}"}
+
+
+PEER: Final = "container:"
+_SHARED: Final = {"pid": "pid", "ipc": "ipc", "uts": "uts", "cgroup": "cgroupns"}
 
 
 def _seccomp(options: RunOptions, host: Host, rights: frozenset[str]) -> bytes | None:

@@ -4,6 +4,7 @@
 //! * [`execute`] walks the plan with raw system calls: no policy, no allocation after the clone.
 //! * [`explain`] turns the plan, or the step at which it failed, into sentences.
 //!
+//! [`rootfs`] opens the files of a container from outside.
 //! [`seccomp`] compiles system call filters; [`protocol`] is how a plan travels to the keeper that executes it, and what
 //! comes back. Nothing here knows Python.
 
@@ -11,9 +12,11 @@ pub mod compile;
 pub mod execute;
 pub mod explain;
 pub mod host;
+pub mod log;
 pub mod lookup;
 pub mod plan;
 pub mod protocol;
+pub mod rootfs;
 pub mod seccomp;
 pub mod spec;
 pub mod sys;

@@ -1,26 +1,46 @@
-//! What the engine and a keeper say to each other.
+//! What engines and a keeper say to each other.
 //!
 //! ```text
 //! engine                      spawner socket                ready keeper
-//!    | Start + [plan, control, 0, 1, 2, opened...] ------------> |   whoever reads it is the keeper
-//!    |                                                           |
+//!    | Start + [plan, control, 0, 1, 2, opened...] ------------> |   whoever reads it is the keeper: attached
+//!    | Start + [plan, control, folder, listener, folder of the   |
+//!    |          listener's name, opened...] -------------------> |   or detached
 //!    |                      control socket                       | executes the keeper's list
-//!    | Stdio + [0, 1, 2] ------------------------------------->  | only where the plan waits for it (AwaitStdio)
-//!    | <------------------------- Started + [pidfd, (terminal)]  | the child has called execve
-//!    | <------------------------- Failed                         | or a step failed; keeper ends
+//!    | Stdio + [0, 1, 2] --------------------------------------> | only where the plan waits for it (AwaitStdio)
+//!    | <-------------------- Started + [pidfd, (terminal)]       | the child has called execve
+//!    | <-------------------- Failed                              | or a step failed; keeper ends
 //!    |                                                           |
-//!    | <------------------------- Exited                         | PID 1 is reaped
-//!    | <------------------------- end of file                    | cgroups are removed, keeper is gone
-//!    | end of file ------------------------------------------->  | attached: the child is killed
+//!    | <-------------------- Exited                              | PID 1 is reaped; detached: it is on disk
+//!    | <-------------------- end of file                         | cgroups are removed, keeper is gone
+//!    | end of file --------------------------------------------> | attached: the child is killed
 //! ```
 //!
-//! Both sockets are SOCK_SEQPACKET: one message, one datagram. Every message begins with
+//! A detached container's keeper outlives the engine. It has a second door, under its container's id, where any
+//! number of engines may come and go; the control socket is only the first of them:
+//!
+//! ```text
+//! any engine                  listener's socket             keeper, detached
+//!    | connect ------------------------------------------------> |
+//!    | <-------------------- Started + [pidfd]                   | adoption: as the first engine was told
+//!    | Attach -------------------------------------------------> |
+//!    | <-------------------- Attached + [input or terminal]      | what is written goes to its standard input
+//!    | CloseInput ---------------------------------------------> | the keeper's own copy of the input is closed
+//!    | <-------------------- Exited, end of file                 | as above
+//!    | Recorded -----------------------------------------------> | the exit is in a journal: no need to keep it
+//! ```
+//!
+//! What the container writes is in the log and nowhere else: an engine reads it there, so that no reader can hold
+//! the keeper up. `Exited` is also what the keeper writes, byte for byte, to the file `exit` of the folder.
+//!
+//! All sockets are SOCK_SEQPACKET: one message, one datagram. Every message begins with
 //! `version u16, kind u16`. All numbers are little-endian.
+
+use std::ffi::CString;
 
 use crate::plan::{Field, MAX_OPS, Part, split};
 
 /// Changes whenever a message does.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// No message is longer: a `Started` with a full timing table, a `Failed` with its evidence.
 pub const MAX_MESSAGE: usize = 16 * 1024;
 /// The kernel passes at most this many descriptors in one message (SCM_MAX_FD, include/net/scm.h).
@@ -29,10 +49,36 @@ pub const MAX_DESCRIPTORS: usize = 253;
 pub const EVIDENCE: usize = 4096;
 
 /// Engine to keeper: make this container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// The container ends when the control socket closes.
-    pub attached: bool,
+    /// The container is killed so many nanoseconds after its start; 0 for never.
+    pub limit: u64,
+    /// None: the container ends when the control socket closes.
+    pub detached: Option<Detached>,
+}
+
+/// What the keeper of a container that outlives its engine has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detached {
+    /// The name of the listener's socket in its folder, to be removed at the end.
+    pub name: CString,
+    /// Bytes after which a log file is full.
+    pub log_size: u64,
+    /// How many log files are kept, the one being written among them; 0: no log.
+    pub log_files: u32,
+    /// Standard input stays open for those who attach; else it is at its end.
+    pub input: bool,
+}
+
+/// Engine to the keeper of a detached container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Wants the way to its standard input.
+    Attach,
+    /// Nothing more will come: end of file once everybody who attached has closed theirs, too.
+    CloseInput,
+    /// The exit is recorded in a journal.
+    Recorded,
 }
 
 /// Keeper to engine.
@@ -75,8 +121,17 @@ pub enum Report {
         cpu_usec: u64,
         /// Forks that the pids limit refused.
         pids_refused: u64,
+        /// The keeper killed it because its time was up.
+        timed_out: bool,
+        /// Bytes of its output that could not be written to the log.
+        lost_output: u64,
         /// CLOCK_REALTIME nanoseconds at which it was reaped.
         ended: u64,
+    },
+    /// What is written to the descriptor that comes with it is the process's standard input.
+    Attached {
+        /// The descriptor is the master of its terminal. Without a descriptor there is no input.
+        terminal: bool,
     },
 }
 
@@ -92,7 +147,11 @@ const START: u16 = 1;
 const STARTED: u16 = 2;
 const FAILED: u16 = 3;
 const EXITED: u16 = 4;
-const STDIO: u16 = 5;
+const ATTACHED: u16 = 5;
+const ATTACH: u16 = 6;
+const CLOSE_INPUT: u16 = 7;
+const RECORDED: u16 = 8;
+const STDIO: u16 = 9;
 
 fn begin(kind: u16) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
@@ -111,15 +170,53 @@ impl Start {
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = begin(START);
-        self.attached.put(&mut out);
+        self.limit.put(&mut out);
+        self.detached.is_some().put(&mut out);
+        if let Some(Detached { name, log_size, log_files, input }) = &self.detached {
+            log_size.put(&mut out);
+            log_files.put(&mut out);
+            input.put(&mut out);
+            out.extend_from_slice(name.to_bytes());
+        }
         out
     }
 
     /// Reads a message; `None` if it is none of this version.
     pub fn decode(input: &[u8]) -> Option<Self> {
         let (kind, mut fields) = open(input)?;
-        let start = Self { attached: bool::take(&mut fields)? };
-        (kind == START && fields.is_empty()).then_some(start)
+        let fields = &mut fields;
+        let limit = u64::take(fields)?;
+        let detached = if bool::take(fields)? { Some(Detached::take(fields)?) } else { None };
+        (kind == START && fields.is_empty()).then_some(Self { limit, detached })
+    }
+}
+
+impl Detached {
+    fn take(fields: &mut &[u8]) -> Option<Self> {
+        let (log_size, log_files, input) = (u64::take(fields)?, u32::take(fields)?, bool::take(fields)?);
+        let name = CString::new(split(fields, fields.len())?).ok()?;
+        Some(Self { name, log_size, log_files, input })
+    }
+}
+
+impl Ask {
+    /// The message's bytes.
+    pub fn encode(self) -> Vec<u8> {
+        begin(match self {
+            Self::Attach => ATTACH,
+            Self::CloseInput => CLOSE_INPUT,
+            Self::Recorded => RECORDED,
+        })
+    }
+
+    /// Reads a message; `None` if it is none of this version.
+    pub fn decode(input: &[u8]) -> Option<Self> {
+        match open(input)? {
+            (ATTACH, []) => Some(Self::Attach),
+            (CLOSE_INPUT, []) => Some(Self::CloseInput),
+            (RECORDED, []) => Some(Self::Recorded),
+            _ => None,
+        }
     }
 }
 
@@ -164,13 +261,29 @@ impl Report {
                 out.extend_from_slice(evidence);
                 out
             }
-            Self::Exited { code, signal, oom_kills, memory_peak, cpu_usec, pids_refused, ended } => {
+            Self::Exited {
+                code,
+                signal,
+                oom_kills,
+                memory_peak,
+                cpu_usec,
+                pids_refused,
+                timed_out,
+                lost_output,
+                ended,
+            } => {
                 let mut out = begin(EXITED);
                 put_optional(*code, &mut out);
                 put_optional(*signal, &mut out);
-                for number in [oom_kills, memory_peak, cpu_usec, pids_refused, ended] {
+                for number in [oom_kills, memory_peak, cpu_usec, pids_refused, lost_output, ended] {
                     number.put(&mut out);
                 }
+                timed_out.put(&mut out);
+                out
+            }
+            Self::Attached { terminal } => {
+                let mut out = begin(ATTACHED);
+                terminal.put(&mut out);
                 out
             }
         }
@@ -203,9 +316,15 @@ impl Report {
                     memory_peak: number()?,
                     cpu_usec: number()?,
                     pids_refused: number()?,
+                    lost_output: number()?,
                     ended: number()?,
+                    timed_out: bool::take(fields)?,
                 };
                 fields.is_empty().then_some(exited)
+            }
+            ATTACHED => {
+                let terminal = bool::take(fields)?;
+                fields.is_empty().then_some(Self::Attached { terminal })
             }
             _ => None,
         }
@@ -228,6 +347,8 @@ mod tests {
                 memory_peak: 1,
                 cpu_usec: 2,
                 pids_refused: 3,
+                timed_out: false,
+                lost_output: 5,
                 ended: 4,
             },
             Report::Exited {
@@ -237,28 +358,36 @@ mod tests {
                 memory_peak: 1,
                 cpu_usec: 2,
                 pids_refused: 0,
+                timed_out: true,
+                lost_output: 0,
                 ended: 4,
             },
+            Report::Attached { terminal: true },
         ];
         for report in reports {
             assert_eq!(Report::decode(&report.encode()), Some(report));
         }
-        for attached in [true, false] {
-            assert_eq!(Start::decode(&Start { attached }.encode()), Some(Start { attached }));
+        let detached = Detached { name: c"abc".to_owned(), log_size: 1 << 40, log_files: 5, input: true };
+        for detached in [Some(detached), None] {
+            let start = Start { limit: 7, detached };
+            assert_eq!(Start::decode(&start.encode()), Some(start));
+        }
+        for ask in [Ask::Attach, Ask::CloseInput, Ask::Recorded] {
+            assert_eq!(Ask::decode(&ask.encode()), Some(ask));
         }
     }
 
     #[test]
     fn stdio_is_told_from_all_else() {
         assert!(is_stdio(&stdio()));
-        assert!(!is_stdio(&Start { attached: true }.encode()));
+        assert!(!is_stdio(&Start { limit: 0, detached: None }.encode()));
         assert!(!is_stdio(&[stdio(), vec![0]].concat()));
         assert!(!is_stdio(b""));
     }
 
     #[test]
     fn another_version_is_no_message() {
-        let mut bytes = Start { attached: true }.encode();
+        let mut bytes = Start { limit: 0, detached: None }.encode();
         bytes[0] ^= 1;
         assert_eq!(Start::decode(&bytes), None);
     }

@@ -106,6 +106,31 @@ pub fn write(fd: Fd, data: &[u8]) -> Result<()> {
     }
 }
 
+/// One write(2) of as much of `data` as finds room.
+pub fn write_some(fd: Fd, data: &[u8]) -> Result<usize> {
+    call!(SYS_write, fd, data.as_ptr(), data.len()).map(|count| count as usize)
+}
+
+/// pread(2).
+pub fn read_from(fd: Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    call!(SYS_pread64, fd, buffer.as_mut_ptr(), buffer.len(), offset).map(|count| count as usize)
+}
+
+/// ftruncate(2).
+pub fn truncate(fd: Fd, length: u64) -> Result<()> {
+    nothing(call!(SYS_ftruncate, fd, length))
+}
+
+/// fsync(2), of a file or a directory.
+pub fn sync(fd: Fd) -> Result<()> {
+    nothing(call!(SYS_fsync, fd))
+}
+
+/// renameat(2) within one directory.
+pub fn rename_at(dir: Fd, from: &CStr, to: &CStr) -> Result<()> {
+    nothing(call!(SYS_renameat, dir, from.as_ptr(), dir, to.as_ptr()))
+}
+
 /// Opens `name` below `dir`, writes `data` in one go, closes.
 pub fn write_at(dir: Fd, name: &CStr, data: &[u8]) -> Result<()> {
     let fd = openat(dir, name, libc::O_WRONLY | libc::O_NOFOLLOW, 0)?;
@@ -433,12 +458,17 @@ pub fn with_file_ids<T>(uid: u32, gid: u32, work: impl FnOnce() -> Result<T>) ->
     if (uid, gid) == (0, 0) {
         return work();
     }
+    let result = take_file_ids(uid, gid).and_then(|()| work());
+    set_file_ids(0, 0);
+    result
+}
+
+/// From now on this thread has these file system ids, and all the capabilities that the process may have.
+pub fn take_file_ids(uid: u32, gid: u32) -> Result<()> {
     set_file_ids(uid, gid);
     // Leaving uid 0 took the capabilities that concern files out of the effective set (capabilities(7)).
     let permitted = permitted_capabilities()?;
-    let result = set_capabilities(permitted, permitted, 0).and_then(|()| work());
-    set_file_ids(0, 0);
-    result
+    set_capabilities(permitted, permitted, 0)
 }
 
 /// setfsuid(2) and setfsgid(2), which report nothing; a refusal shows in what is done next.
@@ -657,9 +687,20 @@ pub fn pipe() -> Result<[Fd; 2]> {
     Ok(pair)
 }
 
-/// fcntl(2) F_SETPIPE_SZ; a pipe that stays as it is holds 64 KiB.
-pub fn enlarge_pipe(pipe: Fd, size: usize) {
-    let _ = call!(SYS_fcntl, pipe, libc::F_SETPIPE_SZ, size as c_int);
+/// accept4(2), close-on-exec, non-blocking.
+pub fn accept(listener: Fd) -> Result<Fd> {
+    let none = std::ptr::null_mut::<c_void>();
+    descriptor(call!(SYS_accept4, listener, none, none, libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK))
+}
+
+/// fcntl(2) F_SETFL O_NONBLOCK: of the open file description, so for everybody who holds it.
+pub fn set_nonblocking(fd: Fd) -> Result<()> {
+    nothing(call!(SYS_fcntl, fd, libc::F_SETFL, libc::O_NONBLOCK))
+}
+
+/// fcntl(2) F_SETPIPE_SZ.
+pub fn grow_pipe(fd: Fd, bytes: usize) -> Result<()> {
+    nothing(call!(SYS_fcntl, fd, libc::F_SETPIPE_SZ, bytes))
 }
 
 /// Most descriptors in one message: SCM_MAX_FD of include/net/scm.h.

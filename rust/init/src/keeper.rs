@@ -1,20 +1,29 @@
 //! The keeper: makes one container, is the parent of its PID 1, and tells the engine what becomes of it.
 //!
-//! The words between the two are drawn in `pyrt_container::protocol`.
+//! The words between the two are drawn in `pyrt_container::protocol`. An attached container dies with its engine;
+//! what a detached one needs more is in `detached`.
+
+mod audience;
+mod detached;
+mod log;
 
 use pyrt_container::execute::{self, Failed, Running};
 use pyrt_container::plan::{Part, Plan};
-use pyrt_container::protocol::{MAX_DESCRIPTORS, Report, Start};
-use pyrt_container::sys::{self, Errno, Fd};
+use pyrt_container::protocol::{Detached, MAX_DESCRIPTORS, Report, Start};
+use pyrt_container::sys::{self, Ended, Errno, Fd};
 
-/// The first two descriptors of a `Start`; the container's follow.
+use detached::{Doors, Pipes};
+
+/// The first descriptors of a `Start`. Standard input, output and error of an attached container follow, or
+/// what its keeper keeps of a detached one; then what the plan has opened.
 const PLAN: usize = 0;
 const CONTROL: usize = 1;
 const CONTAINER: usize = 2;
+const OPENED: usize = CONTAINER + 3;
 
 /// Waits for one `Start` on the engine's socket and serves that container to its end.
 pub fn main(engine: Fd, token: Fd) -> ! {
-    let mut message = [0; 64];
+    let mut message = [0; 512];
     let mut descriptors = [-1; MAX_DESCRIPTORS];
     let received = sys::receive_packet(engine, &mut message, &mut descriptors);
     let begun = sys::monotonic();
@@ -26,7 +35,7 @@ pub fn main(engine: Fd, token: Fd) -> ! {
     // Ignored in the spawner, which would keep us from learning how the container ended.
     default_sigchld();
     match received {
-        Ok((length, passed)) if length > 0 && passed > CONTAINER => {
+        Ok((length, passed)) if length > 0 && passed >= OPENED => {
             keep(&message[..length], &descriptors[..passed], begun);
             sys::exit(0)
         }
@@ -42,25 +51,51 @@ fn default_sigchld() {
 
 fn keep(message: &[u8], descriptors: &[Fd], begun: u64) {
     let control = descriptors[CONTROL];
-    let refused = |errno| Failed { part: Part::Keeper, index: 0, errno, evidence: Vec::new() };
     let Some(start) = Start::decode(message) else {
         return report_failure(control, refused(Errno(libc::EPROTO)));
     };
-    let bytes = match map(descriptors[PLAN]) {
-        Ok(bytes) => bytes,
-        Err(errno) => return report_failure(control, refused(errno)),
-    };
-    let plan = match Plan::parse(bytes) {
-        Ok(plan) => plan,
-        Err(malformed) => {
-            let evidence = malformed.to_string().into_bytes();
-            return report_failure(control, Failed { evidence, ..refused(Errno(0)) });
-        }
-    };
-    match execute::start(&plan, &descriptors[CONTAINER..]) {
-        Ok(running) => attend(control, start, running, begun),
-        Err(failed) => report_failure(control, failed),
+    let limit = start.limit;
+    match start.detached {
+        None => match make(descriptors[PLAN], &descriptors[CONTAINER..]) {
+            Ok(running) => attend(control, limit, running, begun),
+            Err(failed) => report_failure(control, failed),
+        },
+        Some(detached) => keep_detached(detached, limit, descriptors, begun),
     }
+}
+
+fn keep_detached(detached: Detached, limit: u64, descriptors: &[Fd], begun: u64) {
+    let control = descriptors[CONTROL];
+    let [folder, listener, names] = [0, 1, 2].map(|index| descriptors[CONTAINER + index]);
+    let made = Pipes::make(detached.input).map_err(refused).and_then(|pipes| {
+        let given: Vec<Fd> = pipes.theirs.into_iter().chain(descriptors[OPENED..].iter().copied()).collect();
+        make(descriptors[PLAN], &given).map(|running| (pipes, running))
+    });
+    match made {
+        Ok((pipes, mut running)) => {
+            let started = report_start(control, &mut running, begun, &[]);
+            let doors = Doors { control, folder, listener, names };
+            detached::keep(doors, detached, running, pipes, started, Deadline::after(limit));
+        }
+        Err(failed) => {
+            report_failure(control, failed);
+            let _ = sys::unlinkat(names, &detached.name, 0);
+        }
+    }
+}
+
+fn refused(errno: Errno) -> Failed {
+    Failed { part: Part::Keeper, index: 0, errno, evidence: Vec::new() }
+}
+
+/// Makes the container of the plan in `memfd`.
+fn make(memfd: Fd, descriptors: &[Fd]) -> Result<Running, Failed> {
+    let bytes = map(memfd).map_err(refused)?;
+    let plan = Plan::parse(bytes).map_err(|malformed| {
+        let evidence = malformed.to_string().into_bytes();
+        Failed { evidence, ..refused(Errno(0)) }
+    })?;
+    execute::start(&plan, descriptors)
 }
 
 /// The plan where the engine has written it: a sealed memfd, so that it can't change under us.
@@ -84,60 +119,104 @@ fn report_failure(control: Fd, failed: Failed) {
     let _ = sys::send_packet(control, &Report::Failed { part, index, errno: errno.0, evidence }.encode(), &[]);
 }
 
-/// From `Started` to the end of file.
-fn attend(control: Fd, start: Start, mut running: Running, begun: u64) {
+/// Tells the engine that the process runs, and gives it a pidfd and `more`. The engine may be gone by now.
+fn report_start(control: Fd, running: &mut Running, begun: u64, more: &[Fd]) -> Report {
     let timings = std::mem::take(&mut running.timings);
     let started = Report::Started { pid: running.pid as u32, warnings: running.warnings, timings, begun };
-    let mut descriptors = vec![running.pidfd];
-    descriptors.extend(running.terminal);
-    // The engine may be gone by now; then the wait below notices it.
+    let descriptors: Vec<Fd> = std::iter::once(running.pidfd).chain(more.iter().copied()).collect();
     let _ = sys::send_packet(control, &started.encode(), &descriptors);
     running.close_stdio();
-    if let Some(master) = running.terminal {
+    started
+}
+
+/// From `Started` to the end of file, for a container that does not outlive its engine.
+fn attend(control: Fd, limit: u64, mut running: Running, begun: u64) {
+    let master = running.terminal;
+    report_start(control, &mut running, begun, master.as_slice());
+    if let Some(master) = master {
         sys::close(master);
     }
-    wait_for_end(control, start, &mut running);
-    let Ok(ended) = running.reap() else { return };
-    let time = sys::realtime();
-    let accounts = running.accounts();
-    let exited = Report::Exited {
-        code: ended.code,
-        signal: ended.signal,
-        oom_kills: accounts.oom_kills,
-        memory_peak: accounts.memory_peak,
-        cpu_usec: if accounts.cpu_usec > 0 { accounts.cpu_usec } else { ended.cpu_usec },
-        pids_refused: accounts.pids_refused,
-        ended: time,
-    };
+    let mut deadline = Deadline::after(limit);
+    wait_for_end(control, &mut deadline, &mut running);
+    let Ok(end) = running.reap() else { return };
+    let exited = ended(&running, end, sys::realtime(), deadline.has_passed, 0);
     let _ = sys::send_packet(control, &exited.encode(), &[]);
     running.clean_up();
 }
 
-/// A container that lives longer than this has its start behind it. Milliseconds.
-const SETTLED: i32 = 50;
+/// What there is to tell of the end.
+fn ended(running: &Running, end: Ended, time: u64, timed_out: bool, lost_output: u64) -> Report {
+    let accounts = running.accounts();
+    Report::Exited {
+        code: end.code,
+        signal: end.signal,
+        oom_kills: accounts.oom_kills,
+        memory_peak: accounts.memory_peak,
+        cpu_usec: if accounts.cpu_usec > 0 { accounts.cpu_usec } else { end.cpu_usec },
+        pids_refused: accounts.pids_refused,
+        timed_out,
+        lost_output,
+        ended: time,
+    }
+}
 
-/// Returns when the process has ended; kills it when an attached engine has closed its side.
-fn wait_for_end(control: Fd, start: Start, running: &mut Running) {
+/// Returns when the process has ended; kills it when its time is up or its engine has closed its side.
+fn wait_for_end(control: Fd, deadline: &mut Deadline, running: &mut Running) {
     let mut entries = [
         libc::pollfd { fd: running.pidfd, events: libc::POLLIN, revents: 0 },
         libc::pollfd { fd: control, events: 0, revents: 0 },
     ];
-    let mut patience = SETTLED;
     loop {
-        let ready = sys::poll(&mut entries, patience);
+        let ready = sys::poll(&mut entries, deadline.patience());
         if ready.is_err() || entries[0].revents != 0 {
             return;
         }
         if entries[1].revents != 0 {
-            if start.attached {
-                let _ = sys::signal_pidfd(running.pidfd, libc::SIGKILL);
-            }
+            let _ = sys::signal_pidfd(running.pidfd, libc::SIGKILL);
             // poll(2) passes over negative numbers.
             entries[1].fd = -1;
         }
-        if ready == Ok(0) {
+        if deadline.pass(running) {
             running.let_go();
-            patience = -1;
         }
+    }
+}
+
+/// A container that lives longer than this has its start behind it. Nanoseconds.
+const SETTLED: u64 = 50_000_000;
+
+/// What a keeper does when it is left alone: first it lets go of what the start needed, then it waits for the limit.
+struct Deadline {
+    settled: Option<u64>,
+    limit: Option<u64>,
+    /// The process was killed because its time was up.
+    has_passed: bool,
+}
+
+impl Deadline {
+    /// `limit` nanoseconds from now; 0 for none.
+    fn after(limit: u64) -> Self {
+        let now = sys::monotonic();
+        let limit = (limit > 0).then(|| now.saturating_add(limit));
+        Self { settled: Some(now + SETTLED), limit, has_passed: false }
+    }
+
+    /// Milliseconds until something is to be done, rounded up; -1 for never: as poll(2) wants it.
+    fn patience(&self) -> i32 {
+        let next = self.settled.into_iter().chain(self.limit).min();
+        next.map_or(-1, |time| {
+            let left = time.saturating_sub(sys::monotonic()).div_ceil(1_000_000);
+            i32::try_from(left).unwrap_or(i32::MAX)
+        })
+    }
+
+    /// Does what is due; true once, when the start lies behind.
+    fn pass(&mut self, running: &Running) -> bool {
+        let now = sys::monotonic();
+        if self.limit.is_some_and(|limit| now >= limit) {
+            self.limit = None;
+            self.has_passed = sys::signal_pidfd(running.pidfd, libc::SIGKILL).is_ok();
+        }
+        self.settled.take_if(|settled| now >= *settled).is_some()
     }
 }

@@ -40,7 +40,7 @@ impl Spawner {
         let mut descriptors = vec![memfd.as_raw_fd(), theirs];
         descriptors.extend(stdio);
         descriptors.extend(opened.iter().map(AsRawFd::as_raw_fd));
-        sys::send_packet(self.socket.as_raw_fd(), &Start { attached: true }.encode(), &descriptors).unwrap();
+        sys::send_packet(self.socket.as_raw_fd(), &Start { limit: 0, detached: None }.encode(), &descriptors).unwrap();
         sys::close(theirs);
         Control(own(ours))
     }

@@ -1,4 +1,4 @@
-//! Layers: extracted and removed, without the interpreter's lock.
+//! Layers: extracted, written and removed, without the interpreter's lock.
 
 use std::os::fd::{AsFd, RawFd};
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
-use pyrt_layers::{Options, Report};
+use pyrt_layers::{Options, Packing, Report, WriteOptions, Written};
 
 use crate::descriptors::duplicate;
 use crate::errors::layer_error;
@@ -72,6 +72,39 @@ pub fn extract_layer(
         pyrt_layers::extract(source.as_fd(), directory.as_fd(), &options)
     });
     report.map(LayerReport::from).map_err(layer_error)
+}
+
+impl From<Written> for LayerReport {
+    fn from(written: Written) -> Self {
+        Self {
+            digest: written.digest.to_string(),
+            diff_id: written.diff_id.to_string(),
+            compressed_size: written.compressed_size,
+            size: written.size,
+            entries: written.entries,
+            opaque_root: false,
+        }
+    }
+}
+
+/// Writes a directory as a layer; see the stub.
+#[pyfunction]
+#[pyo3(signature = (directory, sink, *, gzip=0, cancel=None))]
+pub fn write_layer(
+    py: Python<'_>,
+    directory: RawFd,
+    sink: RawFd,
+    gzip: u32,
+    cancel: Option<&Bound<'_, CancelFlag>>,
+) -> PyResult<LayerReport> {
+    let (directory, sink) = (duplicate(directory)?, duplicate(sink)?);
+    let raised = cancel.map(|flag| Arc::clone(&flag.get().raised));
+    let written = py.detach(|| {
+        let packing = if gzip == 0 { Packing::None } else { Packing::Gzip(gzip) };
+        let options = WriteOptions { packing, cancel: raised.as_deref(), ..WriteOptions::default() };
+        pyrt_layers::write_layer(directory.as_fd(), sink.as_fd(), &options)
+    });
+    written.map(LayerReport::from).map_err(layer_error)
 }
 
 /// Removes a tree; see the stub.

@@ -7,22 +7,28 @@
 mod descriptors;
 mod errors;
 mod layers;
+mod logs;
 mod lookup;
 mod plan;
 mod reports;
+mod rootfs;
 mod seccomp;
 mod spawner;
 
 #[pyo3::pymodule(name = "_native", gil_used = false)]
 mod native {
     #[pymodule_export]
-    use crate::layers::{CancelFlag, LayerReport, extract_layer, remove_tree};
+    use crate::layers::{CancelFlag, LayerReport, extract_layer, remove_tree, write_layer};
+    #[pymodule_export]
+    use crate::logs::{LogReader, watch_folder};
     #[pymodule_export]
     use crate::lookup::read_image_file;
     #[pymodule_export]
     use crate::plan::{Plan, Step, compile, compile_exec, failure, host};
     #[pymodule_export]
-    use crate::reports::{Exited, Failed, Started, parse_report, stdio_message};
+    use crate::reports::{Attached, Exited, Failed, Started, ask, parse_report, stdio_message};
+    #[pymodule_export]
+    use crate::rootfs::{limits, mount_layers, open_in_root, set_file_ids};
     #[pymodule_export]
     use crate::seccomp::compile_seccomp;
     #[pymodule_export]

@@ -2,6 +2,7 @@
 //!
 //! All of it takes well under 100 us and keeps the interpreter's lock: to let it go and wait for it again costs more.
 
+use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
@@ -10,7 +11,7 @@ use pyo3::types::{PyBytes, PyDict};
 use pyrt_container::compile::Compiled;
 use pyrt_container::host::Host;
 use pyrt_container::plan::Part;
-use pyrt_container::protocol::Start;
+use pyrt_container::protocol::{Detached, Start};
 use pyrt_container::{compile as compiler, explain};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
@@ -58,18 +59,46 @@ impl Plan {
     }
 
     /// See the stub.
+    #[pyo3(signature = (control, stdin, stdout, stderr, *, limit=0))]
     fn start_message<'py>(
         &self,
         py: Python<'py>,
-        attached: bool,
         control: RawFd,
         stdin: RawFd,
         stdout: RawFd,
         stderr: RawFd,
+        limit: u64,
     ) -> (Bound<'py, PyBytes>, Vec<RawFd>) {
-        let mut descriptors = vec![self.memfd.as_raw_fd(), control, stdin, stdout, stderr];
+        self.message(py, &Start { limit, detached: None }, [control, stdin, stdout, stderr])
+    }
+
+    /// See the stub.
+    #[expect(clippy::too_many_arguments, reason = "they are a message's fields, by name")]
+    #[pyo3(signature = (control, folder, listener, names, *, name, limit, log_size, log_files, input))]
+    fn detached_message<'py>(
+        &self,
+        py: Python<'py>,
+        control: RawFd,
+        folder: RawFd,
+        listener: RawFd,
+        names: RawFd,
+        name: CString,
+        limit: u64,
+        log_size: u64,
+        log_files: u32,
+        input: bool,
+    ) -> (Bound<'py, PyBytes>, Vec<RawFd>) {
+        let detached = Some(Detached { name, log_size, log_files, input });
+        self.message(py, &Start { limit, detached }, [control, folder, listener, names])
+    }
+}
+
+impl Plan {
+    fn message<'py>(&self, py: Python<'py>, start: &Start, first: [RawFd; 4]) -> (Bound<'py, PyBytes>, Vec<RawFd>) {
+        let mut descriptors = vec![self.memfd.as_raw_fd()];
+        descriptors.extend(first);
         descriptors.extend(self.compiled.descriptors.iter().map(AsRawFd::as_raw_fd));
-        (PyBytes::new(py, &Start { attached }.encode()), descriptors)
+        (PyBytes::new(py, &start.encode()), descriptors)
     }
 }
 
@@ -82,7 +111,7 @@ fn sealed(bytes: &[u8]) -> std::io::Result<OwnedFd> {
 }
 
 /// This machine, looked at once.
-fn machine() -> PyResult<&'static Host> {
+pub fn machine() -> PyResult<&'static Host> {
     static MACHINE: OnceLock<Host> = OnceLock::new();
     if let Some(host) = MACHINE.get() {
         return Ok(host);

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use pyrt_container::plan::Part;
-use pyrt_container::protocol::{self, Report};
+use pyrt_container::protocol::{self, Ask, Report};
 
 use crate::errors::another_version;
 
@@ -34,7 +34,15 @@ pub struct Exited {
     memory_peak: u64,
     cpu_usec: u64,
     pids_refused: u64,
+    timed_out: bool,
+    lost_output: u64,
     ended: u64,
+}
+
+/// What is written to the descriptor that came with it is the process's standard input.
+#[pyclass(frozen, get_all, module = "pyrt._native")]
+pub struct Attached {
+    terminal: bool,
 }
 
 /// The name of a part, as `Step.part` and `Failed.part` have it.
@@ -57,11 +65,35 @@ pub fn parse_report<'py>(py: Python<'py>, message: &[u8]) -> PyResult<Bound<'py,
             let evidence = PyBytes::new(py, &evidence).unbind();
             Ok(Bound::new(py, Failed { part: part_name(part), index, errno, evidence })?.into_any())
         }
-        Report::Exited { code, signal, oom_kills, memory_peak, cpu_usec, pids_refused, ended } => {
-            let exited = Exited { code, signal, oom_kills, memory_peak, cpu_usec, pids_refused, ended };
+        Report::Exited {
+            code,
+            signal,
+            oom_kills,
+            memory_peak,
+            cpu_usec,
+            pids_refused,
+            timed_out,
+            lost_output,
+            ended,
+        } => {
+            let exited =
+                Exited { code, signal, oom_kills, memory_peak, cpu_usec, pids_refused, timed_out, lost_output, ended };
             Ok(Bound::new(py, exited)?.into_any())
         }
+        Report::Attached { terminal } => Ok(Bound::new(py, Attached { terminal })?.into_any()),
     }
+}
+
+/// What an engine asks the keeper of a detached container for; see the stub.
+#[pyfunction]
+pub fn ask<'py>(py: Python<'py>, what: &str) -> PyResult<Bound<'py, PyBytes>> {
+    let ask = match what {
+        "attach" => Ask::Attach,
+        "close input" => Ask::CloseInput,
+        "recorded" => Ask::Recorded,
+        _ => return Err(pyo3::exceptions::PyValueError::new_err(format!("no keeper understands {what:?}"))),
+    };
+    Ok(PyBytes::new(py, &ask.encode()))
 }
 
 /// See the stub.

@@ -57,14 +57,32 @@ OTHERS: Final = "Others"
 SECTIONS: Final[dict[str, dict[str, Verb]]] = {
     CONTAINERS: {
         "run": Verb("run", "run a command in a new container"),
+        "create": Verb("create", "make a container, and start it later"),
+        "start": Verb("start", "start containers that do not run"),
+        "restart": Verb("restart", "stop containers and start them again"),
+        "attach": Verb("attach", "tie a detached container to this terminal"),
+        "logs": Verb("logs", "what a detached container has written"),
+        "wait": Verb("wait", "wait until containers have ended"),
         "exec": Verb("exec", "run another command in a running container"),
         "ps": Verb("ps", "list containers"),
         "inspect": Verb("inspect", "all that is known of a container or an image"),
+        "top": Verb("top", "the processes of a container"),
+        "stats": Verb("stats", "what containers use of the machine"),
+        "port": Verb("port", "the published ports of a container"),
         "kill": Verb("kill", "send a container a signal"),
         "stop": Verb("stop", "ask a container to end, and kill it if it does not"),
+        "pause": Verb("pause", "freeze the processes of containers"),
+        "unpause": Verb("unpause", "let the processes of containers go on"),
+        "rename": Verb("rename", "give a container another name"),
+        "update": Verb("update", "change limits of containers"),
         "rm": Verb("rm", "remove containers"),
+        "diff": Verb("diff", "what a container has changed of its files"),
+        "cp": Verb("cp", "copy files out of a container or into it"),
+        "export": Verb("export", "write the files of a container as a tar"),
+        "commit": Verb("commit", "make an image of a container"),
         "events": Verb("events", "what happened, and what happens"),
         "explain": Verb("explain", "every step that would make a container"),
+        "container prune": Verb("prune_containers", "remove containers that do not run"),
     },
     IMAGES: {
         "pull": Verb("pull", "get an image from a registry"),
@@ -91,6 +109,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "system prune": Verb("prune", "remove ended containers and unused images"),
         "system info": Verb("info", "the same as info", hidden=True),
         "info": Verb("info", "this machine, as pyrt sees it"),
+        "bench startup": Verb("bench", "how long starts take on this machine, beside other tools", engine=False),
         "version": Verb("version", "the version", engine=False),
         "serve": Verb("serve", "be the server, in the foreground", engine=False),
         "completion": Verb("completion", "a script that completes what you type in bash, zsh or fish", engine=False),
@@ -99,17 +118,23 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
     },
 }
 
+
+def _with_long_names(section: dict[str, Verb]) -> None:
+    """Docker's other name of each verb on containers: "container ps"."""
+    for name, verb in [*section.items()]:
+        if " " not in name and name not in {"events", "explain"}:
+            section[f"container {name}"] = msgspec.structs.replace(verb, summary=f"the same as {name}", hidden=True)
+    section["container ls"] = Verb("ps", "the same as ps", hidden=True)
+    section["container list"] = Verb("ps", "the same as ps", hidden=True)
+
+
+_with_long_names(SECTIONS[CONTAINERS])
+
 VERBS: Final = {name: verb for section in SECTIONS.values() for name, verb in section.items()}
 
 _GROUPS: Final = frozenset(name.split()[0] for name in VERBS if " " in name)
 
-NOT_BUILT: Final = frozenset(
-    [
-        *("attach", "build", "commit", "compose", "container", "cp", "create", "diff", "export", "login", "logout"),
-        *("logs", "network", "pause", "port", "push", "rename", "restart", "search", "start", "stats", "top"),
-        *("unpause", "update", "volume", "wait"),
-    ]
-)
+NOT_BUILT: Final = frozenset("build buildx builder compose login logout network push search volume".split())
 """Verbs that Docker has and pyrt does not have yet."""
 
 
@@ -148,6 +173,6 @@ def module_of(name: str) -> Module:
 def parser_of(name: str) -> Parser:
     """The parser of a verb, built."""
     module = module_of(name)
-    parser = Parser(name, module.HELP, short_help=name not in {"run", "explain"})
+    parser = Parser(name, module.HELP, short_help=name.split()[-1] not in {"run", "create", "explain"})
     module.arguments(parser)
     return parser

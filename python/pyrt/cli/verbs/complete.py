@@ -47,10 +47,16 @@ async def _things(engine: Engine) -> list[str]:
     return [*await _containers(engine), *await _images(engine)]
 
 
+async def _files(engine: Engine) -> list[str]:
+    """What cp takes of a container begins so."""
+    return [f"{name}:" for name in await _containers(engine)]
+
+
 _KINDS: Final[dict[str, Callable[[Engine], Awaitable[list[str]]]]] = {
     "containers": _containers,
     "running": _running,
     "images": _images,
+    "files": _files,
     "runnable": _runnable,
     "things": _things,
 }

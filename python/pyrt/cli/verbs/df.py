@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pyrt.cli import figures
 from pyrt.cli.listing import Column, add_format_options, render
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.verbs.images import NONE
+from pyrt.engine.differing import disk_usage
 from pyrt.engine.states import LIVE
 
 if TYPE_CHECKING:
@@ -95,16 +97,6 @@ def _image_rows(usage: Usage) -> list[dict[str, Any]]:
 
 def _container_sizes(folder: str) -> dict[str, int]:
     """Bytes on the disk of what each container has written."""
-    return {entry.name: _tree_size(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)}
-
-
-def _tree_size(folder: str) -> int:
-    """Follows no link, and counts what vanishes meanwhile as nothing."""
-    total = 0
-    for _, _, files, directory in os.fwalk(folder, onerror=None, follow_symlinks=False):
-        for name in files:
-            try:
-                total += os.lstat(name, dir_fd=directory).st_blocks * 512
-            except OSError:
-                continue
-    return total
+    return {
+        entry.name: disk_usage(Path(entry.path)) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)
+    }

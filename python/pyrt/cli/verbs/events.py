@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import time
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
 
 from pyrt.cli import figures
-from pyrt.cli.filters import Filters
+from pyrt.cli.filters import Filters, has_label
+from pyrt.cli.moments import SECOND, Moment, parse_moment
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.styles import paint, visible
 from pyrt.cli.template import compile_template
-from pyrt.engine.events import ContainerEvent, ImageEvent, encode_line
-from pyrt.errors import UsageError
+from pyrt.engine.events import ContainerEvent, ContainerExited, ImageEvent, encode_line
+from pyrt.errors import ContainerNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,38 +39,55 @@ HELP = Help(
 
 FILTERS: Final[dict[str, Callable[[Event, str], bool]]] = {
     "type": lambda event, value: kind_of(event).split()[0] == value,
-    "event": lambda event, value: kind_of(event).split(maxsplit=1)[-1] == value,
+    "event": lambda event, value: value in {kind_of(event).split(maxsplit=1)[-1], docker_action(event)},
     "container": lambda event, value: (
         isinstance(event, ContainerEvent) and (event.name == value or event.container.startswith(value))
     ),
     "image": lambda event, value: isinstance(event, ContainerEvent | ImageEvent) and value in _image_names(event),
 }
 
-_SECOND: Final = 1_000_000_000
-# No journal gets this far, and no clock has been before it since 2001.
-_FIRST_UNIX_TIME: Final = 1_000_000_000
-_SPAN: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
-
-
-class Moment(NamedTuple):
-    """A place among the events: after a sequence number, or a time in nanoseconds."""
-
-    seq: int | None = None
-    time: int | None = None
+# What Docker calls them, where that is another word.
+_ACTIONS: Final = {
+    "container created": "create",
+    "container started": "start",
+    "container exited": "die",
+    "container removed": "destroy",
+    "container signaled": "kill",
+    "container paused": "pause",
+    "container unpaused": "unpause",
+    "container renamed": "rename",
+    "container updated": "update",
+    "container out of memory": "oom",
+    "exec started": "exec_start",
+    "exec exited": "exec_die",
+    "image pulled": "pull",
+    "image loaded": "load",
+    "image imported": "import",
+    "image committed": "commit",
+    "image saved": "save",
+    "image tagged": "tag",
+    "image untagged": "untag",
+    "image removed": "delete",
+}
 
 
 def arguments(parser: Parser) -> None:
     what = "a sequence number, a time (2026-11-24T12:00:00Z, Unix seconds), or an age (90s, 1h30m)"
     parser.add_argument("--since", metavar="MOMENT", help=f"begin after it: {what}")
     parser.add_argument("--until", metavar="MOMENT", help="end with it")
-    parser.add_argument("-f", "--filter", action="append", default=[], metavar="NAME=VALUE", help=", ".join(FILTERS))
+    parser.add_argument("-f", "--filter", action="append", default=[], metavar="NAME=VALUE",
+                        help=", ".join((*FILTERS, "label")))  # fmt: skip
     parser.add_argument("--json", action="store_true", help="a line of JSON each")
-    parser.add_argument("--format", metavar="TEMPLATE", help="json, or a Go template on what --json shows")
+    parser.add_argument(
+        "--format",
+        metavar="TEMPLATE",
+        help="json, or a Go template: '{{.Type}} {{.Action}} {{.Actor.ID}}', or of what --json shows",
+    )
 
 
 async def main(invocation: Invocation) -> int:
     options, console, engine = invocation.options, invocation.console, invocation.engine
-    filters = Filters.parse(options.filter, FILTERS)
+    filters = Filters.parse(options.filter, {**FILTERS, "label": _Labels(engine).has})
     line = _formatter(options, colour=console.has_colour())
     until = parse_moment(options.until) if options.until else Moment()
     cursor = _cursor(engine, parse_moment(options.since)) if options.since else None
@@ -94,24 +111,6 @@ async def main(invocation: Invocation) -> int:
     return 0
 
 
-def parse_moment(text: str) -> Moment:
-    """What --since and --until take."""
-    if text.isdigit():
-        number = int(text)
-        return Moment(time=number * _SECOND) if number >= _FIRST_UNIX_TIME else Moment(seq=number)
-    if match := _SPAN.fullmatch(text):
-        hours, minutes, seconds = (float(part or 0) for part in match.groups())
-        return Moment(time=time.time_ns() - int((hours * 3600 + minutes * 60 + seconds) * _SECOND))
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(
-            f"{text} is no moment", hint="a sequence number, a time like 2026-11-24T12:00:00Z, or an age like 10m"
-        ) from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return Moment(time=int(moment.timestamp() * _SECOND))
-
-
 def _cursor(engine: Engine, since: Moment) -> int:
     """The sequence number after which to begin: for a time it is searched for, as both grow together."""
     if since.time is None:
@@ -129,7 +128,7 @@ def _cursor(engine: Engine, since: Moment) -> int:
 
 
 def _seconds_to(until: Moment) -> float:
-    return float("inf") if until.time is None else (until.time - time.time_ns()) / _SECOND
+    return float("inf") if until.time is None else (until.time - time.time_ns()) / SECOND
 
 
 def _is_past(cursor: int, until: Moment) -> bool:
@@ -145,6 +144,50 @@ def kind_of(event: Event) -> str:
     return str(event.__struct_config__.tag)
 
 
+def docker_action(event: Event) -> str:
+    """Like "start", or "die"."""
+    kind = kind_of(event)
+    return _ACTIONS.get(kind, kind)
+
+
+class _Labels:
+    """Labels of containers that events tell of: remembered, for some are gone when their last event comes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._known = {record.id: record.labels for record in engine.containers()}
+
+    def has(self, event: Event, wanted: str) -> bool:
+        """Whether the event's container has the label."""
+        if not isinstance(event, ContainerEvent):
+            return False
+        if event.container not in self._known:
+            with suppress(ContainerNotFound):
+                self._known[event.container] = self._engine.inspect(event.container).labels
+        return has_label(self._known.get(event.container, {}), wanted)
+
+
+def _docker_document(event: Event) -> dict[str, Any]:
+    """The fields of --json, and those of Docker's templates."""
+    fields: dict[str, Any] = msgspec.json.decode(encode_line(event))
+    subject = getattr(event, "container", "") or getattr(event, "image", "")
+    attributes = {key: str(value) for key, value in fields.items() if key not in {"kind", "seq", "time", "container"}}
+    if isinstance(event, ContainerExited):
+        attributes["exitCode"] = str(event.exit_code)
+    return {
+        **fields,
+        "Type": "image" if kind_of(event).startswith("image") else "container",
+        "Action": docker_action(event),
+        "Status": docker_action(event),
+        "ID": subject,
+        "From": getattr(event, "image", "") if isinstance(event, ContainerEvent) else "",
+        "Actor": {"ID": subject, "Attributes": attributes},
+        "Scope": "local",
+        "Time": event.time // SECOND,
+        "TimeNano": event.time,
+    }
+
+
 def _image_names(event: ContainerEvent | ImageEvent) -> tuple[str, ...]:
     return (event.image, event.name) if isinstance(event, ImageEvent) else (event.image,)
 
@@ -154,7 +197,7 @@ def _formatter(options: Any, *, colour: bool) -> Callable[[Event], str]:
         return lambda event: encode_line(event).decode() + "\n"
     if options.format:
         template = compile_template(options.format)
-        return lambda event: template(msgspec.json.decode(encode_line(event))) + "\n"
+        return lambda event: template(_docker_document(event)) + "\n"
     return lambda event: _text(event, colour=colour)
 
 

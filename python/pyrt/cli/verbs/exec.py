@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pyrt.cli.attached import Attachment, add_terminal_options, follow
@@ -10,7 +12,10 @@ from pyrt.cli.parser import Help, Parser
 from pyrt.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pyrt.cli.verbs import Invocation
+    from pyrt.engine.container import Execution
 
 HELP = Help(
     "exec [OPTIONS] CONTAINER COMMAND [ARG ...]",
@@ -19,6 +24,7 @@ HELP = Help(
         ("pyrt exec -it web bash", "a shell in it"),
         ("pyrt exec -u 0 -w /srv web ls -l", ""),
         ("pyrt exec -i db psql < dump.sql", ""),
+        ("pyrt exec -d web /usr/sbin/logrotate", "without waiting for it"),
     ),
 )
 
@@ -31,32 +37,55 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("-u", "--user", default="", metavar="USER[:GROUP]", help="as whom: names or numbers")
     parser.add_argument("-w", "--workdir", default="", metavar="DIR", help="where in the container")
     parser.add_argument("--privileged", action="store_true", help="with all capabilities")
-    parser.add_not_built("-d", "--detach", what="a command in the background", hint="end it with &", takes_value=False)
+    parser.add_argument("-d", "--detach", action="store_true", help="in the background, without its output")
     parser.add_not_built("--detach-keys", what="leaving a container that runs on", hint="leave the option out")
 
 
 async def main(invocation: Invocation) -> int:
-    options, console, engine = invocation.options, invocation.console, invocation.engine
+    options, console = invocation.options, invocation.console
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise UsageError("there is no command to execute", hint=f"usage: pyrt {HELP.usage}")
     attachment = Attachment(interactive=options.interactive, tty=options.tty)
-    attachment.check(console)
-    execution = await engine.exec(
-        options.container,
-        command,
-        wants_stdin=options.interactive,
-        user=options.user,
-        workdir=options.workdir,
-        env=dict(await environment_of(options, console)),
-        privileged=options.privileged,
-        tty=options.tty,
-        rows=console.rows,
-        columns=console.columns,
-    )
+    if not options.detach:
+        attachment.check(console)
+    with background(wanted=options.detach) as stdio:
+        execution = await _start(invocation, command, stdio)
+    if options.detach:
+        return 0
     try:
         status = await follow(console, execution, attachment, execution.kill)
     except BaseException:
         await execution.destroy("client gone")
         raise
     return status.exit_code
+
+
+async def _start(invocation: Invocation, command: list[str], stdio: tuple[int, int, int] | None) -> Execution:
+    options, console = invocation.options, invocation.console
+    return await invocation.engine.exec(
+        options.container,
+        command,
+        stdio=stdio,
+        wants_stdin=options.interactive,
+        user=options.user,
+        workdir=options.workdir,
+        env=dict(await environment_of(options, console)),
+        privileged=options.privileged,
+        tty=options.tty and not options.detach,
+        rows=console.rows,
+        columns=console.columns,
+    )
+
+
+@contextmanager
+def background(*, wanted: bool) -> Iterator[tuple[int, int, int] | None]:
+    """Standard streams for what runs in the background: nothing comes, and what goes is lost."""
+    if not wanted:
+        yield None
+        return
+    nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield nothing, nothing, nothing
+    finally:
+        os.close(nothing)

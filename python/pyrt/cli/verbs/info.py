@@ -22,7 +22,7 @@ HELP = Help(
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("--format", metavar="TEMPLATE", help="json, or a Go template")
+    parser.add_argument("-f", "--format", metavar="TEMPLATE", help="json, or a Go template")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="as JSON")
 
 
@@ -42,7 +42,7 @@ async def main(invocation: Invocation) -> int:
 async def _facts(engine: Engine) -> dict[str, Any]:
     from pyrt import _native
 
-    records = engine.containers()
+    records = [record for record in engine.containers() if not record.is_gone]
     system = os.uname()
     return {
         "Version": VERSION,

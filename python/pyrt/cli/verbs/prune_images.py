@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pyrt.cli import figures
 from pyrt.cli.parser import Help, Parser
+from pyrt.cli.pruning import Wanted, add_prune_filter
 from pyrt.cli.questions import is_sure
 from pyrt.cli.verbs.rmi import lines
 
@@ -22,6 +23,7 @@ HELP = Help(
 def arguments(parser: Parser) -> None:
     parser.add_argument("-a", "--all", action="store_true", help="all that no container uses, not just nameless ones")
     parser.add_argument("-f", "--force", action="store_true", help="do not ask")
+    add_prune_filter(parser)
 
 
 async def main(invocation: Invocation) -> int:
@@ -29,7 +31,8 @@ async def main(invocation: Invocation) -> int:
     what = "all images without a container" if options.all else "all images without a name"
     if not options.force and not await is_sure(console, f"This will remove {what}."):
         return 0
-    removed = await invocation.engine.prune_images(all=options.all)
+    keep = await Wanted(options.filter).kept_images(invocation.engine)
+    removed = await invocation.engine.prune_images(all=options.all, keep=keep)
     deleted = "".join(f"{line}\n" for line in lines(removed))
     heading = "Deleted images:\n" if deleted else ""
     await console.out(f"{heading}{deleted}Total reclaimed space: {figures.size(removed.reclaimed)}\n")

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pyrt.cli import figures
-from pyrt.cli.filters import Filters
+from pyrt.cli.filters import Filters, has_label
 from pyrt.cli.listing import Column, add_format_options, render
 from pyrt.cli.parser import Help, Parser
+from pyrt.engine.recipe import options_of
 from pyrt.engine.states import LIVE, State
-from pyrt.errors import UsageError
+from pyrt.errors import PyrtError, UsageError
 from pyrt.images.reference import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyrt.cli.verbs import Invocation
+    from pyrt.engine.engine import Engine
     from pyrt.engine.record import Record
 
 HELP = Help(
@@ -42,7 +46,7 @@ COLUMNS: Final = (
 )
 TITLES: Final = {"CreatedAt": "CREATED AT", "State": "STATE", "Labels": "LABELS", "Pid": "PID"}
 
-_SHOWN: Final = LIVE - {State.STARTING}
+_SHOWN: Final = LIVE - {State.STARTING} | {State.RESTARTING}
 _LONGEST_COMMAND: Final = 20
 _DOCKER_STATES: Final = {
     State.STARTING: "created",
@@ -53,44 +57,71 @@ _DOCKER_STATES: Final = {
 
 FILTERS: Final[dict[str, Callable[[Record, str], bool]]] = {
     "id": lambda record, value: record.id.startswith(value),
-    "name": lambda record, value: value in record.name,
-    "label": lambda record, value: _has_label(record, value),
+    "name": lambda record, value: _is_called(record.name, value),
+    "label": lambda record, value: has_label(record.labels, value),
     "status": lambda record, value: value in {str(record.state), docker_state(record)},
     "exited": lambda record, value: record.status is not None and str(record.status.exit_code) == value,
     "ancestor": lambda record, value: _is_ancestor(record, value),
+    "network": lambda record, value: options_of(record).network == value,
+    "volume": lambda record, value: any(value in {each.source, each.target} for each in options_of(record).mounts),
 }
+_RELATIVE: Final = ("before", "since")
+"""Filters whose value is another container: what was made before it, or after it."""
 
 
 def arguments(parser: Parser) -> None:
     parser.add_argument("-a", "--all", action="store_true", help="also containers that do not run")
     parser.add_argument("-q", "--quiet", action="store_true", help="ids alone")
-    parser.add_argument("-f", "--filter", action="append", default=[], metavar="NAME=VALUE", help=", ".join(FILTERS))
+    parser.add_argument("-f", "--filter", action="append", default=[], metavar="NAME=VALUE",
+                        help=", ".join((*FILTERS, *_RELATIVE)))  # fmt: skip
     parser.add_argument("-n", "--last", type=int, default=0, metavar="COUNT", help="the newest so many, running or not")
     parser.add_argument("-l", "--latest", action="store_true", help="the newest, running or not")
+    parser.add_argument("-s", "--size", action="store_true", help="what each has written, and with its image")
     parser.add_argument("--no-trunc", action="store_true", help="whole ids and commands")
     add_format_options(parser)
 
 
 async def main(invocation: Invocation) -> int:
-    options = invocation.options
-    filters = Filters.parse(options.filter, FILTERS)
+    options, engine = invocation.options, invocation.engine
+    filters = Filters.parse(options.filter, FILTERS | _relative(engine))
     last = 1 if options.latest else options.last
     shows_all = options.all or last or "status" in filters or "exited" in filters
-    found = [record for record in invocation.engine.containers() if shows_all or record.state in _SHOWN]
-    records = [record for record in found if filters.take(record) and not _is_gone(record)][: last or None]
+    found = [record for record in engine.containers() if shows_all or record.state in _SHOWN]
+    records = [record for record in found if filters.take(record) and not record.is_gone][: last or None]
     if options.quiet and not options.format:
         text = "".join(f"{record.id if options.no_trunc else figures.short(record.id)}\n" for record in records)
     else:
         now = datetime.now(UTC)
         rows = [row_of(record, now, whole=options.no_trunc) for record in records]
-        text = render(rows, COLUMNS, options.format, TITLES)
+        if options.size or ".Size" in (options.format or ""):
+            for row, record in zip(rows, records, strict=True):
+                row["Size"] = await _size(engine, record)
+        for row in rows if options.format != "json" else ():
+            row["Label"] = partial(_label, row["Labels"])
+        columns = (*COLUMNS, Column("Size", "SIZE")) if options.size else COLUMNS
+        text = render(rows, columns, options.format, TITLES)
     await invocation.console.out(text)
     return 0
 
 
-def _is_gone(record: Record) -> bool:
-    """Of a container that keeps nothing the user has seen the last; what is left of it is the engine's affair."""
-    return record.auto_remove and record.state is State.REMOVING
+def _relative(engine: Engine) -> dict[str, Callable[[Record, str], bool]]:
+    return {
+        "before": lambda record, value: record.created < engine.inspect(value).created,
+        "since": lambda record, value: record.created > engine.inspect(value).created,
+    }
+
+
+async def _size(engine: Engine, record: Record) -> str:
+    written = await engine.size(record.id)
+    try:
+        image = engine.find_image(record.image_id).size
+    except PyrtError:
+        image = 0  # A view of this machine, or an image that is gone.
+    return f"{figures.size(written)} (virtual {figures.size(written + image)})"
+
+
+def _label(labels: str, name: str) -> str:
+    return dict(pair.partition("=")[::2] for pair in labels.split(",")).get(name, "")
 
 
 def row_of(record: Record, now: datetime, *, whole: bool) -> dict[str, Any]:
@@ -109,6 +140,9 @@ def row_of(record: Record, now: datetime, *, whole: bool) -> dict[str, Any]:
         "Status": status_of(record, now),
         "Ports": "",
         "Names": record.name,
+        "Networks": options_of(record).network,
+        "Mounts": ",".join(mount.source or mount.target for mount in options_of(record).mounts),
+        "LocalVolumes": "0",
         "Labels": ",".join(f"{key}={value}" for key, value in record.labels.items()),
         "Pid": record.pid if record.state in LIVE else 0,
     }
@@ -124,7 +158,13 @@ def status_of(record: Record, now: datetime) -> str:
     if record.state in {State.RUNNING, State.PAUSED, State.STOPPING}:
         started = figures.moment_of(record.started) or now
         up = f"Up {figures.span((now - started).total_seconds())}"
+        if record.health and record.state is State.RUNNING:
+            word = "health: starting" if record.health.status == "starting" else record.health.status
+            return f"{up} ({word})"
         return {State.PAUSED: f"{up} (Paused)", State.STOPPING: f"{up} (stopping)"}.get(record.state, up)
+    if record.state == State.RESTARTING and record.status:
+        ended = figures.ago(figures.moment_of(record.finished), now)
+        return f"Restarting ({record.status.exit_code}) {ended}"
     if record.state == State.EXITED and record.status:
         ended = figures.ago(figures.moment_of(record.finished), now)
         verdict = "" if record.status.verdict in {"exited", "signaled"} else f", {record.status.verdict}"
@@ -142,9 +182,12 @@ def _is_ancestor(record: Record, value: str) -> bool:
     return asked == wanted
 
 
-def _has_label(record: Record, value: str) -> bool:
-    key, equals, wanted = value.partition("=")
-    return key in record.labels and (not equals or record.labels[key] == wanted)
+def _is_called(name: str, pattern: str) -> bool:
+    """Docker takes a regular expression, and has a / before each name."""
+    try:
+        return bool(re.search(pattern, name) or re.search(pattern, f"/{name}"))
+    except re.error as error:
+        raise UsageError(f"the filter name={pattern} is no regular expression: {error}") from None
 
 
 def _is_short(identifier: str, value: str) -> bool:

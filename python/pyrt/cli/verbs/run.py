@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from pyrt.cli.attached import STREAMS, Attachment, follow
+from pyrt.cli.lasting import add_lasting_options, lasting_of
 from pyrt.cli.options import add_run_options, run_options_of
-from pyrt.cli.parser import Help, Parser
+from pyrt.cli.parser import Help, Parser, boolean
 from pyrt.cli.pulling import find_or_pull
 from pyrt.engine.results import Verdict
 from pyrt.errors import UsageError
@@ -43,6 +43,16 @@ _REMOVAL_TIME: Final = 10.0
 
 
 def arguments(parser: Parser) -> None:
+    common_arguments(parser)
+    parser.add_argument("-d", "--detach", action="store_true", help="leave it running, and print its id")
+    parser.add_argument("-a", "--attach", action="append", metavar="STREAM", help="stdin, stdout or stderr alone")
+    parser.add_argument("--sig-proxy", type=boolean, nargs="?", const=True, default=True, metavar="BOOL",
+                        help="pass signals on (true)")  # fmt: skip
+    parser.add_not_built("--detach-keys", what="leaving a container that was not detached", hint="-d, then pyrt attach")
+
+
+def common_arguments(parser: Parser) -> None:
+    """Those of ``create``, too."""
     parser.add_argument("image", metavar="IMAGE", help="a name or an id; host: this machine's own files")
     parser.add_command("instead of the image's own")
     parser.add_argument("--rm", action="store_true", help="keep nothing of it when it has ended")
@@ -51,21 +61,29 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress of a pull")
     parser.add_argument("--platform", metavar="OS/ARCH", help="which variant to pull")
     parser.add_argument("--cidfile", metavar="FILE", help="write the container's id there")
-    parser.add_argument("-a", "--attach", action="append", metavar="STREAM", help="stdin, stdout or stderr alone")
-    parser.add_argument("--sig-proxy", type=_boolean, nargs="?", const=True, default=True, metavar="BOOL",
-                        help="pass signals on (true)")  # fmt: skip
     add_run_options(parser)
+    add_lasting_options(parser)
 
 
 async def main(invocation: Invocation) -> int:
     options, console, engine = invocation.options, invocation.console, invocation.engine
     attachment = _attachment(options)
-    attachment.check(console)
+    if not options.detach:
+        attachment.check(console)
     run_options = await run_options_of(options, console)
-    cidfile = _reserve(console.path(options.cidfile)) if options.cidfile else None
+    cidfile = reserve(console.path(options.cidfile)) if options.cidfile else None
     image = await find_or_pull(
         console, engine, options.image, when=options.pull, platform=options.platform, quiet=options.quiet
     )
+    lasting = lasting_of(options, image)
+    if options.detach:
+        record = await engine.run_detached(image, run_options, lasting, keep=not options.rm)
+        if cidfile is not None:
+            write_id(cidfile, record.id)
+        await console.out(f"{record.id}\n")
+        return 0
+    if lasting.restart.when != "no":
+        raise UsageError("--restart is for a container that lasts", hint="-d detaches it")
     container = await engine.start(
         image,
         run_options,
@@ -76,7 +94,7 @@ async def main(invocation: Invocation) -> int:
     )
     try:
         if cidfile is not None:
-            _write_id(cidfile, container.id)
+            write_id(cidfile, container.id)
         status = await follow(console, container, attachment, container.kill)
     except BaseException:
         await container.destroy("client gone")
@@ -98,19 +116,15 @@ def _attachment(options: Any) -> Attachment:
     )
 
 
-def _boolean(text: str) -> bool:
-    if text.lower() not in {"true", "false", "1", "0"}:
-        raise argparse.ArgumentTypeError(f"{text} is neither true nor false")
-    return text.lower() in {"true", "1"}
-
-
-def _reserve(path: Path) -> Path:
+def reserve(path: Path) -> Path:
+    """Where a container's id is to be written; raises UsageError if something is there."""
     if path.exists():
         raise UsageError(f"{path} is there already", hint="another container may have it as its --cidfile: remove it")
     return path
 
 
-def _write_id(path: Path, identifier: str) -> None:
+def write_id(path: Path, identifier: str) -> None:
+    """Writes a container's id there."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except OSError as error:

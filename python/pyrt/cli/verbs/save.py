@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 from pyrt.cli.parser import Help, Parser
-from pyrt.errors import UsageError
+from pyrt.cli.streams import to_stdout
 
 if TYPE_CHECKING:
-    from pyrt.cli.console import Console
     from pyrt.cli.verbs import Invocation
-    from pyrt.engine.engine import Engine
     from pyrt.images.archive import Form
 
 HELP = Help(
@@ -49,17 +46,5 @@ async def main(invocation: Invocation) -> int:
             form = "oci-dir"
         await engine.save(images, path, form=form)
         return 0
-    if console.terminals[1]:
-        raise UsageError("an archive is nothing for a terminal", hint="pyrt save -o FILE, or pipe it into something")
-    await _to_stdout(console, engine, images, form)
+    await to_stdout(console, lambda target: engine.save(images, target, form=form))
     return 0
-
-
-async def _to_stdout(console: Console, engine: Engine, images: list[str], form: Form) -> None:
-    """The client copies out of a pipe. If it ends, the writer's thread ends with it."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    try:
-        await console.relay(output=reader)
-        await engine.save(images, writer, form=form)
-    finally:
-        os.close(writer)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-import trio
+from typing import TYPE_CHECKING
 
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.several import for_each
@@ -18,13 +16,11 @@ HELP = Help(
     (("pyrt stop -t 2 web", ""), ("pyrt stop $(pyrt ps -q)", "all that run")),
 )
 
-_USUAL_TIME: Final = 10.0
-
 
 def arguments(parser: Parser) -> None:
     parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="names or ids")
     parser.add_argument(
-        "-t", "--time", "--timeout", type=float, default=_USUAL_TIME, metavar="SECONDS", help="until it is killed (10)"
+        "-t", "--time", "--timeout", type=float, metavar="SECONDS", help="until it is killed (--stop-timeout, 10)"
     )
     parser.add_argument("-s", "--signal", metavar="SIGNAL", help="another signal than its own")
 
@@ -33,12 +29,7 @@ async def main(invocation: Invocation) -> int:
     engine, options = invocation.engine, invocation.options
 
     async def stop(name: str) -> str:
-        if options.signal:
-            await engine.kill(name, options.signal)
-            with trio.move_on_after(options.time):
-                await engine.wait(name)
-                return name
-        await engine.stop(name, 0.0 if options.signal else options.time)
+        await engine.stop(name, options.time, signal=options.signal)
         return name
 
     return await for_each(invocation.console, options.containers, stop)

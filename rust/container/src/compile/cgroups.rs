@@ -12,7 +12,7 @@ use crate::spec::{Linux, Resources, Spec};
 use crate::sys::{self, Errno};
 
 use super::device_rules;
-use super::error::{Error, Result, describe, parse};
+use super::error::{self, Error, Result, describe};
 use super::limits::{self, Setting};
 use super::opened::{Failure, Opened, Writer, open_at, own};
 use super::paths::c;
@@ -212,27 +212,12 @@ pub fn directories(spec: &Spec<'_>, id: &str, host: &Host) -> Result<Vec<Directo
     Ok(hierarchies.into_iter().map(directory).collect())
 }
 
-/// A file of a container's group and what is to be written to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limit {
-    /// Which hierarchy on version 1.
-    pub controller: String,
-    /// The file's name.
-    pub file: String,
-    /// One write.
-    pub value: String,
-    /// JSON path of the field that asks for it.
-    pub field: String,
-    /// Another file and its value, where the kernel has that one instead.
-    pub otherwise: Option<(String, String)>,
-}
-
-/// What the bytes of a document like `linux.resources` ask for on this machine.
-pub fn limits(resources: &[u8], host: &Host) -> Result<Vec<Limit>> {
-    let resources: Resources<'_> = parse(resources, "linux.resources")?;
-    let limit =
-        |Setting { controller, file, value, field, otherwise }| Limit { controller, file, value, field, otherwise };
-    Ok(settings(&resources, host)?.into_iter().map(limit).collect())
+/// The files that limits of a running container are written to, without its device rules: controller, file, value.
+pub fn limits(resources: &[u8], host: &Host) -> Result<Vec<(String, String, String)>> {
+    let resources: Resources<'_> = error::parse(resources, "linux.resources")?;
+    let unified = host.cgroups.layout() == Layout::V2;
+    let settings = if unified { limits::for_v2(&resources) } else { limits::for_v1(&resources) }?;
+    Ok(settings.into_iter().map(|setting| (setting.controller, setting.file, setting.value)).collect())
 }
 
 fn settings(resources: &Resources<'_>, host: &Host) -> Result<Vec<Setting>> {

@@ -179,11 +179,45 @@ impl<'a> Identity<'a> {
         }
         self.write_ids(writer);
         self.write_rights(writer);
+        self.lifecycle.write_wait(writer);
+        self.lifecycle.write_last(writer);
+        // Before the limits: one of them may allow no descriptor that is still needed here.
+        writer.plan.child(Op::CleanProcess {});
         if parked {
-            writer.plan.child(Op::AwaitKeeper {});
-            self.write_stdio(false, writer);
+            self.write_waiting(writer);
+        } else {
+            self.write_limits(writer);
+            self.write_last_filter(writer);
         }
         self.write_exec(writer);
+    }
+
+    /// All that can be done beforehand is done. The usual filter, and another never waits, allows what is left.
+    fn write_waiting(&self, writer: &mut Writer) {
+        self.write_last_filter(writer);
+        writer.plan.child(Op::AwaitKeeper {});
+        self.write_stdio(false, writer);
+        self.write_limits(writer);
+    }
+
+    fn write_limits(&self, writer: &mut Writer) {
+        self.limits.iter().for_each(|limit| limit.write_last(writer));
+    }
+
+    fn write_last_filter(&self, writer: &mut Writer) {
+        if self.process.no_new_privileges {
+            self.write_filter(writer);
+        } else if self.filters_last() {
+            let Sets { effective, permitted, inheritable, .. } = self.capabilities;
+            self.write_filter(writer);
+            writer.plan.child(Op::SetCapabilities { effective, permitted, inheritable });
+        }
+    }
+
+    /// A process that waits for its start does more than a filter need allow. Without no_new_privs loading one takes
+    /// CAP_SYS_ADMIN, which then goes after it.
+    fn filters_last(&self) -> bool {
+        self.lifecycle.outlives() && self.seccomp.is_some()
     }
 
     fn write_priorities(&self, writer: &mut Writer) {
@@ -230,23 +264,6 @@ impl<'a> Identity<'a> {
         if self.init {
             writer.plan.child(Op::BecomeInit {});
         }
-        self.lifecycle.write_wait(writer);
-        self.lifecycle.write_last(writer);
-        // Before the limits: one of them may allow no descriptor that is still needed here.
-        writer.plan.child(Op::CleanProcess {});
-        self.limits.iter().for_each(|limit| limit.write_last(writer));
-        if restricted || late != 0 {
-            self.write_filter(writer);
-        }
-        if late != 0 {
-            writer.plan.child(Op::SetCapabilities { effective, permitted, inheritable });
-        }
-    }
-
-    /// A process that waits for its start does more than a filter need allow. Without no_new_privs loading one takes
-    /// CAP_SYS_ADMIN, which then goes after it.
-    fn filters_last(&self) -> bool {
-        self.lifecycle.outlives() && self.seccomp.is_some()
     }
 
     fn write_filter(&self, writer: &mut Writer) {

@@ -45,7 +45,7 @@ use crate::seccomp;
 use crate::spec::{Linux, Process, Spec};
 
 pub use capabilities::names as capability_names;
-pub use cgroups::{Directory, Limit, directories, limits as limits_of};
+pub use cgroups::{Directory, directories, limits as cgroup_limits};
 pub use error::{Blame, Cause, Error, Result, UNKNOWN_FIELD, describe};
 pub use start::{File, Lifecycle as CreatedFirst, Rootfs as Layers, Start, Upper};
 

@@ -170,6 +170,11 @@ impl Child<'_> {
         }
         for (number, copy) in copies.into_iter().enumerate() {
             sys::dup_to(copy, number as Fd)?;
+            sys::close(copy);
+        }
+        // Of a container that was made beforehand they are the only ones left.
+        for slot in slots {
+            self.slots.get(slot).into_iter().filter(|&fd| fd > 2).for_each(sys::close);
         }
         if terminal {
             sys::ioctl(0, libc::TIOCSCTTY, 0)?;

@@ -82,7 +82,7 @@ fn become_hook(hook: &Hook<'_>, input: Fd, print: Fd, vectors: &Vectors) -> ! {
 /// The document in one write(2) a part; a hook that has closed its standard input does not want it.
 fn send_state(pipe: Fd, state: [&[u8]; 2], pid: i32) {
     let mut digits = [0; 12];
-    sys::enlarge_pipe(pipe, state[0].len() + digits.len() + state[1].len());
+    let _ = sys::grow_pipe(pipe, state[0].len() + digits.len() + state[1].len());
     let _ = sys::write(pipe, state[0])
         .and_then(|()| sys::write(pipe, decimal(pid, &mut digits)))
         .and_then(|()| sys::write(pipe, state[1]));

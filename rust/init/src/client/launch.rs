@@ -58,7 +58,7 @@ pub fn connect(place: &Place) -> Result<OwnedFd, Failure> {
 /// A connected socket, or nothing if nobody listens there.
 fn dial(path: &Path) -> Result<Option<OwnedFd>, Failure> {
     let failed = |error: Errno| Failure::new(format!("connecting to {}: {error}", path.display()));
-    let address = SocketAddrUnix::new(path).map_err(failed)?;
+    let address = SocketAddrUnix::new(path).map_err(|error| failed(error).hint("PYRT_RUN names another folder"))?;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(failed)?;
     match rustix::net::connect(&socket, &address) {

@@ -18,7 +18,8 @@ pub struct Place {
 fn absolute(variable: &str) -> Result<Option<PathBuf>, Failure> {
     match std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from) {
         Some(path) if path.is_relative() => {
-            Err(Failure::new(format!("{variable} is {}, which is no absolute path", path.display())))
+            Err(Failure::new(format!("{variable} is {}, which is no absolute path", path.display()))
+                .hint("write it from / on"))
         }
         path => Ok(path),
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 
-use pyrt_container::compile::{self, Limit};
+use pyrt_container::compile;
 use pyrt_container::host::Host;
 use serde_json::{Value, json};
 
@@ -34,6 +34,9 @@ const NUMBERS: [(&str, &str); 12] = [
 ];
 const TEXTS: [(&str, &str); 2] = [("cpuset-cpus", "/cpu/cpus"), ("cpuset-mems", "/cpu/mems")];
 
+/// Controller, file, value.
+type Limit = (String, String, String);
+
 fn flags() -> Vec<Flag> {
     let own = [valued("resources").or('r')].into_iter();
     own.chain(NUMBERS.iter().chain(&TEXTS).map(|(name, _)| valued(name))).collect()
@@ -55,7 +58,7 @@ pub fn update(global: &Global, words: &[String]) -> Result<u8> {
         Some(path) => config::read(Path::new(path))?,
         None => from_flags(&arguments)?.to_string().into_bytes(),
     };
-    let limits = compile::limits_of(&resources, &Host::probe()?)?;
+    let limits = compile::cgroup_limits(&resources, &Host::probe()?)?;
     write(&found.record.cgroups, &limits)?;
     Ok(0)
 }
@@ -88,16 +91,9 @@ fn write(groups: &[Cgroup], limits: &[Limit]) -> Result<()> {
     refused.into_iter().try_for_each(|limit| write_one(groups, limit))
 }
 
-fn write_one(groups: &[Cgroup], limit: &Limit) -> Result<()> {
-    let group = cgroups::of(groups, &limit.controller);
-    let group = group.ok_or_else(|| Error::new(format!("{}: the container has no such cgroup", limit.field)))?;
-    let (file, value) = match &limit.otherwise {
-        Some((file, value)) if !group.join(&limit.file).exists() => (file, value),
-        _ => (&limit.file, &limit.value),
-    };
+fn write_one(groups: &[Cgroup], (controller, file, value): &Limit) -> Result<()> {
+    let group = cgroups::of(groups, controller);
+    let group = group.ok_or_else(|| Error::new(format!("{file}: the container has no cgroup of {controller}")))?;
     let path = group.join(file);
-    fs::write(&path, value).map_err(|error| {
-        let why = Error::file("writing", &path, &error);
-        Error::new(format!("{}: {why}", limit.field))
-    })
+    fs::write(&path, value).map_err(|error| Error::file("writing", &path, &error))
 }

@@ -1,0 +1,183 @@
+"""A detached container tied to the user: what it writes comes from its log, what is typed goes to it, and the keys
+that Docker has for it untie the two. It runs on when its user goes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import tty
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from pyrt.cli.parser import boolean
+from pyrt.engine.pipes import Reader, Writer, resize
+from pyrt.errors import PyrtError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pyrt.cli.console import Console
+    from pyrt.cli.parser import Parser
+    from pyrt.engine.attaching import Input
+    from pyrt.engine.engine import Engine
+    from pyrt.engine.logs import LogStream
+    from pyrt.engine.record import Record
+    from pyrt.engine.results import ExitStatus
+
+USUAL_KEYS: Final = "ctrl-p,ctrl-q"
+_WINDOW_EVERY: Final = 0.2
+"""Seconds between two looks at the size of the user's terminal."""
+
+
+def add_tie_options(parser: Parser) -> None:
+    """--detach-keys and --sig-proxy."""
+    parser.add_argument("--detach-keys", default=USUAL_KEYS, metavar="KEYS", help=f"leave it running ({USUAL_KEYS})")
+    parser.add_argument("--sig-proxy", type=boolean, nargs="?", const=True, default=True, metavar="BOOL",
+                        help="pass signals on (true)")  # fmt: skip
+
+
+def parse_keys(text: str) -> bytes:
+    """The bytes of "ctrl-p,ctrl-q" or "a,b"."""
+    keys = bytearray()
+    for word in text.split(","):
+        name, letter = word[:5], word[5:]
+        if name == "ctrl-" and len(letter) == 1 and (letter.isalpha() or letter in "@[\\]^_"):
+            keys.append(ord(letter.upper()) & 0x1F)
+        elif len(word) == 1 and word.isascii():
+            keys += word.encode()
+        else:
+            raise UsageError(f"--detach-keys {text}: {word!r} is no key", hint="such as ctrl-p,ctrl-q")
+    return bytes(keys)
+
+
+async def tie(
+    console: Console,
+    engine: Engine,
+    record: Record,
+    stream: LogStream,
+    way_in: Input | None,
+    *,
+    keys: str,
+    forwards_signals: bool,
+) -> ExitStatus | None:
+    """Until the container has ended: how it did; None if the user has untied himself first.
+
+    ``stream`` is what it writes, ``way_in`` where what is typed goes. Both are closed.
+    """
+    async with trio.open_nursery() as nursery:
+        try:
+            if forwards_signals:
+                nursery.start_soon(_forward, console, partial(engine.kill, record.id))
+            if way_in is not None and way_in.terminal:
+                left = await _through_terminal(console, stream, way_in, parse_keys(keys))
+            else:
+                left = False
+                await _through_pipes(console, stream, way_in, once=bool(record.lasting and record.lasting.stdin_once))
+        finally:
+            stream.close()
+            if way_in is not None:
+                way_in.close()
+        status = None if left else await engine.wait(record.id)
+        nursery.cancel_scope.cancel()
+    await console.settle()
+    return status
+
+
+async def _forward(console: Console, send: Callable[[int], Awaitable[None]]) -> None:
+    with console.signals() as numbers:
+        async for number in numbers:
+            with suppress(PyrtError):  # It has just ended.
+                await send(number)
+
+
+async def _through_pipes(console: Console, stream: LogStream, way_in: Input | None, *, once: bool) -> None:
+    ends: dict[str, int] = {}
+    writers = []
+    for name in ("output", "error"):
+        ends[name], ours = os.pipe2(os.O_CLOEXEC)
+        writers.append(Writer(ours))
+    if way_in is not None and way_in.descriptor >= 0:
+        ends["input"] = way_in.take()
+    await console.relay(**ends)
+    if way_in is not None and once:
+        way_in.close_for_others()
+    try:
+        async for text in stream:
+            # Who has closed one of the two may still want the other.
+            with suppress(trio.BrokenResourceError):
+                await writers[text.stderr].send_all(text.data)
+    finally:
+        for writer in writers:
+            writer.close()
+
+
+async def _through_terminal(console: Console, stream: LogStream, way_in: Input, keys: bytes) -> bool:
+    """Between the user's terminal and the container's is another, of which we are the far end: so what the container
+    writes can come from its log, and keys can be looked at. True if they were the ones to leave by."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    left = False
+
+    async def type_in() -> None:
+        nonlocal left
+        target = Writer(way_in.take())
+        try:
+            left = await _pass_keys(Reader(os.dup(slave)), target, keys)
+        finally:
+            target.close()
+        nursery.cancel_scope.cancel()
+
+    screen = Writer(os.dup(slave))
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_follow_window, slave, os.dup(way_in.descriptor))
+            await console.relay_terminal(master, keys=True)
+            nursery.start_soon(type_in)
+            async for text in stream:
+                await screen.send_all(text.data)
+            nursery.cancel_scope.cancel()
+    finally:
+        screen.close()
+        os.close(slave)
+    return left
+
+
+async def _pass_keys(source: Reader, target: Writer, keys: bytes) -> bool:
+    """Copies what is typed; True if ``keys`` came, which are not passed on."""
+    held = b""
+    try:
+        while typed := await source.receive_some():
+            passed = bytearray()
+            for key in typed:
+                held += bytes([key])
+                if held == keys:
+                    return True
+                while held and not keys.startswith(held):
+                    passed.append(held[0])
+                    held = held[1:]
+            if passed:
+                await target.send_all(passed)
+    except trio.BrokenResourceError:
+        await trio.sleep_forever()  # It has just ended: its last output is still to come.
+    finally:
+        source.close()
+    return False
+
+
+async def _follow_window(slave: int, terminal: int) -> None:
+    """Gives the container's terminal the size of the user's, whenever that has another."""
+    size = None
+    try:
+        while True:
+            now = os.get_terminal_size(slave)
+            if now != size and now.lines:
+                resize(terminal, now.lines, now.columns)
+                size = now
+            await trio.sleep(_WINDOW_EVERY)
+    except OSError:
+        pass  # It has just ended.
+    finally:
+        os.close(terminal)

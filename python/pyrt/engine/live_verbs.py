@@ -1,0 +1,154 @@
+"""The engine's verbs on a container that runs: stopping it where it is, its limits, its processes, what it uses."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import trio
+
+from pyrt.engine import processes
+from pyrt.engine.attaching import Attaching
+from pyrt.engine.cgroups import Groups
+from pyrt.engine.consumption import Stats, look
+from pyrt.engine.events import ContainerPaused, ContainerUnpaused, ContainerUpdated
+from pyrt.engine.recipe import options_as_json, options_of
+from pyrt.engine.states import LIVE, State, Verb, advance
+from pyrt.errors import IllegalTransition, UsageError
+from pyrt.runtime.options import Limits
+from pyrt.runtime.resources import resources
+
+if TYPE_CHECKING:
+    from pyrt.engine.journal import Transaction
+    from pyrt.engine.record import Record
+
+
+class LiveVerbs(Attaching):
+    """pause, unpause, update, top, stats."""
+
+    async def pause(self, container: str) -> Record:
+        """Freezes every process of a container. Raises IllegalTransition if it does not run, or is paused already."""
+        record = self.journal.get(container)
+        advance(record.state, Verb.PAUSE, what=f"container {record.name}")
+        groups = groups_of(record)
+
+        def change(transaction: Transaction) -> Record:
+            after = transaction.move(record, Verb.PAUSE)
+            transaction.emit(ContainerPaused(container=record.id, name=record.name, image=record.image, cause="pause"))
+            return after
+
+        after = record
+        with trio.CancelScope(shield=True):
+            try:
+                await self.in_thread(groups.freeze)
+            except OSError:
+                raise IllegalTransition(f"container {record.name} has just ended") from None
+            try:
+                after = await self.commit(change)
+            except BaseException:
+                # It has ended meanwhile, or that it is paused can't be recorded: then nobody would know.
+                await self.in_thread(groups.thaw)
+                raise
+        return self._hold(after)
+
+    async def unpause(self, container: str) -> Record:
+        """Lets the processes of a paused container go on. Raises IllegalTransition if it is not paused."""
+        record = self.journal.get(container)
+        advance(record.state, Verb.UNPAUSE, what=f"container {record.name}")
+
+        def change(transaction: Transaction) -> Record:
+            after = transaction.move(record, Verb.UNPAUSE)
+            transaction.emit(
+                ContainerUnpaused(container=record.id, name=record.name, image=record.image, cause="unpause")
+            )
+            return after
+
+        after = record
+        with trio.CancelScope(shield=True):
+            await self.in_thread(groups_of(record).thaw)
+            after = await self.commit(change)
+        return self._hold(after)
+
+    async def update(self, container: str, **changes: Any) -> Record:
+        """Changes limits of a container, at once if it runs, and for its next start.
+
+        ``changes`` are fields of ``Limits``, without ``time``; what is not named stays. Raises UsageError, and
+        HostError where the kernel refuses, as it does for less memory than is in use.
+        """
+        record = self.journal.get(container)
+        options = options_of(record)
+        limits = _changed(options.limits, changes)
+        # Judged before anything is done.
+        wanted = resources(limits, self.recipes.facts)
+        if record.state in LIVE:
+            await self.in_thread(groups_of(record).limit, msgspec.json.encode(_explicit(wanted, limits, changes)))
+
+        def change(transaction: Transaction) -> Record:
+            changed = options_as_json(msgspec.structs.replace(options, limits=limits))
+            after = transaction.amend(record, options=changed)
+            transaction.emit(
+                ContainerUpdated(container=record.id, name=record.name, image=record.image, cause="update")
+            )
+            return after
+
+        return self._hold(await self.commit(change))
+
+    async def top(self, container: str) -> list[processes.ContainerProcess]:
+        """The processes of a running container, the oldest first. Raises IllegalTransition if it does not run."""
+        record = self._running(container)
+        return await self.in_thread(lambda: processes.look_at(groups_of(record).processes(), record.id_base))
+
+    async def stats(self, container: str) -> Stats:
+        """What a running container uses just now. Raises IllegalTransition if it does not run."""
+        record = self._running(container)
+        own_network = options_of(record).network != "host"
+        return await self.in_thread(lambda: look(record, groups_of(record), own_network=own_network))
+
+    def _running(self, container: str) -> Record:
+        record = self.journal.get(container)
+        if record.state not in LIVE or record.state is State.STARTING:
+            raise IllegalTransition(f"container {record.name} does not run", hint="pyrt ps -a shows its state")
+        return record
+
+    def _hold(self, record: Record) -> Record:
+        """Has a container of ours know its new record."""
+        if mine := self.live.get(record.id):
+            mine.record = record
+        return record
+
+
+def groups_of(record: Record) -> Groups:
+    """The cgroups of a container."""
+    return Groups(record.id, record.cgroup_parent)
+
+
+# Two ways to say the same: the later one counts.
+_RIVALS = {"cpus": ("cpu_period", "cpu_quota"), "cpu_period": ("cpus",), "cpu_quota": ("cpus",)}
+
+
+def _changed(limits: Limits, changes: dict[str, Any]) -> Limits:
+    if not changes:
+        raise UsageError("there is nothing to change", hint="give at least one limit")
+    unknown = set(changes) - set(Limits.__struct_fields__) | set(changes) & {"time"}
+    if unknown:
+        raise UsageError(f"{min(unknown)} can't be changed of a container that is there")
+    rivals = {rival for name in changes for rival in _RIVALS.get(name, ()) if rival not in changes}
+    return msgspec.structs.replace(limits, **{**dict.fromkeys(rivals), **changes})
+
+
+def _explicit(wanted: dict[str, Any], limits: Limits, changes: dict[str, Any]) -> dict[str, Any]:
+    """Of ``linux.resources`` what is changed; where a limit is taken away that has to be written as well."""
+    kept: dict[str, Any] = {}
+    if "pids" in changes:
+        kept["pids"] = wanted.get("pids", {"limit": -1})
+    if any(name.startswith("memory") for name in changes):
+        kept["memory"] = wanted.get("memory", {})
+        if changes.get("memory") == -1:
+            kept["memory"] = {**kept["memory"], "limit": -1}
+    if any(name.startswith("cpu") for name in changes):
+        kept["cpu"] = wanted.get("cpu", {})
+    with suppress(KeyError):
+        if limits.cpu_quota == -1:
+            kept["cpu"]["quota"] = -1
+    return kept

@@ -1,0 +1,218 @@
+//! The life of a detached container, which depends on no process but its keeper.
+//!
+//! One loop over its outputs, its end, and the engines that come and go. The order at the end is what makes the
+//! exit outlive everybody: the output is in the log, the exit on the disk, and only then is anybody told.
+
+use std::ffi::CString;
+
+use pyrt_container::execute::Running;
+use pyrt_container::log::Stream;
+use pyrt_container::protocol::{Detached, Report};
+use pyrt_container::sys::{self, Errno, Fd};
+
+use super::audience::{Audience, Input};
+use super::log::Log;
+use super::{Deadline, ended};
+
+/// What is read at once: as much as a pipe holds that was made to grow.
+const PIECE: usize = 64 * 1024;
+/// The outputs' pipes: the container runs on while the keeper writes.
+const CAPACITY: usize = 1024 * 1024;
+/// Milliseconds after which an exit that could not be written is tried again.
+const AGAIN: i32 = 500;
+
+/// The container's ends of its standard streams, and ours.
+pub struct Pipes {
+    pub theirs: [Fd; 3],
+    input: Option<Fd>,
+    outputs: [Fd; 2],
+}
+
+impl Pipes {
+    pub fn make(keeps_input: bool) -> sys::Result<Self> {
+        let ([reads, input], [out, stdout], [err, stderr]) = (sys::pipe()?, sys::pipe()?, sys::pipe()?);
+        if !keeps_input {
+            // A pipe that nobody writes to is at its end.
+            sys::close(input);
+        }
+        Ok(Self { theirs: [reads, stdout, stderr], input: keeps_input.then_some(input), outputs: [out, err] })
+    }
+}
+
+/// The descriptors that came with the start, but for the plan's.
+#[derive(Clone, Copy)]
+pub struct Doors {
+    pub control: Fd,
+    pub folder: Fd,
+    pub listener: Fd,
+    pub names: Fd,
+}
+
+struct Source {
+    fd: Fd,
+    stream: Stream,
+}
+
+struct Keeping {
+    running: Running,
+    folder: Fd,
+    name: CString,
+    audience: Audience,
+    input: Input,
+    sources: Vec<Source>,
+    log: Log,
+    piece: Vec<u8>,
+    started: Report,
+    deadline: Deadline,
+}
+
+/// From `Started`, which has been sent, to the removal of the last trace but the container's folder.
+pub fn keep(doors: Doors, asked: Detached, running: Running, pipes: Pipes, started: Report, deadline: Deadline) {
+    let Doors { control, folder, listener, names } = doors;
+    // Nobody's end of session or Ctrl-C is to reach us.
+    let _ = sys::setsid();
+    let streams = [(pipes.outputs[0], Stream::Stdout), (pipes.outputs[1], Stream::Stderr)];
+    let mut sources: Vec<Source> = streams.map(|(fd, stream)| Source { fd, stream }).into();
+    sources.extend(running.terminal.map(|fd| Source { fd, stream: Stream::Stdout }));
+    for source in &sources {
+        let _ = sys::set_nonblocking(source.fd);
+        let _ = sys::grow_pipe(source.fd, CAPACITY);
+    }
+    let input = Input { fd: running.terminal.or(pipes.input), terminal: running.terminal.is_some() };
+    let mut keeping = Keeping {
+        running,
+        folder,
+        name: asked.name,
+        audience: Audience::new(control, listener, names),
+        input,
+        sources,
+        log: Log::new(folder, asked.log_size, asked.log_files),
+        piece: Vec::new(),
+        started,
+        deadline,
+    };
+    keeping.attend();
+    keeping.finish();
+}
+
+impl Keeping {
+    /// Until the process has ended.
+    fn attend(&mut self) {
+        loop {
+            let mut entries = vec![watch(self.running.pidfd)];
+            entries.extend(self.sources.iter().map(|source| watch(source.fd)));
+            entries.extend(self.audience.watched().map(watch));
+            if sys::poll(&mut entries, self.deadline.patience()).is_err() {
+                return;
+            }
+            if self.deadline.pass(&self.running) {
+                self.running.let_go();
+            }
+            let has_ended = entries[0].revents != 0;
+            for entry in entries.iter().skip(1).filter(|entry| entry.revents != 0) {
+                self.serve(entry.fd, usize::MAX);
+            }
+            self.log.flush();
+            if has_ended {
+                return;
+            }
+        }
+    }
+
+    fn serve(&mut self, fd: Fd, most: usize) {
+        if let Some(index) = self.sources.iter().position(|source| source.fd == fd) {
+            self.copy(index, most);
+        } else if self.audience.watched().next() == Some(fd) {
+            self.audience.welcome(&[(self.started.clone(), Some(self.running.pidfd))]);
+        } else {
+            self.audience.hear(fd, &mut self.input);
+        }
+    }
+
+    /// One read of an output. At its end it is no longer looked at.
+    fn copy(&mut self, index: usize, most: usize) {
+        self.piece.resize(PIECE, 0);
+        let Source { fd, stream } = self.sources[index];
+        let wanted = PIECE.min(most);
+        match sys::read(fd, &mut self.piece[..wanted]) {
+            Ok(count) if count > 0 => self.log.add(stream, &self.piece[..count], sys::realtime()),
+            Err(Errno(libc::EAGAIN)) => {}
+            // A terminal whose last process has ended gives EIO.
+            _ => {
+                self.sources.remove(index);
+                if self.input.fd != Some(fd) {
+                    sys::close(fd);
+                }
+            }
+        }
+    }
+
+    /// What the pipes hold just now. Others may have them open and write on: they are not waited for.
+    fn drain(&mut self) {
+        let outputs: Vec<Fd> = self.sources.iter().map(|source| source.fd).collect();
+        for fd in outputs {
+            let mut left = waiting(fd);
+            while left > 0
+                && let Some(index) = self.sources.iter().position(|source| source.fd == fd)
+            {
+                self.copy(index, left);
+                left = left.saturating_sub(PIECE);
+            }
+        }
+        self.log.flush();
+    }
+
+    fn finish(mut self) {
+        let Ok(end) = self.running.reap() else { return };
+        let time = sys::realtime();
+        self.drain();
+        let exited = ended(&self.running, end, time, self.deadline.has_passed, self.log.lost);
+        if record(self.folder, &exited).is_err() {
+            self.insist(&exited);
+        } else {
+            self.audience.tell(&exited);
+        }
+        self.running.clean_up();
+        self.audience.end(&self.name);
+    }
+
+    /// The disk does not take the exit: we are the only ones who know it. We stay until it does, or until an engine
+    /// has it in its journal.
+    fn insist(&mut self, exited: &Report) {
+        self.audience.tell(exited);
+        while !self.audience.has_recorded && record(self.folder, exited).is_err() {
+            let mut entries: Vec<_> = self.audience.watched().map(watch).collect();
+            let _ = sys::poll(&mut entries, AGAIN);
+            for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.revents != 0) {
+                if index == 0 {
+                    let reports = [(self.started.clone(), Some(self.running.pidfd)), (exited.clone(), None)];
+                    self.audience.welcome(&reports);
+                } else {
+                    self.audience.hear(entry.fd, &mut self.input);
+                }
+            }
+        }
+    }
+}
+
+fn watch(fd: Fd) -> libc::pollfd {
+    libc::pollfd { fd, events: libc::POLLIN, revents: 0 }
+}
+
+/// Bytes that can be read at once: ioctl_tty(2), pipe(7).
+fn waiting(fd: Fd) -> usize {
+    let mut count: i32 = 0;
+    let result = sys::ioctl(fd, libc::FIONREAD, (&raw mut count) as u64);
+    if result.is_ok() { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
+/// Whole or not at all, whatever happens when, a power loss included.
+fn record(folder: Fd, exited: &Report) -> sys::Result<()> {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+    let file = sys::openat(folder, c"exit.new", flags, 0o600)?;
+    let written = sys::write(file, &exited.encode()).and_then(|()| sys::sync(file));
+    sys::close(file);
+    written?;
+    sys::rename_at(folder, c"exit.new", c"exit")?;
+    sys::sync(folder)
+}
