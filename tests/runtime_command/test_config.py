@@ -106,7 +106,7 @@ CLAUSES = [
             "syscalls": [{"names": ["getcwd"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5}],
         },
         "cd /tmp; /bin/pwd 2>&1; true",
-        "pwd: getcwd: I/O error",
+        "pwd: getcwd: Input/output error",
     ),
     Clause("linux.personality", "linux.personality", {"domain": "LINUX32"}, "uname -m", "i686"),
     Clause(

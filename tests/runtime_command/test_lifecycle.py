@@ -21,7 +21,10 @@ pytestmark = pytest.mark.root
 
 def wait_for_death(pid: int) -> None:
     """Waits until a process has ended, whoever its parent is."""
-    descriptor = os.pidfd_open(pid)
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
     try:
         ready, _, _ = select.select([descriptor], [], [], 10)
         assert ready, f"process {pid} lives"
@@ -153,6 +156,17 @@ def test_run_hands_signals_on(runtime: Runtime, bundle: Bundle, name: str) -> No
         assert run.stdout.readline() == b"ready\n"
         run.send_signal(signal.SIGTERM)
         assert run.wait(10) == 9
+
+
+def test_flags_name_files_from_where_the_command_was_called(
+    runtime: Runtime, bundle: Bundle, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle becomes the working directory, but not for them."""
+    monkeypatch.chdir(runtime.root.parent)
+    bundle.runs("/bin/sleep", "100")
+    words = ["--root", runtime.root.name, "create", "--bundle", bundle.path.name, "--pid-file", "pid", name]
+    runtime.ok(*words)
+    assert (runtime.root.parent / "pid").read_text() == str(runtime.state(name)["pid"])
 
 
 def test_list_knows_all(runtime: Runtime, bundle: Bundle, name: str) -> None:

@@ -180,8 +180,10 @@ impl Global {
             Some(other) => return Err(Error::new(format!("--log-format {other}: text or json"))),
         };
         let systemd = arguments.has("systemd-cgroup") || arguments.value("cgroup-manager") == Some("systemd");
-        let root = arguments.value("root").map_or_else(default_root, PathBuf::from);
-        let log = Log { path: arguments.value("log").map(str::to_owned), json };
+        // The bundle becomes the working directory later.
+        let absolute = |path: &str| std::path::absolute(path).map_err(|error| Error::new(format!("{path}: {error}")));
+        let root = arguments.value("root").map(absolute).transpose()?.unwrap_or_else(default_root);
+        let log = Log { path: arguments.value("log").map(absolute).transpose()?, json };
         let mut words = arguments.words.iter().cloned();
         let name = match words.next() {
             _ if arguments.has("version") => "version".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::clock;
@@ -11,7 +12,7 @@ use crate::error::Error;
 #[derive(Debug, Default)]
 pub struct Log {
     /// The file of `--log`.
-    pub path: Option<String>,
+    pub path: Option<PathBuf>,
     /// `--log-format json`; else a line of text.
     pub json: bool,
 }
