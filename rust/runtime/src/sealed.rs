@@ -46,10 +46,11 @@ fn execute_copy(program: &File) -> Result<()> {
             Err(errno) => return Err(Error::call("copying the program into memory", errno)),
         }
     }
-    // SAFETY: fcntl(2) with numbers, fchmod(2) of our own file.
-    if unsafe { libc::fchmod(memory.as_raw_fd(), 0o500) } < 0
-        || unsafe { libc::fcntl(memory.as_raw_fd(), libc::F_ADD_SEALS, SEALS) } < 0
-    {
+    // SAFETY: fchmod(2) and fcntl(2) with numbers, of our own file.
+    let sealed = unsafe {
+        libc::fchmod(memory.as_raw_fd(), 0o500) == 0 && libc::fcntl(memory.as_raw_fd(), libc::F_ADD_SEALS, SEALS) == 0
+    };
+    if !sealed {
         return Err(last());
     }
     let words: Vec<CString> = std::env::args_os().filter_map(|word| CString::new(word.as_bytes()).ok()).collect();
