@@ -29,15 +29,16 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str
     virtualization: str
     cgroups: str
-    scheduling: str
     python: str
     pyrt: str
     load: tuple[float, float, float]
+    scheduling: str = "usual"
 
     def line(self) -> str:
         """For below a picture."""
         urgent = "" if self.scheduling == "usual" else f", run as {self.scheduling}"
-        return f"{self.processor}, {self.cores} cores, Linux {self.kernel}, {self.when[:10]}{urgent}"
+        busy = f", load average {self.load[1]:.0f}" if self.load[1] > self.cores else ""
+        return f"{self.processor}, {self.cores} cores, Linux {self.kernel}, {self.when[:10]}{busy}{urgent}"
 
 
 def look() -> Machine:

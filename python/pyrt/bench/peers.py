@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     Words = Callable[[], Sequence[str]]
     """The command line of the next sample."""
 
-_NAMES: Final = (f"pyrt-bench-{os.getpid()}-{number}" for number in itertools.count())
+_PREFIX: Final = f"pyrt-bench-{os.getpid()}-"
+_NAMES: Final = (f"{_PREFIX}{number}" for number in itertools.count())
 _NETWORK: Final = ("--network", "none")
 # Ids of a bundle's user namespace: none that a person has.
 _FIRST_ID, _IDS = 1 << 30, 1 << 16
@@ -93,8 +94,19 @@ def commands(ground: Ground, names: Sequence[str]) -> Iterator[dict[str, Command
 @contextmanager
 def _commands(ground: Ground, peers: Sequence[Peer]) -> Iterator[list[tuple[Peer, Commands | str]]]:
     """What each tool is called with, or why it can't be."""
-    with ExitStack() as stack:
-        yield [(peer, _prepared(ground, peer, stack)) for peer in peers]
+    try:
+        with ExitStack() as stack:
+            yield [(peer, _prepared(ground, peer, stack)) for peer in peers]
+    finally:
+        _remove_groups()
+
+
+def _remove_groups() -> None:
+    """The cgroups of containers that some tools could not start, and left."""
+    for hierarchy in {*_native.host()["controllers"].values()}:
+        for group in Path(hierarchy).glob(f"*{_PREFIX}*"):
+            with suppress(OSError):
+                group.rmdir()
 
 
 def _prepared(ground: Ground, peer: Peer, stack: ExitStack) -> Commands | str:
@@ -140,11 +152,11 @@ def _clear(words: Sequence[str], ground: Ground) -> None:
 
 def _leave_running(words: Sequence[str], ground: Ground) -> None:
     """Runs what returns while its container goes on, which may keep the streams that it was given."""
-    with (ground.folder / "complaints").open("w+") as complaints:
+    # Files of our own, for a runtime gives what it is handed to the container's user: not this machine's /dev/null.
+    with (ground.folder / "complaints").open("w+") as complaints, (ground.folder / "nothing").open("w+") as nothing:
         done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints, check=False,
-            env=ground.environment,
-        )  # fmt: skip
+            words, stdin=nothing, stdout=nothing, stderr=complaints, check=False, env=ground.environment
+        )
         if done.returncode:
             complaints.seek(0)
             raise Unavailable(complaints.read().strip()[-300:])
