@@ -1,8 +1,8 @@
-"""The build backend: maturin's hooks, after the native command has been put where maturin packs it.
+"""The build backend: maturin's hooks, after the native commands have been put where maturin packs them.
 
-The wheel carries two things that maturin alone would not build together: the extension module and the
-static program ``pyrt``. The program is built once, here; the extension takes the same file in as its
-spawner (``PYRT_INIT``, read by ``rust/python/build.rs``).
+The wheel carries what maturin alone would not build together: the extension module and the static
+programs ``pyrt`` and ``pyrt-runtime``. The first is built once, here; the extension takes the same file
+in as its spawner (``PYRT_INIT``, read by ``rust/python/build.rs``).
 """
 
 from __future__ import annotations
@@ -39,28 +39,31 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = ROOT / "build" / "wheel" / "scripts" / "pyrt"
+SCRIPTS = ROOT / "build" / "wheel" / "scripts"
+# Packages of the workspace, and what their programs are called in the wheel.
+PROGRAMS = {"pyrt-init": "pyrt", "pyrt-runtime": "pyrt-runtime"}
 # maturin wants to see the folder even when it is asked for metadata alone.
-COMMAND.parent.mkdir(parents=True, exist_ok=True)
+SCRIPTS.mkdir(parents=True, exist_ok=True)
 # The same words as in rust/python/build.rs: no interpreter and no relocation, so that it runs from a memfd anywhere.
 STATIC = "-C target-feature=+crt-static -C relocation-model=static"
 
 
-def build_command() -> None:
-    """Builds the static program and places it as the wheel's script ``pyrt``."""
+def build_commands() -> None:
+    """Builds the static programs and places them as the wheel's scripts."""
     folder = ROOT / "target" / "static"
     environment = {name: value for name, value in os.environ.items() if name != "CARGO_ENCODED_RUSTFLAGS"}
     environment |= {"RUSTFLAGS": STATIC, "CARGO_TARGET_DIR": str(folder)}
     # A named target, if only this machine's own, keeps the flags from procedural macros, which can't be static.
     target = subprocess.check_output(["rustc", "--print", "host-tuple"], text=True).strip()
-    cargo = ["cargo", "build", "--profile", "init", "--package", "pyrt-init", "--locked", "--target", target]
+    packages = [word for package in PROGRAMS for word in ("--package", package)]
+    cargo = ["cargo", "build", "--profile", "init", *packages, "--locked", "--target", target]
     subprocess.run(cargo, cwd=ROOT, env=environment, check=True)
-    program = folder / target / "init" / "pyrt-init"
-    # A running command can't be written over, a new file can take its name.
-    fresh = COMMAND.with_name("pyrt.new")
-    shutil.copy2(program, fresh)
-    fresh.replace(COMMAND)
-    os.environ["PYRT_INIT"] = str(program)
+    for package, command in PROGRAMS.items():
+        # A running command can't be written over, a new file can take its name.
+        fresh = SCRIPTS / f"{command}.new"
+        shutil.copy2(folder / target / "init" / package, fresh)
+        fresh.replace(SCRIPTS / command)
+    os.environ["PYRT_INIT"] = str(folder / target / "init" / "pyrt-init")
 
 
 def build_wheel(
@@ -68,8 +71,8 @@ def build_wheel(
     config_settings: Mapping[str, Any] | None = None,
     metadata_directory: str | None = None,
 ) -> str:
-    """PEP 517: a wheel with the library and the command."""
-    build_command()
+    """PEP 517: a wheel with the library and the commands."""
+    build_commands()
     return str(maturin_build_wheel(wheel_directory, config_settings, metadata_directory))
 
 
@@ -79,5 +82,5 @@ def build_editable(
     metadata_directory: str | None = None,
 ) -> str:
     """PEP 660: the same with the Python files left where they are."""
-    build_command()
+    build_commands()
     return str(maturin_build_editable(wheel_directory, config_settings, metadata_directory))

@@ -86,8 +86,10 @@ class Docker(NamedTuple):
 
 
 @contextmanager
-def docker_daemon(storage: str = "vfs") -> Iterator[Docker]:
+def docker_daemon(storage: str = "vfs", *, runtime: Path | None = None) -> Iterator[Docker]:
     """Docker's daemon, in folders of its own and without a network.
+
+    With `runtime` that OCI runtime is called by the name `pyrt`.
 
     Raises:
         Unavailable: it is not installed or does not start.
@@ -101,6 +103,7 @@ def docker_daemon(storage: str = "vfs") -> Iterator[Docker]:
             *("dockerd", "--host", docker.address, "--pidfile", str(folder / "pid")),
             *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")),
             *(f"--storage-driver={storage}", "--bridge=none", "--iptables=false", "--ip6tables=false"),
+            *([] if runtime is None else [f"--add-runtime=pyrt={runtime}"]),
         ]
         with _running(command, folder / "log") as server:
             try:

@@ -64,13 +64,16 @@ pub fn failure(plan: &Plan<'_>, names: &[String], part: Part, index: u32, errno:
     let before = if part == Part::Child { plan.len(Part::Keeper) } else { 0 };
     let number = before + at + 1;
     let total = plan.len(Part::Keeper) + plan.len(Part::Child);
-    if let (Op::Exec { candidates, arguments, environment }, true) = (op, errno != 0) {
-        let command = command::explain(candidates, arguments, environment, Errno(errno), evidence);
+    if let Some(command) = of_command(plan, &op, Errno(errno), evidence) {
         let command::Command { sentence, path, kind, hint } = command;
         return Failure { sentence, step: op.name(), index: number, path, errno, kind, hint };
     }
     let what = text::of(&op, names);
-    let why = if errno == 0 { String::from_utf8_lossy(evidence).into_owned() } else { describe(Errno(errno)) };
+    let why = match op {
+        Op::RunHook { timeout, .. } => of_hook(errno, timeout, evidence),
+        _ if errno == 0 => String::from_utf8_lossy(evidence).into_owned(),
+        _ => describe(Errno(errno)),
+    };
     Failure {
         sentence: format!("{what}: {why} (step {number} of {total})"),
         step: op.name(),
@@ -80,6 +83,33 @@ pub fn failure(plan: &Plan<'_>, names: &[String], part: Part, index: u32, errno:
         kind: Kind::Other,
         hint: hint(&op, errno),
     }
+}
+
+/// What is wrong with the command, if that is what `op` looked for or executed.
+fn of_command(plan: &Plan<'_>, op: &Op<'_>, errno: Errno, evidence: &[u8]) -> Option<command::Command> {
+    // Killed rather than refused: that has no error number.
+    if errno.0 == 0 || !matches!(op, Op::Exec { .. } | Op::FindCommand { .. }) {
+        return None;
+    }
+    plan.ops(Part::Child).find_map(|op| match op {
+        Op::Exec { candidates, arguments, environment } => {
+            Some(command::explain(candidates, arguments, environment, errno, evidence))
+        }
+        _ => None,
+    })
+}
+
+/// Why a hook failed; what it printed says more than its exit code.
+pub fn of_hook(errno: i32, timeout: u32, printed: &[u8]) -> String {
+    let words = String::from_utf8_lossy(printed);
+    let words = words.trim();
+    let why = match errno {
+        libc::ETIMEDOUT => format!("not done after {} s", timeout / 1000),
+        libc::EPROTO => "it has failed".to_owned(),
+        libc::ENOEXEC => "can't be executed".to_owned(),
+        errno => describe(Errno(errno)),
+    };
+    if words.is_empty() { why } else { format!("{why}: {words}") }
 }
 
 /// The keeper ended without having said which step it was, or refused the plan.

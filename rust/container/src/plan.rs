@@ -359,6 +359,8 @@ operations! {
     22 AwaitStdio { socket: Slot }
     /// Opens `path` (absolute, host side) for setns(2).
     21 OpenNamespace { path: &'a CStr, out: Slot }
+    /// Waits until the child calls (`CallKeeper`), or says why it can't.
+    23 AwaitChild {}
 
     /// bpf(2): loads an array of `struct bpf_insn` as BPF_PROG_TYPE_CGROUP_DEVICE and attaches it to a cgroup of version 2.
     30 AttachDeviceProgram { cgroup: Slot, program: &'a [u8] }
@@ -463,9 +465,30 @@ operations! {
     /// between two places of one container, or of a device's node.
     78 CloneInside { path: &'a CStr, recursive: bool, out: Slot }
 
+    // ---- of a container that is created first and started later ---------------------------------
+
+    /// Tells the keeper that the child has come this far.
+    79 CallKeeper {}
+    /// prctl(2) PR_SET_PDEATHSIG, 0: from here on the process lives without its keeper.
+    80 OutliveKeeper {}
+    /// Closes all descriptors from `first` on, the channel to the keeper among them, and waits for a byte from
+    /// `release`. From here on a failure goes to `outcome`, whose end of file means that execve(2) has succeeded.
+    81 AwaitStart { release: Slot, outcome: Slot, first: u32 }
+    /// Looks whether one of `candidates` is there and may be executed, so that `create` fails and not `start`.
+    82 FindCommand { candidates: Texts<'a> }
+    /// Runs a program to its end, in either list, with the state of the container on standard input: `before`, the
+    /// child's process id, `after`. It sees `root` for /, and is killed after `timeout` milliseconds, unless that is 0.
+    83 RunHook { path: &'a CStr, arguments: Texts<'a>, environment: Texts<'a>, before: &'a [u8], after: &'a [u8], timeout: u32, root: Option<Slot> }
+    /// Attaches the root file system at `path` of the host's tree, whose root is kept in `out`, and makes it / by
+    /// chroot(2): hooks are to see all mounts in place before the root is changed for good.
+    84 EnterRoot { root: Slot, path: &'a CStr, out: Slot }
+    /// Goes back to the tree that `EnterRoot` has left.
+    85 LeaveRoot { host: Slot }
     /// Attaches the root file system over / and makes it the root by chroot(2), where pivot_root(2) is refused, on an
     /// initramfs, or would change the root of others, in a mount namespace of theirs.
     86 MoveRoot { root: Slot }
+    /// Hands `count` descriptors from number 3 on to the command: what comes after them is closed by `CleanProcess`.
+    87 PassDescriptors { count: u32 }
 
     /// Writes `exec PROFILE` to the file exec of that folder: AppArmor confines what execve(2) is about to start. The host's
     /// /proc, because the container's may be anybody's (CVE-2019-16884).

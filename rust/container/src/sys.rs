@@ -237,6 +237,21 @@ pub fn chroot_here() -> Result<()> {
     nothing(call!(SYS_chroot, c".".as_ptr()))
 }
 
+/// faccessat2(2) X_OK with the effective ids.
+pub fn may_execute(path: &CStr) -> Result<()> {
+    nothing(call!(SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS))
+}
+
+/// Takes close-on-exec off a descriptor.
+pub fn pass_on(fd: Fd) -> Result<()> {
+    nothing(call!(SYS_fcntl, fd, libc::F_SETFD, 0))
+}
+
+/// getpid(2).
+pub fn pid() -> i32 {
+    call!(SYS_getpid).map_or(0, |pid| pid as i32)
+}
+
 /// getcwd(2), the kernel's own: "(unreachable)" is visible here and hidden by libc.
 pub fn getcwd(buffer: &mut [u8]) -> Result<usize> {
     call!(SYS_getcwd, buffer.as_mut_ptr(), buffer.len()).map(|count| count as usize)

@@ -312,7 +312,7 @@ fn the_start_document() {
     all_refused(&[
         ("start.id", json!(""), "start.id"),
         ("start.id", json!("a/b"), "start.id"),
-        ("start.id", json!("x".repeat(65)), "start.id"),
+        ("start.id", json!("x".repeat(256)), "start.id"),
         ("start.bundle", json!("relative"), "start.bundle"),
         ("start.rootfs.lowers", json!([]), "start.rootfs.lowers"),
         ("start.rootfs.lowers", json!(["@/top", "middle"]), "start.rootfs.lowers[1]"),

@@ -4,6 +4,8 @@ use crate::host::Host;
 use crate::spec::{Capabilities, Text};
 
 use super::error::{Error, Result};
+use super::ids::Ids;
+use super::start::Start;
 
 /// In the order of their numbers (linux/capability.h).
 const NAMES: [&str; 41] = [
@@ -51,7 +53,7 @@ const NAMES: [&str; 41] = [
 ];
 
 /// The names in a set, for sentences and for `pyrt explain`.
-pub(crate) fn names(set: u64) -> impl Iterator<Item = &'static str> {
+pub fn names(set: u64) -> impl Iterator<Item = &'static str> {
     NAMES.iter().enumerate().filter(move |(number, _)| set & 1 << number != 0).map(|(_, name)| *name)
 }
 
@@ -67,7 +69,13 @@ pub(super) struct Sets {
 
 impl Sets {
     /// Checks names and the rules of capabilities(7). Nothing said is no capability at all.
-    pub fn of(capabilities: Option<&Capabilities<'_>>, mapped: bool, host: &Host, path: &str) -> Result<Self> {
+    pub fn of(
+        capabilities: Option<&Capabilities<'_>>,
+        ids: &Ids<'_>,
+        start: &Start<'_>,
+        host: &Host,
+        path: &str,
+    ) -> Result<Self> {
         let Some(given) = capabilities else { return Ok(Self::default()) };
         let set = |names: &[Text<'_>], name: &str| bits(names, &format!("{path}.{name}"));
         let mut sets = Self {
@@ -83,10 +91,25 @@ impl Sets {
         // Only what is permitted and inheritable can be ambient. runc passes over the rest, which its own
         // default specification has.
         sets.ambient &= sets.permitted & sets.inheritable;
-        if !mapped {
+        if !ids.mapped && start.lifecycle.is_some() {
+            // config.md, "Linux Process": a runtime should not fail for what can't be granted; its command warns.
+            return Ok(sets.only(host.capabilities));
+        }
+        if !ids.mapped {
             check_owned(sets.permitted | sets.inheritable, host, path)?;
         }
         Ok(sets)
+    }
+
+    fn only(self, mask: u64) -> Self {
+        let Self { bounding, effective, inheritable, permitted, ambient } = self;
+        Self {
+            bounding: bounding & mask,
+            effective: effective & mask,
+            inheritable: inheritable & mask,
+            permitted: permitted & mask,
+            ambient: ambient & mask,
+        }
     }
 }
 

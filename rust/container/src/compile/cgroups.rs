@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::host::{Hierarchy, Host, Layout};
 use crate::plan::{Op, Slot};
-use crate::spec::{Linux, Resources};
+use crate::spec::{Linux, Resources, Spec};
 use crate::sys::{self, Errno};
 
 use super::device_rules;
@@ -16,6 +16,7 @@ use super::error::{self, Error, Result, describe};
 use super::limits::{self, Setting};
 use super::opened::{Failure, Opened, Writer, open_at, own};
 use super::paths::c;
+use super::start::Start;
 
 const DIRECTORY: i32 = libc::O_PATH | libc::O_DIRECTORY;
 /// Below it are the groups of containers whose specification names no place.
@@ -92,12 +93,14 @@ pub(super) struct Placement {
     pub clone_into: Option<Slot>,
     /// For the child, on version 1.
     pub tasks: Vec<Slot>,
+    /// The groups themselves, in the order of [`Cgroups::views`].
+    pub directories: Vec<Slot>,
 }
 
 impl Cgroups {
     /// Opens the parents, which are made if need be.
-    pub fn open(linux: &Linux<'_>, id: &str, host: &Host, opened: &mut Opened) -> Result<Self> {
-        let place = Place::of(linux.cgroups_path.as_deref(), id)?;
+    pub fn open(linux: &Linux<'_>, start: &Start<'_>, host: &Host, opened: &mut Opened) -> Result<Self> {
+        let place = Place::of(linux.cgroups_path.as_deref(), &start.id)?;
         let unified = host.cgroups.layout() == Layout::V2;
         let none = Resources::default();
         let resources = linux.resources.as_ref().unwrap_or(&none);
@@ -105,7 +108,7 @@ impl Cgroups {
         let device_program = if unified { device_rules::for_v2(&resources.devices)? } else { None };
         let mut groups = Vec::new();
         let mut views = Vec::new();
-        for hierarchy in needed(&wanted, host)? {
+        for hierarchy in needed(&wanted, start, host)? {
             let is_mine = |setting: &Setting| unified || hierarchy.controls(&setting.controller);
             let (mine, rest) = wanted.into_iter().partition(is_mine);
             wanted = rest;
@@ -147,6 +150,7 @@ impl Cgroups {
                 let tasks = writer.slot(&*group.label);
                 writer.plan.keeper(Op::OpenAt { dir: out, name: c"tasks", flags: libc::O_WRONLY, out: tasks });
                 placement.tasks.push(tasks);
+                placement.directories.push(out);
             }
         }
         placement
@@ -154,13 +158,18 @@ impl Cgroups {
 }
 
 /// Opens the existing groups of a container for one more process.
-pub(super) fn open_existing(linux: &Linux<'_>, id: &str, host: &Host, opened: &mut Opened) -> Result<Placement> {
-    let place = Place::of(linux.cgroups_path.as_deref(), id)?;
+pub(super) fn open_existing(
+    linux: &Linux<'_>,
+    start: &Start<'_>,
+    host: &Host,
+    opened: &mut Opened,
+) -> Result<Placement> {
+    let place = Place::of(linux.cgroups_path.as_deref(), &start.id)?;
     let none = Resources::default();
     let wanted = settings(linux.resources.as_ref().unwrap_or(&none), host)?;
     let unified = host.cgroups.layout() == Layout::V2;
     let mut placement = Placement::default();
-    for hierarchy in needed(&wanted, host)? {
+    for hierarchy in needed(&wanted, start, host)? {
         let label = label(&place, hierarchy, unified);
         let missing = |failure: Failure| {
             let error = Error::host("linux.cgroupsPath", format!("{label}: {}", describe(failure.0)));
@@ -178,6 +187,29 @@ pub(super) fn open_existing(linux: &Linux<'_>, id: &str, host: &Host, opened: &m
         }
     }
     Ok(placement)
+}
+
+/// Where a container's group is in one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// What it controls there; on version 2 all that the root has.
+    pub controllers: Vec<String>,
+    /// Absolute path.
+    pub path: String,
+}
+
+/// The groups of a container of the OCI runtime command.
+pub fn directories(spec: &Spec<'_>, id: &str, host: &Host) -> Result<Vec<Directory>> {
+    let place = Place::of(spec.linux.cgroups_path.as_deref(), id)?.text();
+    let hierarchies: Vec<&Hierarchy> = match host.cgroups.layout() {
+        Layout::V2 => host.cgroups.v2.iter().collect(),
+        _ => host.cgroups.v1.iter().collect(),
+    };
+    let directory = |hierarchy: &Hierarchy| Directory {
+        controllers: hierarchy.controllers.clone(),
+        path: format!("{}{place}", hierarchy.mount),
+    };
+    Ok(hierarchies.into_iter().map(directory).collect())
 }
 
 /// The files that limits of a running container are written to, without its device rules: controller, file, value.
@@ -205,8 +237,9 @@ fn settings(resources: &Resources<'_>, host: &Host) -> Result<Vec<Setting>> {
 }
 
 /// Hierarchies of everything that is limited, and of memory and pids in any case: their counters say how a
-/// container ended. Version 2 has but one, which also lets all of a container be killed at once.
-fn needed<'h>(settings: &[Setting], host: &'h Host) -> Result<Vec<&'h Hierarchy>> {
+/// container ended. Version 2 has but one, which also lets all of a container be killed at once. The OCI runtime
+/// command takes all: engines look for their own figures in each.
+fn needed<'h>(settings: &[Setting], start: &Start<'_>, host: &'h Host) -> Result<Vec<&'h Hierarchy>> {
     if host.cgroups.layout() == Layout::V2 {
         let hierarchy: Vec<&Hierarchy> = host.cgroups.v2.iter().collect();
         // Of the cgroup.* files there is one in every group.
@@ -217,7 +250,8 @@ fn needed<'h>(settings: &[Setting], host: &'h Host) -> Result<Vec<&'h Hierarchy>
     check_controllers(settings.iter(), &hierarchies)?;
     let is_limited = |hierarchy: &Hierarchy| settings.iter().any(|setting| hierarchy.controls(&setting.controller));
     let counts = |hierarchy: &Hierarchy| hierarchy.controls("memory") || hierarchy.controls("pids");
-    Ok(hierarchies.into_iter().filter(|hierarchy| is_limited(hierarchy) || counts(hierarchy)).collect())
+    let all = start.lifecycle.is_some();
+    Ok(hierarchies.into_iter().filter(|hierarchy| all || is_limited(hierarchy) || counts(hierarchy)).collect())
 }
 
 fn check_controllers<'s>(mut settings: impl Iterator<Item = &'s Setting>, hierarchies: &[&Hierarchy]) -> Result<()> {

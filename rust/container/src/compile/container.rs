@@ -10,8 +10,10 @@ use super::cgroups::{Cgroups, Placement};
 use super::clocks;
 use super::error::{Error, Result};
 use super::hidden::Hidden;
+use super::hooks::Hooks;
 use super::identity::{Identity, write_become_root};
 use super::ids::Ids;
+use super::lifecycle::Lifecycle;
 use super::mounts::{Made, Mounts, Surroundings, root_propagation};
 use super::namespaces::{Namespaces, Origin, flag};
 use super::opened::{Opened, Writer};
@@ -24,9 +26,10 @@ use super::{filter, names, write_keyring, write_placement};
 /// Everything that a container is made of, checked and opened.
 pub(super) struct Parts<'a> {
     spec: &'a Spec<'a>,
-    id: &'a str,
+    start: &'a Start<'a>,
     namespaces: &'a Namespaces,
     ids: &'a Ids<'a>,
+    hooks: Hooks,
     cgroups: Cgroups,
     rootfs: Rootfs<'a>,
     mounts: Mounts,
@@ -67,24 +70,32 @@ impl<'a> Parts<'a> {
             return Err(Error::spec("start.init", "needs a new pid namespace: only PID 1 reaps what others leave"));
         }
         names::check(spec, namespaces)?;
-        let identity = Identity::of(process, "process", ids, host)?;
+        let identity = Identity::of(process, "process", ids, start, host)?;
         let identity = identity.in_container(linux.personality.as_ref(), filter(linux)?, start.init)?;
-        let cgroups = Cgroups::open(linux, &start.id, host, opened)?;
+        let mut hooks = Hooks::of(spec, start)?;
+        let lifecycle = Lifecycle::open(start, std::mem::take(&mut hooks.start), opened)?;
+        let identity = identity.with_lifecycle(lifecycle);
+        let cgroups = Cgroups::open(linux, start, host, opened)?;
         let rootfs = Rootfs::open(spec, start, host, opened)?;
         let idmap_binds = rootfs.is_layered();
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
-        let around = Surroundings { host, namespaces, ids, idmap_binds, views, cgroup_v2 };
+        let binds_views = start.lifecycle.is_some() && !namespaces.is_own(NamespaceKind::Cgroup);
+        let bundle = start.bundle.as_deref();
+        let in_order = start.lifecycle.is_some() && !ids.mapped;
+        let around =
+            Surroundings { host, namespaces, ids, idmap_binds, views, binds_views, in_order, cgroup_v2, bundle };
         let mounts = Mounts::open(spec, around, opened)?;
         let hidden = Hidden::of(linux, host)?;
         let parameters = Parameters::of(linux, namespaces)?;
         let propagation = root_propagation(spec)?;
         let clocks = clocks::offsets(linux, namespaces)?;
-        let (id, parked) = (&*start.id, start.parked);
+        let parked = start.parked;
         Ok(Self {
             spec,
-            id,
+            start,
             namespaces,
             ids,
+            hooks,
             cgroups,
             rootfs,
             mounts,
@@ -104,7 +115,7 @@ impl<'a> Parts<'a> {
         let maps = self.mounts.write_maps(writer);
         let ids = self.ids.root();
         let root = self.rootfs.write(userns, ids, writer);
-        let made = self.mounts.write_keeper(userns, &maps, ids, writer);
+        let made = self.mounts.write_keeper(userns, &maps, ids, &placement.directories, writer);
         let covered: Vec<String> = self.mounts.destinations().map(str::to_owned).collect();
         let files = self.rootfs.write_files(&covered, ids, writer);
         let empty = self.hidden.write_keeper(writer);
@@ -113,6 +124,7 @@ impl<'a> Parts<'a> {
             self.identity.write_gifts(writer);
         }
         writer.plan.keeper(Op::Release {});
+        self.hooks.write_keeper(writer);
         if self.parked {
             writer.plan.keeper(Op::AwaitStdio { socket: STDIN });
             self.identity.write_gifts(writer);
@@ -159,24 +171,43 @@ impl<'a> Parts<'a> {
         if self.ids.mapped {
             write_become_root(writer);
         }
-        write_keyring(self.id, writer);
+        write_keyring(self.start, writer);
         if let Some(proc) = handed.made.proc {
             self.parameters.write(proc, writer);
         }
-        let root = handed.root;
-        let changes_root = match self.namespaces.of(NamespaceKind::Mount) {
-            // Others may have their root in it.
-            Origin::Joined(_) => Op::MoveRoot { root },
-            _ => Op::PivotRoot { root },
-        };
-        writer.plan.child(changes_root);
-        self.write_files(&mut handed, writer);
+        self.write_root(&mut handed, writer);
         self.hidden.write_child(handed.empty, self.mounts.at_dev(&handed.made), writer);
         if !self.parked {
             self.identity.write_stdio(handed.made.dev.is_some(), writer);
         }
         self.write_root_attributes(handed.root, writer);
         self.identity.write_last(handed.attributes, self.parked, writer);
+    }
+
+    /// The root and all that is mounted in it; hooks come between the two.
+    fn write_root(&self, handed: &mut Handed, writer: &mut Writer) {
+        let root = handed.root;
+        let no_pivot = self.start.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.no_pivot);
+        let changes_root = match self.namespaces.of(NamespaceKind::Mount) {
+            // Others may have their root in it.
+            Origin::Joined(_) => Op::MoveRoot { root },
+            _ if no_pivot => Op::MoveRoot { root },
+            _ => Op::PivotRoot { root },
+        };
+        match self.rootfs.path() {
+            Some(path) if self.hooks.come_before_pivot() => {
+                let host = writer.slot("the host's root");
+                writer.plan.child(Op::EnterRoot { root, path, out: host });
+                self.write_files(handed, writer);
+                self.hooks.write_child(host, writer);
+                writer.plan.child(Op::LeaveRoot { host });
+                writer.plan.child(changes_root);
+            }
+            _ => {
+                writer.plan.child(changes_root);
+                self.write_files(handed, writer);
+            }
+        }
     }
 
     /// What needs nothing from the keeper, and goes on while it works.
@@ -212,7 +243,7 @@ impl<'a> Parts<'a> {
     }
 
     fn write_files(&self, handed: &mut Handed, writer: &mut Writer) {
-        self.mounts.write_after_pivot(&mut handed.made, writer);
+        self.mounts.write_after_pivot(&mut handed.made, self.ids.root(), writer);
         for (mount, path) in &handed.files {
             // Images have links at /etc/resolv.conf; they are followed within the root.
             writer.plan.child(Op::Attach { mount: *mount, path, file: true, strict: false });

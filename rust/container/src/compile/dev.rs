@@ -1,4 +1,5 @@
-//! /dev: a tmpfs that the keeper fills while no path leads to it.
+//! /dev: a tmpfs that the keeper fills while no path leads to it; the child does where its rights are the host's and
+//! mounts are to be made in the order of the specification.
 //!
 //! The keeper makes it because the kernel lets nobody open a device on a tmpfs that was made inside a user namespace,
 //! and because whatever lies at /dev in an image is then never touched (CVE-2025-31133, CVE-2026-41579).
@@ -10,6 +11,7 @@ use crate::spec::Device;
 
 use super::error::{Error, Result};
 use super::ids::Ids;
+use super::mounts::Put;
 use super::opened::Writer;
 use super::options::{Options, RDONLY};
 use super::paths::{c, place};
@@ -82,7 +84,9 @@ fn number(value: i64, end: i64, field: &str) -> Result<u32> {
 /// Checks `linux.devices`.
 pub(super) fn nodes(devices: &[Device<'_>], ids: &Ids<'_>) -> Result<Vec<Node>> {
     let mut nodes: Vec<Node> = Vec::with_capacity(devices.len());
-    for (index, device) in devices.iter().enumerate() {
+    // With all devices of a host comes its terminal multiplexer; the container's own is a link into its devpts.
+    let given = devices.iter().enumerate().filter(|(_, device)| &*device.path != "/dev/ptmx");
+    for (index, device) in given {
         let node = Node::parse(device, index, ids)?;
         if nodes.iter().any(|earlier| earlier.name == node.name) {
             let message = format!("/dev/{} comes twice", node.name);
@@ -102,34 +106,41 @@ pub(super) struct Places {
     pub files: Vec<CString>,
 }
 
-/// The keeper's part: a detached /dev.
-pub(super) fn write(options: &Options, nodes: &[Node], places: &Places, root: (u32, u32), writer: &mut Writer) -> Slot {
+/// A detached /dev, on the list that `put` appends to.
+pub(super) fn write(
+    options: &Options,
+    nodes: &[Node],
+    places: &Places,
+    root: (u32, u32),
+    put: Put<'_>,
+    writer: &mut Writer,
+) -> Slot {
     let dev = writer.slot("/dev");
     // Read-only at last, when it is filled.
     let attributes = options.for_new_mount() & !RDONLY;
     let words = words(options, root);
-    writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: words.as_texts(), attributes, out: dev });
+    put(writer, Op::NewMount { fstype: c"tmpfs", options: words.as_texts(), attributes, out: dev });
     let (uid, gid) = root;
     for (name, major, minor) in NODES {
         let mode = libc::S_IFCHR | 0o666;
         if !nodes.iter().any(|node| node.name.as_bytes() == name.to_bytes()) {
-            writer.plan.keeper(Op::MakeNode { dir: dev, name, mode, major, minor, uid, gid });
+            put(writer, Op::MakeNode { dir: dev, name, mode, major, minor, uid, gid });
         }
     }
     for (name, target) in LINKS {
-        writer.plan.keeper(Op::MakeSymlink { dir: dev, name, target, uid, gid });
+        put(writer, Op::MakeSymlink { dir: dev, name, target, uid, gid });
     }
     for name in &places.directories {
-        writer.plan.keeper(Op::MakeDirectory { dir: dev, name, mode: 0o755, uid, gid });
+        put(writer, Op::MakeDirectory { dir: dev, name, mode: 0o755, uid, gid });
     }
     for name in &places.files {
-        writer.plan.keeper(Op::MakeFile { dir: dev, name, content: b"", mode: 0o600, uid, gid });
+        put(writer, Op::MakeFile { dir: dev, name, content: b"", mode: 0o600, uid, gid });
     }
     let mut made = Vec::new();
-    nodes.iter().for_each(|node| write_node(dev, node, root, &mut made, writer));
+    nodes.iter().for_each(|node| write_node(dev, node, root, &mut made, put, writer));
     if options.for_new_mount() & RDONLY != 0 {
         let (set, clear, propagation, recursive) = (RDONLY, 0, 0, false);
-        writer.plan.keeper(Op::SetMountAttributes { mount: dev, set, clear, propagation, recursive });
+        put(writer, Op::SetMountAttributes { mount: dev, set, clear, propagation, recursive });
     }
     dev
 }
@@ -153,15 +164,22 @@ fn is_owner(word: &CStr) -> bool {
 }
 
 /// `made` are the directories that are there already.
-fn write_node<'n>(dir: Slot, node: &'n Node, root: (u32, u32), made: &mut Vec<&'n str>, writer: &mut Writer) {
+fn write_node<'n>(
+    dir: Slot,
+    node: &'n Node,
+    root: (u32, u32),
+    made: &mut Vec<&'n str>,
+    put: Put<'_>,
+    writer: &mut Writer,
+) {
     for (end, _) in node.name.match_indices('/') {
         let folder = &node.name[..end];
         if !made.contains(&folder) {
             let (uid, gid) = root;
-            writer.plan.keeper(Op::MakeDirectory { dir, name: &c(folder), mode: 0o755, uid, gid });
+            put(writer, Op::MakeDirectory { dir, name: &c(folder), mode: 0o755, uid, gid });
             made.push(folder);
         }
     }
     let Node { mode, major, minor, uid, gid, .. } = *node;
-    writer.plan.keeper(Op::MakeNode { dir, name: &c(&node.name), mode, major, minor, uid, gid });
+    put(writer, Op::MakeNode { dir, name: &c(&node.name), mode, major, minor, uid, gid });
 }

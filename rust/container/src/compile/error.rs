@@ -118,13 +118,13 @@ fn join(parent: &str, name: &str) -> String {
     }
 }
 
+/// What is said of a field that the specification does not have.
+pub const UNKNOWN_FIELD: &str = "no such field in the specification";
+
 /// Serde names a missing or an unknown field in its message; here it belongs to the path.
 fn complain(path: &str, message: &str) -> Error {
-    let kinds = [
-        ("unknown field `", "no such field in the specification"),
-        ("missing field `", "missing"),
-        ("duplicate field `", "given twice"),
-    ];
+    let kinds =
+        [("unknown field `", UNKNOWN_FIELD), ("missing field `", "missing"), ("duplicate field `", "given twice")];
     for (start, what) in kinds {
         if let Some((field, _)) = message.strip_prefix(start).and_then(|rest| rest.split_once('`')) {
             let is_named = path == field || path.ends_with(&format!(".{field}"));

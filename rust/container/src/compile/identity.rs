@@ -14,10 +14,15 @@ use crate::spec::{Personality, Process, Text};
 use super::capabilities::Sets;
 use super::error::{Error, Result};
 use super::ids::Ids;
+use super::lifecycle::Lifecycle;
 use super::opened::Writer;
 use super::paths::inside;
 use super::rlimits::{Limit, limits};
 use super::scheduling::{affinity, io_priority, persona, scheduler};
+use super::start::Start;
+
+/// CAP_SYS_ADMIN.
+const SYS_ADMIN: u64 = 1 << 21;
 
 /// What docker and podman search when an image says nothing.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -38,12 +43,13 @@ pub(super) struct Identity<'a> {
     seccomp: Option<seccomp::Filter>,
     affinity: [Option<Vec<u8>>; 2],
     init: bool,
+    lifecycle: Lifecycle,
     apparmor: Option<String>,
 }
 
 impl<'a> Identity<'a> {
     /// `path` is where the process stands in its document.
-    pub fn of(process: &'a Process<'a>, path: &str, ids: &Ids<'_>, host: &Host) -> Result<Self> {
+    pub fn of(process: &'a Process<'a>, path: &str, ids: &Ids<'_>, start: &Start<'_>, host: &Host) -> Result<Self> {
         let field = |name: &str| format!("{path}.{name}");
         check_command(process, path)?;
         let user = &process.user;
@@ -61,7 +67,7 @@ impl<'a> Identity<'a> {
         let cwd = if cwd.is_empty() { c"/".to_owned() } else { super::paths::c(&cwd) };
         Ok(Self {
             process,
-            capabilities: Sets::of(process.capabilities.as_ref(), ids.mapped, host, &field("capabilities"))?,
+            capabilities: Sets::of(process.capabilities.as_ref(), ids, start, host, &field("capabilities"))?,
             limits: limits(&process.rlimits, &field("rlimits"))?,
             host: host_ids,
             cwd,
@@ -76,8 +82,14 @@ impl<'a> Identity<'a> {
             seccomp: None,
             affinity: affinity(process, &field("execCPUAffinity"))?,
             init: false,
+            lifecycle: Lifecycle::default(),
             apparmor: apparmor(process, &field("apparmorProfile"), host)?,
         })
+    }
+
+    /// How the list ends.
+    pub fn with_lifecycle(self, lifecycle: Lifecycle) -> Self {
+        Self { lifecycle, ..self }
     }
 
     /// What comes from `linux` rather than from `process`.
@@ -162,11 +174,13 @@ impl<'a> Identity<'a> {
             writer.plan.child(Op::SetAppArmorProfile { attributes, profile: profile.as_bytes() });
         }
         self.write_priorities(writer);
-        if !self.process.no_new_privileges {
+        if !self.process.no_new_privileges && !self.filters_last() {
             self.write_filter(writer);
         }
         self.write_ids(writer);
         self.write_rights(writer);
+        self.lifecycle.write_wait(writer);
+        self.lifecycle.write_last(writer);
         // Before the limits: one of them may allow no descriptor that is still needed here.
         writer.plan.child(Op::CleanProcess {});
         if parked {
@@ -193,7 +207,17 @@ impl<'a> Identity<'a> {
     fn write_last_filter(&self, writer: &mut Writer) {
         if self.process.no_new_privileges {
             self.write_filter(writer);
+        } else if self.filters_last() {
+            let Sets { effective, permitted, inheritable, .. } = self.capabilities;
+            self.write_filter(writer);
+            writer.plan.child(Op::SetCapabilities { effective, permitted, inheritable });
         }
+    }
+
+    /// A process that waits for its start does more than a filter need allow. Without no_new_privs loading one takes
+    /// CAP_SYS_ADMIN, which then goes after it.
+    fn filters_last(&self) -> bool {
+        self.lifecycle.outlives() && self.seccomp.is_some()
     }
 
     fn write_priorities(&self, writer: &mut Writer) {
@@ -222,12 +246,15 @@ impl<'a> Identity<'a> {
         writer.plan.child(Op::DieWithKeeper {});
         writer.plan.child(Op::ChangeDirectory { path: &self.cwd, create: false });
         writer.plan.child(Op::KeepCapabilities { keep: false });
+        self.lifecycle.write_look(&self.candidates, writer);
     }
 
     fn write_rights(&self, writer: &mut Writer) {
         let Sets { effective, permitted, inheritable, ambient, .. } = self.capabilities;
         let restricted = self.process.no_new_privileges;
-        writer.plan.child(Op::SetCapabilities { effective, permitted, inheritable });
+        let late = if self.filters_last() && !restricted { SYS_ADMIN } else { 0 };
+        let with_late = Op::SetCapabilities { effective: effective | late, permitted: permitted | late, inheritable };
+        writer.plan.child(with_late);
         writer.plan.child(Op::SetAmbient { ambient });
         if restricted {
             writer.plan.child(Op::NoNewPrivileges {});

@@ -35,7 +35,7 @@ pub(super) fn write(
         write_become_root(writer);
     }
     writer.plan.child(Op::NewSession {});
-    write_keyring(&start.id, writer);
+    write_keyring(start, writer);
     identity.write_stdio(false, writer);
     identity.write_last_affinity(writer);
     identity.write_last(attributes, false, writer);

@@ -19,9 +19,11 @@ mod dev;
 mod device_rules;
 mod error;
 mod hidden;
+mod hooks;
 mod identity;
 mod ids;
 mod join;
+mod lifecycle;
 mod limits;
 mod mounts;
 mod names;
@@ -42,17 +44,18 @@ use crate::plan::{MAX_OPS, Op, Part, Plan};
 use crate::seccomp;
 use crate::spec::{Linux, Process, Spec};
 
-pub use cgroups::limits as cgroup_limits;
-pub use error::{Blame, Cause, Error, Result, describe};
-pub use start::{File, Rootfs as Layers, Start, Upper};
+pub use capabilities::names as capability_names;
+pub use cgroups::{Directory, directories, limits as cgroup_limits};
+pub use error::{Blame, Cause, Error, Result, UNKNOWN_FIELD, describe};
+pub use start::{File, Lifecycle as CreatedFirst, Rootfs as Layers, Start, Upper};
 
-pub(crate) use capabilities::names as capability_names;
 pub(crate) use rlimits::limit_name;
 
 use cgroups::Placement;
 use container::Parts;
 use identity::Identity;
 use ids::Ids;
+use lifecycle::Lifecycle;
 use namespaces::Namespaces;
 use opened::{Opened, Writer};
 
@@ -65,6 +68,11 @@ pub struct Compiled {
     pub descriptors: Vec<OwnedFd>,
     /// What sentences call each slot; the index is the slot's.
     pub names: Vec<String>,
+}
+
+/// Reads the bytes of config.json.
+pub fn read(spec: &[u8]) -> Result<Spec<'_>> {
+    error::parse(spec, "")
 }
 
 /// Writes the plan of a new container: the bytes of config.json and of the start document.
@@ -94,9 +102,10 @@ pub fn compile_exec(spec: &[u8], process: &[u8], start: &[u8], pidfd: OwnedFd, h
     let first = opened.add(pidfd, "the container's first process");
     let namespaces = Namespaces::of_container(&spec.linux, first)?;
     let ids = Ids::of(&spec.linux, &namespaces, &opened)?;
-    let placement = cgroups::open_existing(&spec.linux, &start.id, host, &mut opened)?;
-    let identity = Identity::of(&process, "process", &ids, host)?;
+    let placement = cgroups::open_existing(&spec.linux, &start, host, &mut opened)?;
+    let identity = Identity::of(&process, "process", &ids, &start, host)?;
     let identity = identity.in_container(spec.linux.personality.as_ref(), filter(&spec.linux)?, false)?;
+    let identity = identity.with_lifecycle(Lifecycle::open(&start, Vec::new(), &mut opened)?);
     let mut writer = opened.into_writer()?;
     join::write((&namespaces, &ids), first, &placement, &identity, &start, &mut writer);
     finish(writer)
@@ -136,7 +145,11 @@ fn write_placement(placement: &Placement, writer: &mut Writer) {
     placement.tasks.iter().for_each(|&tasks| writer.plan.child(Op::JoinCgroup { tasks }));
 }
 
-fn write_keyring(id: &str, writer: &mut Writer) {
+fn write_keyring(start: &Start<'_>, writer: &mut Writer) {
+    if start.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.no_new_keyring) {
+        return;
+    }
+    let id = &*start.id;
     writer.plan.child(Op::JoinKeyring { name: &paths::c(&format!("_ses.{id}")) });
 }
 

@@ -35,6 +35,10 @@ pub(super) struct Mounts {
     propagation: u64,
     views: Vec<(String, TextsBuf)>,
     cgroup_maker: Maker,
+    /// As runc has it: without a cgroup namespace the container sees its own groups and not the host's.
+    binds_views: bool,
+    /// The child makes them one after the other: /proc/self/mountinfo lists them by their age.
+    in_order: bool,
     nodes: Vec<Node>,
     terminal: bool,
 }
@@ -70,6 +74,8 @@ impl Mounts {
             propagation: propagation_of_binds(spec)?,
             views: around.views.iter().map(view).collect(),
             cgroup_maker: cgroup_maker(around.namespaces),
+            binds_views: around.binds_views,
+            in_order: around.in_order,
             // A bind over /dev brings its own; runc makes none there either.
             nodes: dev::nodes(&spec.linux.devices, around.ids)?,
             terminal: spec.process.as_ref().is_some_and(|process| process.terminal),
@@ -124,13 +130,15 @@ impl Mounts {
         userns: Option<Slot>,
         maps: &[Option<Slot>],
         root: (u32, u32),
+        groups: &[Slot],
         writer: &mut Writer,
     ) -> Made {
         let mut made = Made { slots: vec![None; self.planned.len()], ..Made::default() };
         for (index, mount) in self.planned.iter().enumerate() {
             made.slots[index] = match &mount.what {
+                What::Dev if self.in_order => None,
                 What::Dev => {
-                    made.dev = Some(dev::write(&mount.options, &self.nodes, &self.places(), root, writer));
+                    made.dev = Some(self.write_dev(mount, root, &mut |writer, op| writer.plan.keeper(op), writer));
                     made.dev
                 }
                 What::Bind { tree, idmap, .. } => {
@@ -138,7 +146,15 @@ impl Mounts {
                     self.write_bind(mount, *tree, idmap, writer);
                     Some(*tree)
                 }
-                What::CgroupFolder => Some(self.write_cgroup_folder(mount, root, &mut made.views, writer)),
+                What::CgroupFolder => {
+                    let folder = self.write_cgroup_folder(mount, root, writer);
+                    if self.binds_views {
+                        made.views = clone_views(mount, groups, writer);
+                    } else if self.cgroup_maker != Maker::ChildAfterPivot {
+                        made.views = self.new_views(mount, writer);
+                    }
+                    Some(folder)
+                }
                 What::New { maker: Maker::Keeper | Maker::Aside(_), .. } => {
                     let slot = new_mount(mount, writer);
                     mount.write_propagation(slot, 0, &mut |writer, op| writer.plan.keeper(op), writer);
@@ -165,8 +181,12 @@ impl Mounts {
     }
 
     /// The child's part inside the new root: attach all, in order.
-    pub fn write_after_pivot(&self, made: &mut Made, writer: &mut Writer) {
+    pub fn write_after_pivot(&self, made: &mut Made, root: (u32, u32), writer: &mut Writer) {
         for (mount, made_slot) in self.planned.iter().zip(&mut made.slots) {
+            if matches!(mount.what, What::Dev) && self.in_order {
+                made.dev = Some(self.write_dev(mount, root, &mut |writer, op| writer.plan.child(op), writer));
+                *made_slot = made.dev;
+            }
             let slot = *made_slot.get_or_insert_with(|| new_mount(mount, writer));
             let path = c(&mount.destination);
             if mount.options.copy_up {
@@ -182,6 +202,10 @@ impl Mounts {
                 self.attach_views(mount, &made.views, writer);
             }
         }
+    }
+
+    fn write_dev(&self, mount: &Planned, root: (u32, u32), put: Put<'_>, writer: &mut Writer) -> Slot {
+        dev::write(&mount.options, &self.nodes, &self.places(), root, put, writer)
     }
 
     fn places(&self) -> Places {
@@ -209,13 +233,7 @@ impl Mounts {
     }
 
     /// A read-only folder with a place for each hierarchy in which the container has a group.
-    fn write_cgroup_folder(
-        &self,
-        mount: &Planned,
-        root: (u32, u32),
-        views: &mut Vec<Slot>,
-        writer: &mut Writer,
-    ) -> Slot {
+    fn write_cgroup_folder(&self, mount: &Planned, root: (u32, u32), writer: &mut Writer) -> Slot {
         let out = writer.slot("the folder of cgroup hierarchies");
         let attributes = mount.options.for_new_mount() & !RDONLY;
         let options: TextsBuf = [c"mode=755", c"size=64k"].into_iter().collect();
@@ -229,9 +247,6 @@ impl Mounts {
         }
         let (clear, propagation, recursive) = (0, 0, false);
         writer.plan.keeper(Op::SetMountAttributes { mount: out, set: RDONLY, clear, propagation, recursive });
-        if self.cgroup_maker != Maker::ChildAfterPivot {
-            *views = self.new_views(mount, writer);
-        }
         out
     }
 
@@ -249,7 +264,8 @@ impl Mounts {
 
     fn attach_views(&self, mount: &Planned, made: &[Slot], writer: &mut Writer) {
         let made = match self.cgroup_maker {
-            Maker::Keeper | Maker::Aside(_) => made.to_vec(),
+            _ if !made.is_empty() => made.to_vec(),
+            Maker::Keeper | Maker::Aside(_) => Vec::new(),
             _ => self.new_views(mount, writer),
         };
         for ((name, _), slot) in self.views.iter().zip(made) {
@@ -259,8 +275,20 @@ impl Mounts {
     }
 }
 
+/// Detached clones of the container's groups.
+fn clone_views(mount: &Planned, groups: &[Slot], writer: &mut Writer) -> Vec<Slot> {
+    let clone = |&dir: &Slot| {
+        let out = writer.slot("a cgroup of the container");
+        writer.plan.keeper(Op::CloneTree { dir, path: c"", recursive: false, out });
+        let (set, clear, propagation, recursive) = (mount.options.for_new_mount(), 0, PRIVATE, false);
+        writer.plan.keeper(Op::SetMountAttributes { mount: out, set, clear, propagation, recursive });
+        out
+    };
+    groups.iter().map(clone).collect()
+}
+
 /// Appends to the keeper's or to the child's list.
-type Put<'f> = &'f mut dyn FnMut(&mut Writer, Op<'_>);
+pub(super) type Put<'f> = &'f mut dyn FnMut(&mut Writer, Op<'_>);
 
 impl Planned {
     /// Bits and propagation of a mount that exists.

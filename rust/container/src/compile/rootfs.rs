@@ -3,7 +3,7 @@
 //! With a user namespace the layers are shown through idmaps, so that what is on the disk belongs to root. A bundle
 //! is taken as it is: whoever made it has given its files the owners that the mappings ask for.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::host::{Features, Host};
@@ -38,7 +38,7 @@ enum Base {
     },
     /// One layer and nothing over it: overlayfs wants at least two.
     Layer(Slot),
-    Bundle(Slot),
+    Bundle(Slot, CString),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,12 +64,20 @@ impl<'a> Rootfs<'a> {
 
     /// Whether binds show their owners through the container's idmap: a bundle's maker decides mount by mount.
     pub fn is_layered(&self) -> bool {
-        !matches!(self.base, Base::Bundle(_))
+        !matches!(self.base, Base::Bundle(..))
+    }
+
+    /// Where a bundle's directory is on the host.
+    pub fn path(&self) -> Option<&CStr> {
+        match &self.base {
+            Base::Bundle(_, path) => Some(path),
+            _ => None,
+        }
     }
 
     /// Whether the mount is made read-only once all is in place. Without an upper it is from the start.
     pub fn becomes_readonly(&self) -> bool {
-        let changes = matches!(self.base, Base::Bundle(_))
+        let changes = matches!(self.base, Base::Bundle(..))
             || matches!(self.base, Base::Overlay { upper: Changes::Directory(_) | Changes::Memory(_), .. });
         self.readonly && changes
     }
@@ -91,7 +99,7 @@ impl<'a> Rootfs<'a> {
                 set(*layer, ATTRIBUTES | RDONLY, false, writer);
                 *layer
             }
-            Base::Bundle(tree) => {
+            Base::Bundle(tree, _) => {
                 set(*tree, ATTRIBUTES, true, writer);
                 *tree
             }
@@ -246,7 +254,7 @@ fn open_bundle(spec: &Spec<'_>, start: &Start<'_>, host: &Host, opened: &mut Ope
     }
     let tree =
         if host.privileged { clone_tree(&place, true).map_err(|failure| failure.at(FIELD, &path))? } else { place };
-    Ok(Base::Bundle(opened.add(tree, format!("the root file system {path}"))))
+    Ok(Base::Bundle(opened.add(tree, format!("the root file system {path}")), c(&path)))
 }
 
 fn idmap(mount: Slot, userns: Option<Slot>, writer: &mut Writer) {

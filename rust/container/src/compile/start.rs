@@ -10,7 +10,7 @@ use super::error::{Error, Result, parse};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Start<'a> {
-    /// The container's id, 64 hexadecimal digits.
+    /// The container's id; the engine's are 64 hexadecimal digits.
     #[serde(borrow)]
     pub id: Text<'a>,
     /// Made of layers; if absent the specification's `root.path` is the root file system.
@@ -22,9 +22,33 @@ pub struct Start<'a> {
     /// PID 1 is ours: it reaps and forwards signals.
     #[serde(default)]
     pub init: bool,
+    /// The container is created first and started later, and lives without a keeper.
+    #[serde(borrow, default)]
+    pub lifecycle: Option<Lifecycle<'a>>,
     /// Made before anybody has asked for it: all is done but the command, which waits for its standard descriptors.
     #[serde(default)]
     pub parked: bool,
+}
+
+/// What the OCI runtime command asks for beside the specification.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lifecycle<'a> {
+    /// A fifo: a byte from it starts the command.
+    #[serde(borrow, default)]
+    pub release: Option<Text<'a>>,
+    /// A fifo: takes what goes wrong after that.
+    #[serde(borrow, default)]
+    pub outcome: Option<Text<'a>>,
+    /// That many descriptors from number 3 on are handed to the command.
+    #[serde(default)]
+    pub preserve: u32,
+    /// The session keyring stays the caller's.
+    #[serde(default)]
+    pub no_new_keyring: bool,
+    /// The root is changed by chroot(2).
+    #[serde(default)]
+    pub no_pivot: bool,
 }
 
 /// A root file system made of layers.
@@ -74,6 +98,9 @@ pub struct File<'a> {
     pub mode: u32,
 }
 
+/// As long as the name of a directory can be, for it is that of the cgroup.
+const MAX_ID: usize = 255;
+
 /// Most layers of one container: that many descriptors travel in one message beside all others.
 pub(super) const MAX_LOWERS: usize = 200;
 
@@ -86,9 +113,9 @@ impl<'a> Start<'a> {
     }
 
     fn check(&self) -> Result<()> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-        if self.id.is_empty() || self.id.len() > 64 || !self.id.bytes().all(plain) {
-            return Err(Error::spec("start.id", "1 to 64 letters, digits, - and _ are an id"));
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-+.".contains(&byte);
+        if self.id.len() > MAX_ID || self.id.bytes().all(|byte| byte == b'.') || !self.id.bytes().all(plain) {
+            return Err(Error::spec("start.id", format!("1 to {MAX_ID} letters, digits, _, -, + and . are an id")));
         }
         if self.bundle.as_ref().is_some_and(|bundle| !bundle.starts_with('/')) {
             return Err(Error::spec("start.bundle", "not an absolute path"));

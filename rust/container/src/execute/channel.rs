@@ -3,6 +3,7 @@
 //! ```text
 //! keeper -> child   slot numbers (u16 each), with their descriptors
 //! child  -> keeper  'T' with the terminal's master
+//! child  -> keeper  'C': it has come as far as `CallKeeper`, and waits
 //! child  -> keeper  'F' index u32, errno i32, evidence
 //! ```
 
@@ -13,6 +14,7 @@ use crate::sys::{self, Errno, Fd, MAX_PASSED};
 use super::Slots;
 
 const TERMINAL: u8 = b'T';
+const CALL: u8 = b'C';
 const FAILED: u8 = b'F';
 const FAILED_HEADER: usize = 1 + 4 + 4;
 /// A candidate's path, NUL, and the first bytes of its file.
@@ -22,6 +24,8 @@ pub(super) const MAX_EVIDENCE: usize = EVIDENCE + libc::PATH_MAX as usize;
 pub(super) enum Word {
     /// The master of the container's terminal.
     Terminal(Fd),
+    /// The child has come as far as `CallKeeper`.
+    Call,
     /// A step failed.
     Failed { index: u32, errno: Errno, evidence: Vec<u8> },
     /// The channel was closed: execve(2) succeeded, or the child died.
@@ -29,6 +33,7 @@ pub(super) enum Word {
 }
 
 /// The keeper's side.
+#[derive(Debug)]
 pub(super) struct ToChild(pub Fd);
 
 impl ToChild {
@@ -65,15 +70,11 @@ impl ToChild {
         match word.first() {
             None => Ok(Word::Closed),
             Some(&TERMINAL) if passed == 1 => Ok(Word::Terminal(descriptors[0])),
-            Some(&FAILED) if length >= FAILED_HEADER => {
-                let number = |at: usize| [word[at], word[at + 1], word[at + 2], word[at + 3]];
-                Ok(Word::Failed {
-                    index: u32::from_le_bytes(number(1)),
-                    errno: Errno(i32::from_le_bytes(number(5))),
-                    evidence: word[FAILED_HEADER..].to_vec(),
-                })
+            Some(&CALL) => Ok(Word::Call),
+            Some(_) => {
+                let (index, errno, evidence) = read_outcome(word).ok_or(Errno(libc::EPROTO))?;
+                Ok(Word::Failed { index, errno, evidence: evidence.to_vec() })
             }
-            Some(_) => Err(Errno(libc::EPROTO)),
         }
     }
 }
@@ -102,6 +103,11 @@ impl ToKeeper {
         sys::send_packet(self.0, &[TERMINAL], &[master])
     }
 
+    /// Says that the child has come this far. One write(2): a seccomp filter is in force perhaps.
+    pub fn call(self) -> sys::Result<()> {
+        sys::write(self.0, &[CALL])
+    }
+
     /// Says which step failed. If the keeper is gone there is nobody to tell.
     pub fn send_failure(self, index: u32, errno: Errno, evidence: &[u8]) {
         let mut word = [0; FAILED_HEADER + MAX_EVIDENCE];
@@ -110,6 +116,15 @@ impl ToKeeper {
         word[1..5].copy_from_slice(&index.to_le_bytes());
         word[5..9].copy_from_slice(&errno.0.to_le_bytes());
         word[FAILED_HEADER..length].copy_from_slice(&evidence[..length - FAILED_HEADER]);
-        let _ = sys::send_packet(self.0, &word[..length], &[]);
+        // The channel is a socket or, once the container is created, a fifo: write(2) serves both.
+        let _ = sys::write(self.0, &word[..length]);
     }
+}
+
+/// Takes apart what a child that failed after `AwaitStart` has written to `outcome`: step, errno, evidence.
+pub fn read_outcome(word: &[u8]) -> Option<(u32, Errno, &[u8])> {
+    let (head, evidence) = word.split_at_checked(FAILED_HEADER)?;
+    let number = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
+    let failed = (u32::from_le_bytes(number(1)), Errno(i32::from_le_bytes(number(5))), evidence);
+    (head[0] == FAILED).then_some(failed)
 }

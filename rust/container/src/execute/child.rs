@@ -4,28 +4,43 @@ use crate::plan::{Op, Part, Plan, Slot, Texts};
 use crate::sys::{self, Errno, Fd};
 
 use super::channel::ToKeeper;
-use super::exec::{Evidence, Vectors};
+use super::exec::{self, Evidence, Vectors};
+use super::hook::{self, Hook};
+use super::keeper::make_entry;
 use super::{MISPLACED, Slots, Timings, mounts, set_limit, shared_step};
 
 /// Exit status of a child that never became the container's process. The keeper has its reason by then.
 const NOT_STARTED: i32 = 125;
 
+/// What the child needs and can't make for want of an allocator.
+pub(super) struct Prepared {
+    /// Of the command.
+    pub exec: Vectors,
+    /// Of the hooks, by the index of their operation.
+    pub hooks: Vec<(usize, Vectors)>,
+}
+
 struct Child<'a> {
     slots: &'a mut Slots,
     keeper: ToKeeper,
-    vectors: &'a Vectors,
+    vectors: &'a Prepared,
     evidence: Evidence,
+    /// From here on descriptors are not the command's.
+    first: Fd,
 }
 
+/// The number after standard input, output and error.
+const FIRST: Fd = 3;
+
 /// Walks the list and ends in execve(2) or in exit.
-pub(super) fn run(plan: &Plan<'_>, slots: &mut Slots, timings: &Timings, vectors: &Vectors, keeper: ToKeeper) -> ! {
-    let mut child = Child { slots, keeper, vectors, evidence: Evidence::new() };
+pub(super) fn run(plan: &Plan<'_>, slots: &mut Slots, timings: &Timings, vectors: &Prepared, keeper: ToKeeper) -> ! {
+    let mut child = Child { slots, keeper, vectors, evidence: Evidence::new(), first: FIRST };
     let first = plan.len(Part::Keeper);
     for (index, op) in plan.ops(Part::Child).enumerate() {
         if matches!(op, Op::Exec { .. }) {
             timings.stamp(first + index);
         }
-        if let Err(errno) = child.step(&op) {
+        if let Err(errno) = child.step(index, &op) {
             child.keeper.send_failure(index as u32, errno, child.evidence.as_bytes());
             sys::exit(NOT_STARTED);
         }
@@ -36,8 +51,17 @@ pub(super) fn run(plan: &Plan<'_>, slots: &mut Slots, timings: &Timings, vectors
 }
 
 impl Child<'_> {
-    fn step(&mut self, op: &Op<'_>) -> sys::Result<()> {
+    fn step(&mut self, index: usize, op: &Op<'_>) -> sys::Result<()> {
         match *op {
+            Op::CallKeeper {} => self.keeper.call(),
+            Op::OutliveKeeper {} => sys::prctl(libc::PR_SET_PDEATHSIG, 0, 0),
+            Op::AwaitStart { release, outcome, first } => self.await_start(release, outcome, first),
+            Op::FindCommand { candidates } => exec::find(candidates, &mut self.evidence),
+            Op::RunHook { .. } => self.run_hook(index, op),
+            Op::PassDescriptors { count } => {
+                self.first += count as Fd;
+                (FIRST..self.first).try_for_each(sys::pass_on)
+            }
             Op::AwaitKeeper {} => self.keeper.await_release(self.slots),
             Op::DieWithKeeper {} => self.die_with_keeper(),
             Op::NewSession {} => sys::setsid(),
@@ -67,6 +91,9 @@ impl Child<'_> {
             | Op::Park { .. }
             | Op::Unpark { .. }
             | Op::Unshare { .. } => shared_step(op, self.slots),
+            Op::MakeDirectory { .. } | Op::MakeNode { .. } | Op::MakeSymlink { .. } | Op::MakeFile { .. } => {
+                make_entry(op, self.slots)
+            }
             // A terminal that this child has opened itself.
             Op::GiveAway { slot, uid, gid } => sys::chown_at(self.slots.get(slot)?, c"", uid, gid),
             _ => self.place(op).unwrap_or_else(|| identity(op)),
@@ -78,6 +105,14 @@ impl Child<'_> {
         Some(match *op {
             Op::SetPropagation { flags, recursive } => {
                 sys::set_propagation(if recursive { flags | libc::MS_REC } else { flags })
+            }
+            Op::EnterRoot { root, path, out } => self
+                .slots
+                .get(root)
+                .and_then(|root| mounts::enter_root(root, path))
+                .map(|host| self.slots.set(out, host)),
+            Op::LeaveRoot { host } => {
+                self.slots.get(host).and_then(|host| sys::fchdir(host).and_then(|()| sys::chroot_here()))
             }
             Op::PivotRoot { root } => self.slots.get(root).and_then(mounts::pivot_root),
             Op::MoveRoot { root } => self.slots.get(root).and_then(mounts::move_root),
@@ -151,11 +186,11 @@ impl Child<'_> {
     /// resolves the command, its interpreter and its loader, nothing may be open that leads to the host:
     /// /proc/self/fd/N/../../bin/sh would be the host's (CVE-2024-21626).
     fn close_descriptors(&mut self) -> sys::Result<()> {
-        const KEEPER: Fd = 3;
-        sys::dup_to(self.keeper.0, KEEPER)?;
-        self.keeper = ToKeeper(KEEPER);
-        sys::close_range(KEEPER as u32 + 1, u32::MAX)?;
-        sys::close_on_exec_from(KEEPER as u32)
+        let keeper = self.first;
+        sys::dup_to(self.keeper.0, keeper)?;
+        self.keeper = ToKeeper(keeper);
+        sys::close_range(keeper as u32 + 1, u32::MAX)?;
+        sys::close_on_exec_from(keeper as u32)
     }
 
     /// The rest of the list goes on in a fork; this process never returns.
@@ -171,8 +206,36 @@ impl Child<'_> {
         }
     }
 
+    /// From here on the keeper is not needed: it may have gone by the time that somebody starts the container.
+    fn await_start(&mut self, release: Slot, outcome: Slot, first: u32) -> sys::Result<()> {
+        let (release, outcome) = (self.slots.get(release)?, self.slots.get(outcome)?);
+        self.keeper = ToKeeper(outcome);
+        // Nobody knows for how long: directories of the host, and what the keeper has locked, are not to stay open here.
+        let kept = [release.min(outcome) as u32, release.max(outcome) as u32];
+        for (from, to) in [(first, kept[0]), (kept[0] + 1, kept[1]), (kept[1] + 1, u32::MAX)] {
+            if from < to {
+                sys::close_range(from, to.saturating_sub(1))?;
+            }
+        }
+        match sys::read(release, &mut [0])? {
+            0 => Err(Errno(libc::EPIPE)),
+            _ => Ok(()),
+        }
+    }
+
+    fn run_hook(&mut self, index: usize, op: &Op<'_>) -> sys::Result<()> {
+        let Op::RunHook { path, before, after, timeout, root, .. } = *op else { return Err(MISPLACED) };
+        let vectors = self.vectors.hooks.iter().find(|(at, _)| *at == index).map(|(_, vectors)| vectors);
+        let root = root.map(|slot| self.slots.get(slot)).transpose()?;
+        let hook = Hook { path, state: [before, after], timeout, root };
+        hook::run(&hook, sys::pid(), vectors.ok_or(MISPLACED)?, self.evidence.words()).map_err(|trouble| {
+            self.evidence.keep_words(trouble.printed);
+            trouble.errno
+        })
+    }
+
     fn execute(&mut self, candidates: Texts<'_>) -> sys::Result<()> {
-        Err(self.vectors.execute(candidates, &mut self.evidence))
+        Err(self.vectors.exec.execute(candidates, &mut self.evidence))
     }
 }
 

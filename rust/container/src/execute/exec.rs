@@ -9,6 +9,7 @@ use crate::sys::{self, Errno, Fd};
 use super::channel::MAX_EVIDENCE;
 
 /// The arrays that execve(2) takes, made by the keeper because the child can't allocate.
+#[derive(Default)]
 pub(super) struct Vectors {
     arguments: Vec<*const c_char>,
     environment: Vec<*const c_char>,
@@ -21,20 +22,42 @@ fn pointers(texts: Texts<'_>) -> Vec<*const c_char> {
 impl Vectors {
     /// Finds the plan's `Exec`; a plan without one gets empty arrays, and its child ends without exec.
     pub fn of(plan: &Plan<'_>) -> Self {
-        let exec = plan.ops(Part::Child).find_map(|op| match op {
-            Op::Exec { arguments, environment, .. } => Some((pointers(arguments), pointers(environment))),
+        let mut of_exec =
+            plan.ops(Part::Child).filter(|op| matches!(op, Op::Exec { .. })).filter_map(|op| Self::of_op(&op));
+        of_exec.next().unwrap_or_default()
+    }
+
+    /// Those of the hooks in one list, by the index of their operation.
+    pub fn of_hooks(plan: &Plan<'_>, part: Part) -> Vec<(usize, Self)> {
+        let hooks = plan.ops(part).enumerate().filter(|(_, op)| matches!(op, Op::RunHook { .. }));
+        hooks.filter_map(|(index, op)| Some((index, Self::of_op(&op)?))).collect()
+    }
+
+    /// Of a hook that stands in no plan.
+    pub fn of_texts(arguments: Texts<'_>, environment: Texts<'_>) -> Self {
+        Self { arguments: pointers(arguments), environment: pointers(environment) }
+    }
+
+    fn of_op(op: &Op<'_>) -> Option<Self> {
+        match *op {
+            Op::Exec { arguments, environment, .. } | Op::RunHook { arguments, environment, .. } => {
+                Some(Self::of_texts(arguments, environment))
+            }
             _ => None,
-        });
-        let (arguments, environment) = exec.unwrap_or_default();
-        Self { arguments, environment }
+        }
+    }
+
+    /// execve(2) of `path`. Returns only on failure.
+    pub fn execute_at(&self, path: &CStr) -> Errno {
+        // SAFETY: both arrays end in null and point into the plan, which outlives this process image.
+        unsafe { sys::execve(path, self.arguments.as_ptr(), self.environment.as_ptr()) }
     }
 
     /// execve(2) of the first candidate that is there. Returns only on failure, with the evidence in `file`.
     pub fn execute(&self, candidates: Texts<'_>, file: &mut Evidence) -> Errno {
         let mut failure = Errno(libc::ENOENT);
         for candidate in candidates.iter() {
-            // SAFETY: both arrays end in null and point into the plan, which outlives this process image.
-            let errno = unsafe { sys::execve(candidate, self.arguments.as_ptr(), self.environment.as_ptr()) };
+            let errno = self.execute_at(candidate);
             match errno.0 {
                 // Not there, unless it is its interpreter that is missing.
                 libc::ENOENT | libc::ENOTDIR if !file.exists(candidate) => {}
@@ -53,6 +76,31 @@ impl Vectors {
     }
 }
 
+/// Whether one of the candidates is there and may be executed; the evidence against them is in `file`.
+pub(super) fn find(candidates: Texts<'_>, file: &mut Evidence) -> sys::Result<()> {
+    let mut failure = Errno(libc::ENOENT);
+    for candidate in candidates.iter() {
+        match sys::may_execute(candidate) {
+            // The right to search a directory has the same bit.
+            Ok(()) if is_directory(candidate) => failure = file.gather(candidate, Errno(libc::EISDIR)),
+            Ok(()) => return Ok(()),
+            Err(Errno(libc::ENOENT | libc::ENOTDIR)) => {}
+            Err(errno) => failure = file.gather(candidate, errno),
+        }
+    }
+    if file.length == 0 {
+        if let Some(first) = candidates.iter().next() {
+            file.name(first);
+        }
+    }
+    Err(failure)
+}
+
+fn is_directory(path: &CStr) -> bool {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    sys::openat(libc::AT_FDCWD, path, flags, 0).map(sys::close).is_ok()
+}
+
 /// A candidate's path, NUL, and the first bytes of its file, on the stack.
 pub(super) struct Evidence {
     bytes: [u8; MAX_EVIDENCE],
@@ -66,6 +114,16 @@ impl Evidence {
 
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
+    }
+
+    /// Room for what a hook prints.
+    pub fn words(&mut self) -> &mut [u8] {
+        &mut self.bytes[..EVIDENCE]
+    }
+
+    /// How much of the room was used.
+    pub fn keep_words(&mut self, length: usize) {
+        self.length = length;
     }
 
     fn exists(&self, path: &CStr) -> bool {

@@ -3,12 +3,13 @@
 use std::ffi::{CStr, CString};
 
 use crate::plan::{Op, Part, Plan, STDERR, STDIN, STDOUT, Slot, Slots as SlotList};
-use crate::protocol::{self, warning};
+use crate::protocol::{self, EVIDENCE, warning};
 use crate::sys::{self, Errno, Fd, Side};
 
 use super::cgroup::Created;
 use super::channel::{ToChild, ToKeeper, Word};
 use super::exec::Vectors;
+use super::hook::{self, Hook};
 use super::{EMPTY, Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
 
 struct Child {
@@ -22,12 +23,15 @@ pub(super) struct Keeper<'a> {
     plan: &'a Plan<'a>,
     slots: Slots,
     timings: Timings,
-    vectors: Vectors,
+    vectors: child::Prepared,
+    hooks: Vec<(usize, Vectors)>,
     child: Option<Child>,
     opened: Vec<Slot>,
     cgroups: Vec<Created>,
     terminal: Option<Fd>,
     warnings: u32,
+    /// The child waits for what comes after its call.
+    called: bool,
 }
 
 fn failed_at(index: usize, errno: Errno) -> Failed {
@@ -40,16 +44,41 @@ impl<'a> Keeper<'a> {
         let (slots, timings) = prepared.map_err(|errno| failed_at(0, errno))?;
         let (child, terminal) = (None, None);
         let (opened, cgroups) = (Vec::new(), Vec::new());
-        Ok(Self { plan, slots, timings, vectors: Vectors::of(plan), child, opened, cgroups, terminal, warnings: 0 })
+        let vectors = child::Prepared { exec: Vectors::of(plan), hooks: Vectors::of_hooks(plan, Part::Child) };
+        let hooks = Vectors::of_hooks(plan, Part::Keeper);
+        let (warnings, called) = (0, false);
+        Ok(Self { plan, slots, timings, vectors, hooks, child, opened, cgroups, terminal, warnings, called })
     }
 
     /// Walks the list, then waits for the child to call execve(2) or to say why it can't.
     pub fn run(&mut self) -> Result<(), Failed> {
         for (index, op) in self.plan.ops(Part::Keeper).enumerate() {
-            self.step(&op).map_err(|errno| self.blame(index, errno))?;
+            match op {
+                Op::AwaitChild {} => self.await_child(index)?,
+                Op::RunHook { .. } => self.run_hook(index, &op)?,
+                _ => self.step(&op).map_err(|errno| self.blame(index, errno))?,
+            }
             self.timings.stamp(index);
         }
-        self.hear_child()
+        self.called = self.hear_child()?;
+        Ok(())
+    }
+
+    fn await_child(&mut self, index: usize) -> Result<(), Failed> {
+        if self.hear_child()? { Ok(()) } else { Err(failed_at(index, Errno(libc::EPIPE))) }
+    }
+
+    fn run_hook(&self, index: usize, op: &Op<'_>) -> Result<(), Failed> {
+        let Op::RunHook { path, before, after, timeout, .. } = *op else { return Err(failed_at(index, MISPLACED)) };
+        let vectors = self.hooks.iter().find(|(at, _)| *at == index).map(|(_, vectors)| vectors);
+        let child = self.child().map_err(|errno| failed_at(index, errno))?;
+        let vectors = vectors.ok_or_else(|| failed_at(index, MISPLACED))?;
+        let hook = Hook { path, state: [before, after], timeout, root: None };
+        let mut printed = vec![0; EVIDENCE];
+        hook::run(&hook, child.pid, vectors, &mut printed).map_err(|trouble| {
+            printed.truncate(trouble.printed);
+            Failed { evidence: printed, ..failed_at(index, trouble.errno) }
+        })
     }
 
     /// A child that died before its release made our step fail: then its reason is the reason.
@@ -62,7 +91,8 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn hear_child(&mut self) -> Result<(), Failed> {
+    /// True if the child has called, false if it has closed the channel.
+    fn hear_child(&mut self) -> Result<bool, Failed> {
         let after = self.plan.len(Part::Keeper);
         loop {
             let child = self.child.as_ref().ok_or_else(|| failed_at(after, MISPLACED))?;
@@ -71,7 +101,8 @@ impl<'a> Keeper<'a> {
                 Word::Failed { index, errno, evidence } => {
                     return Err(Failed { part: Part::Child, index, errno, evidence });
                 }
-                Word::Closed => return self.confirm_start(),
+                Word::Call => return Ok(true),
+                Word::Closed => return self.confirm_start().map(|()| false),
             }
         }
     }
@@ -106,15 +137,18 @@ impl<'a> Keeper<'a> {
 
     pub fn into_running(self) -> Running {
         let timings = self.timings.collect(self.plan.len(Part::Keeper) + self.plan.len(Part::Child));
-        let (pid, pidfd) = self.child.map_or((0, -1), |child| {
-            sys::close(child.channel.0);
-            (child.pid, child.pidfd)
+        let called = self.called;
+        let (pid, pidfd, channel) = self.child.map_or((0, -1, None), |child| {
+            if !called {
+                sys::close(child.channel.0);
+            }
+            (child.pid, child.pidfd, called.then_some(child.channel))
         });
         let kept = |fd: Fd| self.cgroups.iter().any(|cgroup| fd == cgroup.parent || fd == cgroup.directory);
         let (stdio, mut leftover) = self.slots.open();
         leftover.retain(|&fd| !kept(fd));
         let (terminal, warnings) = (self.terminal, self.warnings);
-        Running { pid, pidfd, terminal, warnings, timings, cgroups: self.cgroups, stdio, leftover }
+        Running { pid, pidfd, terminal, warnings, timings, cgroups: self.cgroups, stdio, leftover, channel }
     }
 
     /// Ends the child, if there is one, and removes what was made.
@@ -476,7 +510,7 @@ fn give_away(fd: Fd, uid: u32, gid: u32) -> sys::Result<()> {
 }
 
 /// Files of a directory that only we have ever seen: a detached tmpfs or a fresh upper folder.
-fn make_entry(op: &Op<'_>, slots: &Slots) -> sys::Result<()> {
+pub(super) fn make_entry(op: &Op<'_>, slots: &Slots) -> sys::Result<()> {
     match *op {
         Op::MakeDirectory { dir, name, mode, uid, gid } => {
             let dir = slots.get(dir)?;

@@ -18,13 +18,18 @@ mod cgroup;
 mod channel;
 mod child;
 mod exec;
+mod hook;
 mod keeper;
 mod mounts;
 
-use crate::plan::{FIRST_OPENED, MAX_OPS, Op, Part, Plan, SLOTS, Slot};
+use std::ffi::CStr;
+
+use crate::plan::{FIRST_OPENED, MAX_OPS, Op, Part, Plan, SLOTS, Slot, Texts};
+use crate::protocol::EVIDENCE;
 use crate::sys::{self, Errno, Fd};
 
 pub use cgroup::Accounts;
+pub use channel::read_outcome;
 
 /// What stands in an empty slot.
 const EMPTY: Fd = -1;
@@ -58,9 +63,30 @@ pub struct Running {
     cgroups: Vec<cgroup::Created>,
     stdio: Vec<Fd>,
     leftover: Vec<Fd>,
+    channel: Option<channel::ToChild>,
 }
 
 impl Running {
+    /// Lets a child that waits to be started (`CallKeeper`, the last in its list) live without this process; returns
+    /// when it has cut its ties.
+    pub fn part(&mut self) -> sys::Result<()> {
+        let Some(channel) = self.channel.take() else { return Ok(()) };
+        let parted = sys::send_packet(channel.0, &[0], &[]).and_then(|()| match channel.listen()? {
+            channel::Word::Closed => Ok(()),
+            channel::Word::Failed { errno, .. } => Err(errno),
+            _ => Err(Errno(libc::EPROTO)),
+        });
+        sys::close(channel.0);
+        parted
+    }
+
+    /// Ends the process and removes what was made for it.
+    pub fn abandon(mut self) {
+        let _ = sys::signal_pidfd(self.pidfd, libc::SIGKILL);
+        let _ = self.reap();
+        self.clean_up();
+    }
+
     /// Closes the container's stdio, so that its own end of it is the only one.
     pub fn close_stdio(&mut self) {
         self.stdio.drain(..).for_each(sys::close);
@@ -100,6 +126,33 @@ pub fn start(plan: &Plan<'_>, descriptors: &[Fd]) -> Result<Running, Failed> {
             Err(failed)
         }
     }
+}
+
+/// A hook failed: the error number, and what it has printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookFailed {
+    /// EPROTO if it has exited with another code than 0, ETIMEDOUT if it was too slow.
+    pub errno: Errno,
+    /// At most [`crate::protocol::EVIDENCE`] bytes.
+    pub printed: Vec<u8>,
+}
+
+/// Runs a hook that stands in no plan: those after the start and after the end. `timeout` is in milliseconds, 0 is none.
+pub fn run_hook(
+    path: &CStr,
+    arguments: Texts<'_>,
+    environment: Texts<'_>,
+    state: [&[u8]; 2],
+    pid: i32,
+    timeout: u32,
+) -> Result<(), HookFailed> {
+    let vectors = exec::Vectors::of_texts(arguments, environment);
+    let mut printed = vec![0; EVIDENCE];
+    let hook = hook::Hook { path, state, timeout, root: None };
+    hook::run(&hook, pid, &vectors, &mut printed).map_err(|trouble| {
+        printed.truncate(trouble.printed);
+        HookFailed { errno: trouble.errno, printed }
+    })
 }
 
 /// The descriptor table of one execution.

@@ -147,6 +147,17 @@ pub(super) fn pivot_root(root: Fd) -> sys::Result<()> {
     sys::chdir(c"/")
 }
 
+/// Attaches the root file system at `path` and makes it the root by chroot(2); returns the root that was left.
+pub(super) fn enter_root(root: Fd, path: &CStr) -> sys::Result<Fd> {
+    let host = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    let place = sys::openat(host, path, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)?;
+    sys::move_mount(root, place)?;
+    sys::close(place);
+    sys::fchdir(root)?;
+    sys::chroot_here()?;
+    Ok(host)
+}
+
 /// Attaches the root file system over / and takes it for the root; what lies below stays, for those who have it.
 pub(super) fn move_root(root: Fd) -> sys::Result<()> {
     let slash = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;

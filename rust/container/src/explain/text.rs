@@ -85,6 +85,7 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
         }
         Op::AwaitStdio { .. } => "waiting until the container is asked for".to_owned(),
         Op::OpenNamespace { path, .. } => format!("opening the namespace {}", show(path)),
+        Op::AwaitChild {} => "waiting for the child".to_owned(),
         _ => inside(op, names),
     }
 }
@@ -94,6 +95,12 @@ fn inside(op: &Op<'_>, names: &[String]) -> String {
     let name = |slot: Slot| name(slot, names);
     match *op {
         Op::AwaitKeeper {} => "waiting for the keeper".to_owned(),
+        Op::CallKeeper {} => "telling the keeper that all is ready".to_owned(),
+        Op::OutliveKeeper {} => "cutting its life off from the keeper's".to_owned(),
+        Op::AwaitStart { .. } => "waiting to be started".to_owned(),
+        Op::RunHook { path, .. } => format!("running the hook {}", show(path)),
+        Op::EnterRoot { root, path, .. } => format!("entering {} at {}", name(root), show(path)),
+        Op::LeaveRoot { .. } => "going back to the host's files".to_owned(),
         Op::DieWithKeeper {} => "tying its life to the keeper's".to_owned(),
         Op::NewSession {} => "starting a session".to_owned(),
         Op::JoinCgroup { tasks } => format!("joining {}", name(tasks)),
@@ -162,6 +169,8 @@ fn identity(op: &Op<'_>) -> String {
         Op::ChangeDirectory { path, create: false } => format!("changing to the working directory {}", show(path)),
         Op::BecomeInit {} => "staying behind as PID 1".to_owned(),
         Op::CleanProcess {} => "resetting signals and closing descriptors".to_owned(),
+        Op::PassDescriptors { count } => format!("handing on the descriptors from 3, {count} in number"),
+        Op::FindCommand { .. } => "looking for the command".to_owned(),
         Op::Exec { arguments, .. } => format!("executing {}", words(arguments)),
         // An operation that was added without its sentence still has its name.
         ref other => other.name().to_owned(),
@@ -177,6 +186,8 @@ pub(super) fn path_of(op: &Op<'_>, names: &[String]) -> String {
         | Op::ChangeDirectory { path, .. }
         | Op::CopyUp { path, .. }
         | Op::CloneInside { path, .. }
+        | Op::EnterRoot { path, .. }
+        | Op::RunHook { path, .. }
         | Op::OpenNamespace { path, .. } => show(path).into_owned(),
         Op::SetKernelParameter { name, .. } => format!("/proc/{}", show(name)),
         Op::WriteAt { name, .. } | Op::OpenAt { name, .. } => show(name).into_owned(),

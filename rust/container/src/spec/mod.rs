@@ -7,6 +7,7 @@
 mod linux;
 mod process;
 mod resources;
+mod state;
 mod text;
 
 pub use linux::{Device, IdMapping, Linux, Namespace, NamespaceKind, Personality, TimeOffset};
@@ -15,12 +16,12 @@ pub use resources::{
     BlockIo, Cpu, DeviceRate, DeviceRule, DeviceWeight, HugepageLimit, InterfacePriority, Memory, Network, Pids, Rdma,
     Resources,
 };
+pub use state::State;
 pub use text::{Map, Refused, Text};
 
 pub(crate) use text::nullable_list;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 /// config.json.
 #[derive(Debug, Deserialize)]
@@ -45,11 +46,12 @@ pub struct Spec<'a> {
     /// Mounted in this order.
     #[serde(borrow, default, deserialize_with = "nullable_list")]
     pub mounts: Vec<Mount<'a>>,
-    #[serde(default)]
-    hooks: Option<Hooks>,
-    /// Accepted, and without meaning (CVE-2026-53488: labels and annotations of an image must not steer the host).
-    #[serde(default)]
-    pub annotations: Option<IgnoredAny>,
+    /// Programs of the host that are run on the way.
+    #[serde(borrow, default)]
+    pub hooks: Option<Hooks<'a>>,
+    /// Handed to hooks, else without meaning (CVE-2026-53488: labels and annotations must not steer the host).
+    #[serde(borrow, default)]
+    pub annotations: Map<'a, Text<'a>>,
     /// All that is Linux alone.
     #[serde(borrow, default)]
     pub linux: Linux<'a>,
@@ -101,20 +103,44 @@ pub struct Mount<'a> {
     pub gid_mappings: Vec<IdMapping>,
 }
 
-#[derive(Debug, Deserialize)]
+/// `hooks`, each list in the order in which it is run.
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "some fields are here to be refused")]
-struct Hooks {
+pub struct Hooks<'a> {
+    /// The same as `create_runtime`, and older.
+    #[serde(borrow, default, deserialize_with = "nullable_list")]
+    pub prestart: Vec<Hook<'a>>,
+    /// In the host's namespaces, before the root is changed.
+    #[serde(borrow, default, deserialize_with = "nullable_list")]
+    pub create_runtime: Vec<Hook<'a>>,
+    /// In the container's namespaces, before the root is changed.
+    #[serde(borrow, default, deserialize_with = "nullable_list")]
+    pub create_container: Vec<Hook<'a>>,
+    /// In the container, before its process is executed.
+    #[serde(borrow, default, deserialize_with = "nullable_list")]
+    pub start_container: Vec<Hook<'a>>,
+    /// When the process runs.
+    #[serde(borrow, default, deserialize_with = "nullable_list")]
+    pub poststart: Vec<Hook<'a>>,
+    /// When the container is deleted.
+    #[serde(borrow, default, deserialize_with = "nullable_list")]
+    pub poststop: Vec<Hook<'a>>,
+}
+
+/// One hook.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hook<'a> {
+    /// The program.
+    #[serde(borrow)]
+    pub path: Text<'a>,
+    /// Its arguments, its name first.
+    #[serde(borrow, default, deserialize_with = "nullable_list")]
+    pub args: Vec<Text<'a>>,
+    /// `NAME=value` each.
+    #[serde(borrow, default, deserialize_with = "nullable_list")]
+    pub env: Vec<Text<'a>>,
+    /// Seconds until it is killed.
     #[serde(default)]
-    prestart: Refused,
-    #[serde(default)]
-    create_runtime: Refused,
-    #[serde(default)]
-    create_container: Refused,
-    #[serde(default)]
-    start_container: Refused,
-    #[serde(default)]
-    poststart: Refused,
-    #[serde(default)]
-    poststop: Refused,
+    pub timeout: Option<i64>,
 }

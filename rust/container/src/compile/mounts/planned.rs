@@ -59,7 +59,13 @@ pub(in crate::compile) struct Surroundings<'a> {
     pub idmap_binds: bool,
     /// Version 1 hierarchies to show; none on version 2.
     pub views: &'a [View],
+    /// They show the container's own group, although its cgroup namespace is the host's.
+    pub binds_views: bool,
+    /// The child has the host's rights and makes all it can in the order of the specification.
+    pub in_order: bool,
     pub cgroup_v2: bool,
+    /// What sources are relative to.
+    pub bundle: Option<&'a str>,
 }
 
 /// Version 1 hierarchies show what the mounter's cgroup namespace sees, and so does version 2.
@@ -131,6 +137,8 @@ fn maker(kind: &str, path: &str, around: Surroundings<'_>) -> Result<Maker> {
         Origin::Joined(slot) => Maker::Aside(Some(slot)),
     };
     match kind {
+        // Only in a user namespace the kernel wants to see another instance, which the old root has.
+        "proc" | "sysfs" if around.in_order => Ok(Maker::ChildAfterPivot),
         "proc" => Ok(of_namespace(NamespaceKind::Pid, Maker::ChildBeforePivot)),
         // Its network part shows the mounter's network namespace.
         "sysfs" => Ok(of_namespace(NamespaceKind::Network, Maker::ChildBeforePivot)),
@@ -202,7 +210,12 @@ fn plan_bind(
     opened: &mut Opened,
 ) -> Result<What> {
     let field = format!("{path}.source");
-    let source = mount.source.as_deref().unwrap_or_default();
+    let given = mount.source.as_deref().unwrap_or_default();
+    let source = match around.bundle {
+        Some(bundle) if !given.starts_with('/') && !given.is_empty() => format!("{bundle}/{given}"),
+        _ => given.to_owned(),
+    };
+    let source = source.as_str();
     if !source.starts_with('/') {
         return Err(Error::spec(field, format!("{source:?} is not an absolute path")));
     }

@@ -1,0 +1,92 @@
+//! A bundle: its directory and its config.json.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use pyrt_container::compile;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::log::Log;
+
+/// No config.json is longer; what is has not been written for a container.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// The bundle, which becomes the working directory, and the bytes of its config.json.
+pub fn open(bundle: Option<&str>) -> Result<(PathBuf, Vec<u8>)> {
+    let given = Path::new(bundle.unwrap_or("."));
+    let bundle = fs::canonicalize(given).map_err(|error| Error::file("opening the bundle", given, &error))?;
+    std::env::set_current_dir(&bundle).map_err(|error| Error::file("entering the bundle", &bundle, &error))?;
+    let content = read(&bundle.join("config.json"))?;
+    Ok((bundle, content))
+}
+
+/// The document without what the specification does not know, which a runtime has to pass over (config.md,
+/// "Extensibility"): each such field is worth a warning.
+pub fn without_unknown(config: Vec<u8>, log: &Log) -> Vec<u8> {
+    let Err(error) = compile::read(&config) else { return config };
+    if error.message != compile::UNKNOWN_FIELD {
+        return config;
+    }
+    let Ok(mut document) = serde_json::from_slice::<Value>(&config) else { return config };
+    if !remove(&mut document, &error.path) {
+        return config;
+    }
+    log.warn(&Error::new(format!("{}: {}, ignored", error.path, error.message)));
+    // One less: this ends.
+    without_unknown(document.to_string().into_bytes(), log)
+}
+
+/// Removes the field at a JSON path; false if there is none. A key may have dots in it, so the longest that fits counts.
+fn remove(document: &mut Value, path: &str) -> bool {
+    match document {
+        Value::Array(list) => {
+            let Some((index, rest)) = path.strip_prefix('[').and_then(|path| path.split_once(']')) else {
+                return false;
+            };
+            let element = index.parse().ok().and_then(|index: usize| list.get_mut(index));
+            element.is_some_and(|element| remove(element, rest.trim_start_matches('.')))
+        }
+        Value::Object(fields) => {
+            if fields.remove(path).is_some() {
+                return true;
+            }
+            let mut keys: Vec<String> = fields.keys().filter(|key| path.starts_with(key.as_str())).cloned().collect();
+            keys.sort_by_key(|key| std::cmp::Reverse(key.len()));
+            keys.iter().any(|key| {
+                let rest = path[key.len()..].trim_start_matches('.');
+                fields.get_mut(key).is_some_and(|field| remove(field, rest))
+            })
+        }
+        _ => false,
+    }
+}
+
+/// Reads a document of a size that makes sense.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let failed = |error: &std::io::Error| Error::file("reading", path, error);
+    let file = File::open(path).map_err(|error| failed(&error))?;
+    let mut content = Vec::new();
+    file.take(MAX_CONFIG + 1).read_to_end(&mut content).map_err(|error| failed(&error))?;
+    if content.len() as u64 > MAX_CONFIG {
+        return Err(Error::new(format!("{}: longer than {} MiB", path.display(), MAX_CONFIG >> 20)));
+    }
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_removed_by_its_path() {
+        let document = serde_json::json!({"a": [{"b.c": {"d": 1, "e": 2}}], "x": 1});
+        for (path, gone) in [("x", true), ("a[0].b.c.d", true), ("a[1].b.c.d", false), ("a[0].b", false), ("y", false)]
+        {
+            let mut copy = document.clone();
+            assert_eq!(remove(&mut copy, path), gone, "{path}");
+            assert_eq!(copy != document, gone);
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! A container on its way: create, start, and what it is doing.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::Write as _;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use pyrt_container::compile::{self, Compiled};
+use pyrt_container::execute::{self, Running};
+use pyrt_container::explain;
+use pyrt_container::host::Host;
+use pyrt_container::plan::{Part, Plan};
+use pyrt_container::protocol::warning;
+use pyrt_container::spec::{NamespaceKind, Spec};
+use pyrt_container::sys;
+use serde_json::json;
+
+use crate::annals::{Annals, Cgroup, Record};
+use crate::arguments::Global;
+use crate::cgroups;
+use crate::clock;
+use crate::config;
+use crate::console::{self, Terminal};
+use crate::error::{Error, Result};
+use crate::hooks;
+use crate::process;
+
+/// What `create` and `run` are asked for.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    /// The container.
+    pub id: &'a str,
+    /// Its directory; the working directory if absent.
+    pub bundle: Option<&'a str>,
+    /// Takes the terminal.
+    pub console_socket: Option<&'a str>,
+    /// Takes the process id.
+    pub pid_file: Option<PathBuf>,
+    /// Change the root by chroot(2).
+    pub no_pivot: bool,
+    /// Leave the session keyring.
+    pub no_new_keyring: bool,
+    /// Descriptors from 3 on that are the container's.
+    pub preserve: u32,
+    /// The command waits for the process.
+    pub stays: bool,
+}
+
+/// A container that waits for its start.
+#[derive(Debug)]
+pub struct Created {
+    /// Locked.
+    pub annals: Annals,
+    /// As it is written down.
+    pub record: Record,
+    /// Of the file that was read.
+    pub config: Vec<u8>,
+    /// Its process.
+    pub running: Running,
+}
+
+/// The states of the specification, and one of runc's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Not yet whole, or left so.
+    Creating,
+    /// Waits for its start.
+    Created,
+    /// Runs.
+    Running,
+    /// Frozen.
+    Paused,
+    /// Its process has ended.
+    Stopped,
+}
+
+impl Status {
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// What a container is doing; `folder` is its state directory.
+    pub fn of(record: &Record, folder: &Path) -> Self {
+        match record {
+            Record { pid: 0, .. } => Self::Creating,
+            Record { pid, start_time, .. } if !process::is_alive(*pid, *start_time) => Self::Stopped,
+            _ if folder.join(RELEASE).exists() => Self::Created,
+            _ if cgroups::is_frozen(&record.cgroups) => Self::Paused,
+            _ => Self::Running,
+        }
+    }
+}
+
+const RELEASE: &str = "release";
+const OUTCOME: &str = "outcome";
+const PLAN: &str = "plan";
+const CONFIG: &str = "config.json";
+
+/// Makes a container up to the point where its process waits.
+pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
+    close_others(wish.preserve)?;
+    let (bundle, config) = config::open(wish.bundle)?;
+    let config = config::without_unknown(config, &global.log);
+    let host = Host::probe()?;
+    if global.systemd {
+        return Err(no_systemd());
+    }
+    let record = begin(global, &config, &bundle, wish, &host)?;
+    let annals = Annals::make(&global.root, wish.id)?;
+    match make(&annals, record, &config, wish, &host) {
+        Ok((record, running)) => {
+            warn_of_refusals(global, running.warnings);
+            Ok(Created { annals, record, config, running })
+        }
+        Err(error) => {
+            // Nothing of it has come to be, so nothing is to be remembered.
+            annals.remove()?;
+            Err(error)
+        }
+    }
+}
+
+/// sd_booted(3).
+fn no_systemd() -> Error {
+    let why = if Path::new("/run/systemd/system").is_dir() {
+        "cgroups made by systemd are not supported"
+    } else {
+        "this machine is not run by systemd"
+    };
+    Error::new(format!("--systemd-cgroup: {why}")).hint("let the engine use the driver cgroupfs")
+}
+
+/// Everything that is open and not the container's: a directory of the host would be a way out (CVE-2024-21626).
+pub fn close_others(preserve: u32) -> Result<()> {
+    for fd in 3..3 + preserve as i32 {
+        sys::stat_at(fd, c"")
+            .map_err(|_| Error::new(format!("--preserve-fds {preserve}: descriptor {fd} is not open")))?;
+    }
+    sys::umask(0o022);
+    // SAFETY: the default disposition installs no code; ignored, it would keep us from learning how a child has ended.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    sys::close_range(3 + preserve, u32::MAX).map_err(|errno| Error::call("closing descriptors", errno))
+}
+
+fn begin(global: &Global, config: &[u8], bundle: &Path, wish: &Wish<'_>, host: &Host) -> Result<Record> {
+    let spec = compile::read(config)?;
+    let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+    Terminal::choose(terminal, wish.console_socket, wish.stays)?;
+    warn_of_capabilities(global, &spec, host);
+    let cgroups = compile::directories(&spec, wish.id, host)?;
+    let cgroup = |directory: compile::Directory| Cgroup {
+        controllers: directory.controllers,
+        path: PathBuf::from(directory.path),
+    };
+    let root = spec.root.as_ref().map(|root| root.path.to_string()).unwrap_or_default();
+    Ok(Record {
+        oci_version: spec.oci_version.to_string(),
+        id: wish.id.to_owned(),
+        pid: 0,
+        start_time: 0,
+        bundle: bundle.to_owned(),
+        rootfs: bundle.join(root),
+        created: clock::now(),
+        // SAFETY: geteuid(2) takes nothing and can't fail.
+        uid: unsafe { libc::geteuid() },
+        annotations: spec.annotations.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+        cgroups: cgroups.into_iter().map(cgroup).collect(),
+    })
+}
+
+/// config.md, "Linux Process": what can't be granted is worth a warning.
+fn warn_of_capabilities(global: &Global, spec: &Spec<'_>, host: &Host) {
+    let is_new_user = spec.linux.namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::User);
+    let sets = spec.process.as_ref().and_then(|process| process.capabilities.as_ref());
+    let permitted = sets.filter(|_| !is_new_user).map(|sets| sets.permitted.as_slice()).unwrap_or_default();
+    let is_missing = |name: &&str| !compile::capability_names(host.capabilities).any(|own| own == *name);
+    let missing: Vec<&str> = permitted.iter().map(|name| &**name).filter(is_missing).collect();
+    if !missing.is_empty() {
+        let names = missing.join(" ");
+        global.log.warn(&Error::new(format!("process.capabilities: this process itself has no {names}")));
+    }
+}
+
+fn warn_of_refusals(global: &Global, warnings: u32) {
+    if warnings & warning::OOM_SCORE != 0 {
+        global.log.warn(&Error::new("process.oomScoreAdj: lowering it needs CAP_SYS_RESOURCE, it stays as it was"));
+    }
+    if warnings & warning::RESOURCE_LIMIT != 0 {
+        global
+            .log
+            .warn(&Error::new("process.rlimits: raising one needs CAP_SYS_RESOURCE, it is as high as the host's"));
+    }
+}
+
+fn make(annals: &Annals, mut record: Record, config: &[u8], wish: &Wish<'_>, host: &Host) -> Result<(Record, Running)> {
+    annals.make_fifo(RELEASE)?;
+    annals.make_fifo(OUTCOME)?;
+    annals.write(CONFIG, config)?;
+    let start = json!({
+        "id": wish.id,
+        "bundle": record.bundle,
+        "lifecycle": {
+            "release": annals.path(RELEASE),
+            "outcome": annals.path(OUTCOME),
+            "preserve": wish.preserve,
+            "no_new_keyring": wish.no_new_keyring,
+            "no_pivot": wish.no_pivot,
+        },
+    });
+    let compiled = compile::compile(config, start.to_string().as_bytes(), host)?;
+    annals.write(PLAN, &compiled.bytes)?;
+    // From here on there may be something to clean up, should we be killed.
+    annals.record(&record)?;
+    let mut running = execute(&compiled)?;
+    match settle(annals, &mut record, wish, &mut running) {
+        Ok(()) => Ok((record, running)),
+        Err(error) => {
+            running.abandon();
+            Err(error)
+        }
+    }
+}
+
+/// Walks a plan with our own standard descriptors.
+pub fn execute(compiled: &Compiled) -> Result<Running> {
+    let plan = Plan::parse(&compiled.bytes).map_err(|malformed| Error::new(malformed.to_string()))?;
+    let opened = compiled.descriptors.iter().map(AsRawFd::as_raw_fd);
+    let descriptors: Vec<i32> = [0, 1, 2].into_iter().chain(opened).collect();
+    execute::start(&plan, &descriptors).map_err(|failed| {
+        let execute::Failed { part, index, errno, evidence } = failed;
+        let failure = explain::failure(&plan, &compiled.names, part, index, errno.0, &evidence);
+        Error::start(failure, &command_of(&plan))
+    })
+}
+
+fn command_of(plan: &Plan<'_>) -> String {
+    use pyrt_container::plan::Op;
+    let command = plan.ops(Part::Child).find_map(|op| match op {
+        Op::Exec { arguments, .. } => arguments.iter().next(),
+        _ => None,
+    });
+    command.map(|command| command.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The process waits: hands its terminal out and writes everything down, then lets it live without us.
+fn settle(annals: &Annals, record: &mut Record, wish: &Wish<'_>, running: &mut Running) -> Result<()> {
+    if let (Some(socket), Some(master)) = (wish.console_socket, running.terminal) {
+        console::send(socket, master)?;
+        sys::close(master);
+        running.terminal = None;
+    }
+    record.pid = running.pid;
+    record.start_time = process::look(running.pid).map_or(0, |seen| seen.start_time);
+    annals.record(record)?;
+    if let Some(path) = &wish.pid_file {
+        write_pid(path, running.pid)?;
+    }
+    running.part().map_err(|errno| Error::call("letting the container's process go", errno))
+}
+
+/// A whole number or no file: engines look while we write.
+pub fn write_pid(path: &Path, pid: i32) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let fresh = path.with_file_name(format!(".{name}.new"));
+    let written = fs::write(&fresh, pid.to_string()).and_then(|()| fs::rename(&fresh, path));
+    written.map_err(|error| Error::file("writing", path, &error))
+}
+
+/// Starts the process that waits, and runs the hooks that come after it.
+pub fn start(global: &Global, annals: &Annals, record: &Record, config: &[u8]) -> Result<()> {
+    let outcome = open(&annals.path(OUTCOME), libc::O_RDONLY | libc::O_NONBLOCK)?;
+    let pidfd = process::open(record.pid).map_err(|errno| Error::call("starting the container's process", errno))?;
+    release(annals)?;
+    let readable = |fd: &OwnedFd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut entries = [readable(&outcome), readable(&pidfd)];
+    // Until execve(2) closes the fifo's other end, the process has said what is wrong, or was killed.
+    while entries.iter().all(|entry| entry.revents == 0) {
+        sys::poll(&mut entries, -1).map_err(|errno| Error::call("waiting for the start", errno))?;
+    }
+    let mut word = vec![0; 16 * 1024];
+    let length = sys::read(outcome.as_raw_fd(), &mut word).unwrap_or(0);
+    if let Some((index, errno, evidence)) = execute::read_outcome(&word[..length]) {
+        let bytes = annals.read(PLAN)?;
+        let plan = Plan::parse(&bytes).map_err(|malformed| Error::new(malformed.to_string()))?;
+        let failure = explain::failure(&plan, &[], Part::Child, index, errno.0, evidence);
+        return Err(Error::start(failure, &command_of(&plan)));
+    }
+    let spec: Spec<'_> = compile::read(config)?;
+    let poststart = spec.hooks.as_ref().map(|hooks| hooks.poststart.as_slice()).unwrap_or_default();
+    if let Err(error) = hooks::run(poststart, &spec, record, "running") {
+        // runtime.md, "Lifecycle", 9: the container is stopped, and the failure is an error.
+        global.log.warn(&error);
+        cgroups::signal(&record.cgroups, libc::SIGKILL)?;
+        return Err(error);
+    }
+    Ok(())
+}
+
+fn release(annals: &Annals) -> Result<()> {
+    let path = annals.path(RELEASE);
+    let fifo = open(&path, libc::O_WRONLY | libc::O_NONBLOCK)?;
+    // First the mark of a container that waits, so that none is started twice.
+    fs::remove_file(&path).map_err(|error| Error::file("removing", &path, &error))?;
+    sys::write(fifo.as_raw_fd(), b"!").map_err(|errno| Error::call("starting the container's process", errno))
+}
+
+fn open(path: &Path, flags: i32) -> Result<OwnedFd> {
+    let text = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+    let fd = sys::openat(libc::AT_FDCWD, &text, flags, 0)
+        .map_err(|errno| Error::call(&format!("opening {}", path.display()), errno))?;
+    // SAFETY: the call has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Prints a document and a line feed; a closed standard output is an error like any other.
+pub fn print(document: &str) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    writeln!(output, "{document}").map_err(|error| Error::new(format!("writing to standard output: {error}")))
+}

@@ -1,0 +1,76 @@
+//! What went wrong, as one line.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use pyrt_container::compile;
+use pyrt_container::explain::{Failure, Kind};
+use pyrt_container::sys::Errno;
+
+/// A sentence and perhaps advice.
+#[derive(Debug)]
+pub struct Error {
+    message: String,
+    hint: Option<String>,
+}
+
+/// What everything here returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// A sentence.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    /// The same with advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// A file that could not be read, written or made.
+    pub fn file(doing: &str, path: &Path, error: &io::Error) -> Self {
+        let why = error.raw_os_error().map_or_else(|| error.to_string(), |number| compile::describe(Errno(number)));
+        Self::new(format!("{doing} {}: {why}", path.display()))
+    }
+
+    /// A call that failed.
+    pub fn call(doing: &str, errno: Errno) -> Self {
+        Self::new(format!("{doing}: {}", compile::describe(errno)))
+    }
+
+    /// A step of a plan that failed. Engines tell a command that is not there from one that may not be executed by the
+    /// words of runc: those come first.
+    pub fn start(failure: Failure, command: &str) -> Self {
+        let Failure { sentence, kind, hint, .. } = failure;
+        let words = match kind {
+            Kind::Other => sentence,
+            Kind::NotFound if command.contains('/') => {
+                format!("exec: {command:?}: stat {command}: no such file or directory: {sentence}")
+            }
+            Kind::NotFound => format!("exec: {command:?}: executable file not found in $PATH: {sentence}"),
+            Kind::NotExecutable if sentence.ends_with("permission denied") => format!("exec: {command:?}: {sentence}"),
+            Kind::NotExecutable => format!("exec: {command:?}: permission denied: {sentence}"),
+        };
+        Self { message: words, hint }
+    }
+}
+
+impl From<compile::Error> for Error {
+    fn from(error: compile::Error) -> Self {
+        Self { message: error.to_string(), hint: error.hint }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}

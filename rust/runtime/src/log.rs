@@ -1,0 +1,49 @@
+//! Errors: one readable line on standard error, and one in the file of `--log`, which engines read back.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::clock;
+use crate::error::Error;
+
+/// Where errors are written down.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// The file of `--log`.
+    pub path: Option<PathBuf>,
+    /// `--log-format json`; else a line of text.
+    pub json: bool,
+}
+
+impl Log {
+    /// Says why the command ends, and how it ends.
+    pub fn fatal(&self, error: &Error) -> ExitCode {
+        self.note("error", error);
+        // Standard error may be closed: there is nobody else to tell.
+        let _ = writeln!(std::io::stderr(), "pyrt-runtime: {error}");
+        ExitCode::FAILURE
+    }
+
+    /// Says what did not keep the command from going on.
+    pub fn warn(&self, error: &Error) {
+        self.note("warning", error);
+        if self.path.is_none() {
+            let _ = writeln!(std::io::stderr(), "pyrt-runtime: warning: {error}");
+        }
+    }
+
+    fn note(&self, level: &str, error: &Error) {
+        let Some(path) = &self.path else { return };
+        let (time, message) = (clock::now(), error.to_string());
+        let line = if self.json {
+            serde_json::json!({ "level": level, "msg": message, "time": time }).to_string()
+        } else {
+            format!("time={time:?} level={level} msg={message:?}")
+        };
+        if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(path) {
+            let _ = writeln!(file, "{line}");
+        }
+    }
+}

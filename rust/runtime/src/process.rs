@@ -1,0 +1,41 @@
+//! Processes of the host, told apart by when they were started: a process id alone may be somebody else's by now.
+
+use std::fs;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use pyrt_container::sys::Errno;
+
+/// What /proc/PID/stat says (proc_pid_stat(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighted {
+    /// One letter: Z and X are dead.
+    pub state: u8,
+    /// Clock ticks after boot.
+    pub start_time: u64,
+}
+
+/// Looks at a process; `None` if there is none.
+pub fn look(pid: i32) -> Option<Sighted> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything.
+    let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ');
+    let state = *fields.next()?.as_bytes().first()?;
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some(Sighted { state, start_time })
+}
+
+/// Whether the process that was started then is alive.
+pub fn is_alive(pid: i32, start_time: u64) -> bool {
+    pid > 0 && look(pid).is_some_and(|seen| seen.start_time == start_time && !matches!(seen.state, b'Z' | b'X'))
+}
+
+/// A pidfd of a process of this thread group's pid namespace.
+pub fn open(pid: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: pidfd_open(2) takes two numbers and returns a new descriptor, which is owned here.
+    unsafe {
+        match libc::syscall(libc::SYS_pidfd_open, pid, 0) {
+            fd if fd >= 0 => Ok(OwnedFd::from_raw_fd(fd as i32)),
+            _ => Err(Errno(*libc::__errno_location())),
+        }
+    }
+}

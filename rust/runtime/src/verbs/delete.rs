@@ -1,0 +1,82 @@
+//! `delete`: what is left of a container goes. With `--force` whatever state it is in, also one that a killed `create`
+//! has left behind.
+
+use std::os::fd::AsRawFd;
+
+use pyrt_container::compile;
+use pyrt_container::spec::Spec;
+use pyrt_container::sys;
+
+use crate::annals::{self, Annals, Record};
+use crate::arguments::{Arguments, Flag, Global, Order, switch};
+use crate::cgroups;
+use crate::container::Status;
+use crate::error::{Error, Result};
+use crate::hooks;
+use crate::process;
+
+const FLAGS: [Flag; 1] = [switch("force").or('f')];
+
+/// The verb.
+pub fn delete(global: &Global, words: &[String]) -> Result<u8> {
+    let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
+    remove(global, arguments.id(1)?, arguments.has("force"))?;
+    Ok(0)
+}
+
+/// Removes a container; with `force` one that is not there is removed already.
+pub fn remove(global: &Global, id: &str, force: bool) -> Result<()> {
+    if force && !global.root.join(id).exists() {
+        return Ok(());
+    }
+    let annals = Annals::open(&global.root, id)?;
+    let Some(record) = annals::peek(&global.root, id)? else {
+        // Killed before it had made anything but its folder.
+        return annals.remove();
+    };
+    match Status::of(&record, &annals.path("")) {
+        Status::Stopped => {}
+        // As runc: engines delete what they have created and never started.
+        Status::Created | Status::Creating => end(&record)?,
+        _ if force => end(&record)?,
+        status => {
+            let message = format!("cannot delete container {id} that is not stopped: {}", status.name());
+            return Err(Error::new(message).hint("--force kills it"));
+        }
+    }
+    cgroups::remove(&record.cgroups)?;
+    let config = annals.read("config.json");
+    annals.remove()?;
+    after(global, &record, &config?);
+    Ok(())
+}
+
+/// runtime.md, "Lifecycle", 13: a hook that fails is worth a warning, and the others go on.
+fn after(global: &Global, record: &Record, config: &[u8]) {
+    let Ok(spec) = compile::read(config) else { return };
+    let spec: Spec<'_> = spec;
+    for hook in spec.hooks.as_ref().map(|hooks| hooks.poststop.as_slice()).unwrap_or_default() {
+        if let Err(error) = hooks::run(std::slice::from_ref(hook), &spec, record, "stopped") {
+            global.log.warn(&error);
+        }
+    }
+}
+
+/// Kills the first process and waits until it is dead; whoever is its parent reaps it.
+fn end(record: &Record) -> Result<()> {
+    const PATIENCE: i32 = 10_000;
+    let Ok(pidfd) = process::open(record.pid) else { return Ok(()) };
+    if !process::is_alive(record.pid, record.start_time) {
+        return Ok(());
+    }
+    let _ = sys::signal_pidfd(pidfd.as_raw_fd(), libc::SIGKILL);
+    // On version 1 a frozen process does not die.
+    if cgroups::is_frozen(&record.cgroups) {
+        cgroups::freeze(&record.cgroups, false)?;
+    }
+    let mut entry = [libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+    match sys::poll(&mut entry, PATIENCE) {
+        Ok(1) => Ok(()),
+        _ => Err(Error::new(format!("process {} does not die", record.pid)).hint("it may wait for a device")),
+    }
+}

@@ -1,0 +1,205 @@
+//! `events`: what a container uses, in the words of runc.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::annals::{Cgroup, Record};
+use crate::arguments::{Arguments, Flag, Global, Order, switch, valued};
+use crate::cgroups::{self, is_v2, keyed, number};
+use crate::container::{Status, print};
+use crate::error::{Error, Result};
+
+use super::look;
+
+const FLAGS: [Flag; 2] = [switch("stats"), valued("interval")];
+
+/// The verb: once with `--stats`, else again and again until the container ends.
+pub fn events(global: &Global, words: &[String]) -> Result<u8> {
+    let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
+    let id = arguments.id(1)?;
+    let interval = parse(arguments.value("interval").unwrap_or("5s"))?;
+    loop {
+        let (record, status) = look(global, id)?;
+        if matches!(status, Status::Stopped | Status::Creating) {
+            if arguments.has("stats") {
+                return Err(Error::new(format!("container not running: it is {}", status.name())));
+            }
+            return Ok(0);
+        }
+        print(&json!({ "type": "stats", "id": id, "data": stats(&record) }).to_string())?;
+        if arguments.has("stats") {
+            return Ok(0);
+        }
+        std::thread::sleep(interval);
+    }
+}
+
+/// A number and a unit, as Go writes durations.
+fn parse(text: &str) -> Result<Duration> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let number: Option<u64> = digits.parse().ok().filter(|&number| number > 0);
+    let duration = number.and_then(|number| match &text[digits.len()..] {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_secs(number * 60)),
+        _ => None,
+    });
+    duration.ok_or_else(|| Error::new(format!("--interval {text}: not a time like 5s")))
+}
+
+fn stats(record: &Record) -> Value {
+    let groups = &record.cgroups;
+    json!({
+        "cpu": cpu(groups),
+        "cpuset": {},
+        "memory": memory(groups),
+        "pids": pids(groups),
+        "blkio": block_io(groups),
+        "hugetlb": {},
+        "intel_rdt": {},
+        "network_interfaces": null,
+    })
+}
+
+const MICROSECOND: u64 = 1000;
+/// USER_HZ: what cpuacct.stat counts in, a hundred to the second.
+const TICK: u64 = 10_000_000;
+
+fn cpu(groups: &[Cgroup]) -> Value {
+    let throttling = |group: &Path, unit: u64, time: &str| {
+        json!({
+            "periods": keyed(group, "cpu.stat", "nr_periods").unwrap_or(0),
+            "throttledPeriods": keyed(group, "cpu.stat", "nr_throttled").unwrap_or(0),
+            "throttledTime": keyed(group, "cpu.stat", time).unwrap_or(0) * unit,
+        })
+    };
+    match (cgroups::of(groups, "cpu"), cgroups::of(groups, "cpuacct")) {
+        (Some(group), _) if is_v2(group) => {
+            let of = |key: &str| keyed(group, "cpu.stat", key).unwrap_or(0) * MICROSECOND;
+            let usage = json!({ "total": of("usage_usec"), "kernel": of("system_usec"), "user": of("user_usec") });
+            json!({ "usage": usage, "throttling": throttling(group, MICROSECOND, "throttled_usec") })
+        }
+        (cpu, Some(group)) => {
+            let of = |key: &str| keyed(group, "cpuacct.stat", key).unwrap_or(0) * TICK;
+            let each = fs::read_to_string(group.join("cpuacct.usage_percpu")).unwrap_or_default();
+            let each: Vec<u64> = each.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let total = number(group, "cpuacct.usage").unwrap_or(0);
+            let usage = json!({ "total": total, "percpu": each, "kernel": of("system"), "user": of("user") });
+            let throttling = cpu.map_or_else(|| json!({}), |cpu| throttling(cpu, 1, "throttled_time"));
+            json!({ "usage": usage, "throttling": throttling })
+        }
+        _ => json!({ "usage": {}, "throttling": {} }),
+    }
+}
+
+fn memory(groups: &[Cgroup]) -> Value {
+    let Some(group) = cgroups::of(groups, "memory") else { return json!({}) };
+    let raw: Map<String, Value> = fs::read_to_string(group.join("memory.stat"))
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| {
+            line.split_once(' ').and_then(|(key, value)| Some((key.to_owned(), json!(value.parse::<u64>().ok()?))))
+        })
+        .collect();
+    if is_v2(group) {
+        let entry = |kind: &str| {
+            let file = |name: &str| number(group, &format!("{kind}.{name}"));
+            let failures = keyed(group, &format!("{kind}.events"), "max").unwrap_or(0);
+            let (limit, max) = (file("max").unwrap_or(u64::MAX), file("peak").unwrap_or(0));
+            json!({ "limit": limit, "usage": file("current").unwrap_or(0), "max": max, "failcnt": failures })
+        };
+        let cache = raw.get("file").cloned().unwrap_or(json!(0));
+        return json!({ "cache": cache, "usage": entry("memory"), "swap": entry("memory.swap"), "raw": raw });
+    }
+    let entry = |kind: &str| {
+        let file = |name: &str| number(group, &format!("{kind}.{name}")).unwrap_or(0);
+        let (limit, usage) = (file("limit_in_bytes"), file("usage_in_bytes"));
+        json!({ "limit": limit, "usage": usage, "max": file("max_usage_in_bytes"), "failcnt": file("failcnt") })
+    };
+    let cache = raw.get("cache").cloned().unwrap_or(json!(0));
+    json!({
+        "cache": cache,
+        "usage": entry("memory"),
+        "swap": entry("memory.memsw"),
+        "kernel": entry("memory.kmem"),
+        "kernelTCP": entry("memory.kmem.tcp"),
+        "raw": raw,
+    })
+}
+
+fn pids(groups: &[Cgroup]) -> Value {
+    let Some(group) = cgroups::of(groups, "pids") else { return json!({}) };
+    let mut pids = json!({ "current": number(group, "pids.current").unwrap_or(0) });
+    if let Some(limit) = number(group, "pids.max") {
+        pids["limit"] = json!(limit);
+    }
+    pids
+}
+
+/// Bytes and requests a device: version 1 has a line `MAJOR:MINOR Read 4096` each, version 2 one with `rbytes=4096`.
+fn block_io(groups: &[Cgroup]) -> Value {
+    let Some(group) = cgroups::of(groups, "blkio").or_else(|| cgroups::of(groups, "io")) else { return json!({}) };
+    if is_v2(group) {
+        let lines = fs::read_to_string(group.join("io.stat")).unwrap_or_default();
+        let entries = |read: &str, write: &str| -> Vec<Value> {
+            lines.lines().flat_map(|line| v2_entries(line, read, write)).collect()
+        };
+        return json!({
+            "ioServiceBytesRecursive": entries("rbytes", "wbytes"),
+            "ioServicedRecursive": entries("rios", "wios"),
+        });
+    }
+    let entries = |file: &str| -> Vec<Value> {
+        let lines = fs::read_to_string(group.join(file)).unwrap_or_default();
+        lines.lines().filter_map(v1_entry).collect()
+    };
+    json!({
+        "ioServiceBytesRecursive": entries("blkio.throttle.io_service_bytes_recursive"),
+        "ioServicedRecursive": entries("blkio.throttle.io_serviced_recursive"),
+    })
+}
+
+fn device(text: &str) -> Option<(u64, u64)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn v1_entry(line: &str) -> Option<Value> {
+    let mut words = line.split(' ');
+    let (major, minor) = device(words.next()?)?;
+    let (op, value) = (words.next()?, words.next()?.parse::<u64>().ok()?);
+    Some(json!({ "major": major, "minor": minor, "op": op, "value": value }))
+}
+
+fn v2_entries(line: &str, read: &str, write: &str) -> Vec<Value> {
+    let mut words = line.split(' ');
+    let Some((major, minor)) = words.next().and_then(device) else { return Vec::new() };
+    let entry = |word: &str| {
+        let (key, value) = word.split_once('=')?;
+        let op = if key == read {
+            "Read"
+        } else if key == write {
+            "Write"
+        } else {
+            return None;
+        };
+        Some(json!({ "major": major, "minor": minor, "op": op, "value": value.parse::<u64>().ok()? }))
+    };
+    words.filter_map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_of_block_io_read_alike() {
+        let expected = json!({ "major": 8, "minor": 16, "op": "Read", "value": 4096 });
+        assert_eq!(v1_entry("8:16 Read 4096"), Some(expected.clone()));
+        assert_eq!(v1_entry("Total 4096"), None);
+        assert_eq!(v2_entries("8:16 rbytes=4096 rios=1 dios=0", "rbytes", "wbytes"), [expected]);
+    }
+}

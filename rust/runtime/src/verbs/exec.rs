@@ -1,0 +1,169 @@
+//! `exec`: one more process in a container, from a document like `process` or from flags.
+
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use pyrt_container::compile;
+use pyrt_container::host::Host;
+use pyrt_container::sys;
+use serde_json::{Value, json};
+
+use crate::annals::Record;
+use crate::arguments::{Arguments, Flag, Global, Order, check_id, switch, valued};
+use crate::config;
+use crate::console::{self, Terminal};
+use crate::container::{Status, close_others, execute, write_pid};
+use crate::error::{Error, Result};
+use crate::foreground;
+use crate::process;
+use crate::sealed;
+
+use super::{file, find};
+
+const FLAGS: [Flag; 19] = [
+    valued("process").or('p'),
+    switch("detach").or('d'),
+    switch("tty").or('t'),
+    valued("pid-file"),
+    valued("console-socket"),
+    valued("cwd"),
+    valued("env").or('e'),
+    valued("user").or('u'),
+    valued("additional-gids").or('g'),
+    valued("cap").or('c'),
+    valued("apparmor"),
+    valued("process-label"),
+    valued("preserve-fds"),
+    valued("cgroup"),
+    valued("console"),
+    switch("no-new-privs"),
+    switch("ignore-paused"),
+    switch("no-subreaper"),
+    switch("systemd-cgroup"),
+];
+
+/// The verb.
+pub fn exec(global: &Global, words: &[String]) -> Result<u8> {
+    let arguments = Arguments::parse(words, &FLAGS, Order::FlagsFirst)?;
+    let (id, command) = arguments.words.split_first().ok_or_else(|| Error::new("the id of a container is missing"))?;
+    check_id(id)?;
+    if let Some(cgroup) = arguments.value("cgroup") {
+        return Err(Error::new(format!("--cgroup {cgroup}: not supported")));
+    }
+    let pid_file = file(&arguments, "pid-file")?;
+    let preserve = arguments.number("preserve-fds")?.unwrap_or(0);
+    sealed::ensure()?;
+    close_others(preserve)?;
+    let found = find(global, id)?;
+    match found.status {
+        Status::Created | Status::Running => {}
+        Status::Paused if arguments.has("ignore-paused") => {}
+        status => return Err(Error::new(format!("cannot exec in a container that is {}", status.name()))),
+    }
+    let config = found.annals.read("config.json")?;
+    let mut config: Value =
+        serde_json::from_slice(&config).map_err(|error| Error::new(format!("config.json: {error}")))?;
+    let process = process_document(&config, &arguments, command)?;
+    forget_paths(&mut config);
+    let stays = !arguments.has("detach");
+    let terminal = Terminal::choose(process["terminal"] == json!(true), arguments.value("console-socket"), stays)?;
+    let (config, process) = (config.to_string(), process.to_string());
+    let start = json!({ "id": id, "lifecycle": { "preserve": preserve } }).to_string();
+    let pidfd = open_first(&found.record)?;
+    let host = Host::probe()?;
+    let compiled = compile::compile_exec(config.as_bytes(), process.as_bytes(), start.as_bytes(), pidfd, &host)?;
+    let running = execute(&compiled)?;
+    // Whoever deletes the container need not wait for this process.
+    drop(found);
+    if let (Terminal::Socket(socket), Some(master)) = (terminal, running.terminal) {
+        console::send(socket, master)?;
+        sys::close(master);
+    }
+    if let Some(path) = pid_file {
+        write_pid(&path, running.pid)?;
+    }
+    if !stays {
+        return Ok(0);
+    }
+    let here = running.terminal.filter(|_| matches!(terminal, Terminal::Here));
+    foreground::attend(running.pid, here, foreground::hold_signals()?)
+}
+
+/// A pidfd of the first process, which is sure to be that one.
+fn open_first(record: &Record) -> Result<std::os::fd::OwnedFd> {
+    let gone = || Error::new(format!("container not running: {}", record.id));
+    let pidfd = process::open(record.pid).map_err(|_| gone())?;
+    if !process::is_alive(record.pid, record.start_time) || pidfd.as_raw_fd() < 0 {
+        return Err(gone());
+    }
+    Ok(pidfd)
+}
+
+/// What was joined by path is the container's by now, and the path may be gone.
+fn forget_paths(config: &mut Value) {
+    let namespaces = config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut);
+    for namespace in namespaces.into_iter().flatten().filter_map(Value::as_object_mut) {
+        namespace.remove("path");
+    }
+}
+
+fn process_document(config: &Value, arguments: &Arguments, command: &[String]) -> Result<Value> {
+    if let Some(path) = arguments.value("process") {
+        let content = config::read(Path::new(path))?;
+        return serde_json::from_slice(&content).map_err(|error| Error::new(format!("process: not JSON: {error}")));
+    }
+    if command.is_empty() {
+        return Err(Error::new("process.args: missing: there is nothing to run"));
+    }
+    let mut process = config.get("process").cloned().unwrap_or_else(|| json!({}));
+    process["args"] = json!(command);
+    process["terminal"] = json!(arguments.has("tty"));
+    if let Some(cwd) = arguments.value("cwd") {
+        process["cwd"] = json!(cwd);
+    }
+    if let Some(profile) = arguments.value("apparmor") {
+        process["apparmorProfile"] = json!(profile);
+    }
+    if let Some(label) = arguments.value("process-label") {
+        process["selinuxLabel"] = json!(label);
+    }
+    if arguments.has("no-new-privs") {
+        process["noNewPrivileges"] = json!(true);
+    }
+    set_user(&mut process, arguments)?;
+    extend(&mut process["env"], arguments.values("env").map(|entry| json!(entry)));
+    if arguments.values("cap").next().is_some() {
+        for set in ["bounding", "effective", "permitted"] {
+            extend(&mut process["capabilities"][set], arguments.values("cap").map(|name| json!(name)));
+        }
+    }
+    Ok(process)
+}
+
+fn set_user(process: &mut Value, arguments: &Arguments) -> Result<()> {
+    let parse = |flag: &str, text: &str| {
+        text.parse::<u32>()
+            .map(|number| json!(number))
+            .map_err(|_| Error::new(format!("--{flag} {text}: not a number")))
+    };
+    if let Some(user) = arguments.value("user") {
+        let (uid, gid) = user.split_once(':').map_or((user, None), |(uid, gid)| (uid, Some(gid)));
+        process["user"]["uid"] = parse("user", uid)?;
+        if let Some(gid) = gid {
+            process["user"]["gid"] = parse("user", gid)?;
+        }
+    }
+    let gids = arguments.values("additional-gids").map(|gid| parse("additional-gids", gid));
+    let gids = gids.collect::<Result<Vec<Value>>>()?;
+    extend(&mut process["user"]["additionalGids"], gids.into_iter());
+    Ok(())
+}
+
+/// Appends to a list that may be missing or null, and leaves it alone if there is nothing to append.
+fn extend(list: &mut Value, more: impl Iterator<Item = Value>) {
+    let more: Vec<Value> = more.filter(|value| list.as_array().is_none_or(|known| !known.contains(value))).collect();
+    match list {
+        Value::Array(known) => known.extend(more),
+        other => *other = Value::Array(more),
+    }
+}

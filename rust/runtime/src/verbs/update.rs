@@ -1,0 +1,99 @@
+//! `update`: other limits for a container that is there, from a document like `linux.resources` or from flags.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+
+use pyrt_container::compile;
+use pyrt_container::host::Host;
+use serde_json::{Value, json};
+
+use crate::annals::Cgroup;
+use crate::arguments::{Arguments, Flag, Global, Order, valued};
+use crate::cgroups;
+use crate::config;
+use crate::container::Status;
+use crate::error::{Error, Result};
+
+use super::find;
+
+/// A flag, and the field that it sets.
+const NUMBERS: [(&str, &str); 12] = [
+    ("cpu-period", "/cpu/period"),
+    ("cpu-quota", "/cpu/quota"),
+    ("cpu-burst", "/cpu/burst"),
+    ("cpu-share", "/cpu/shares"),
+    ("cpu-rt-period", "/cpu/realtimePeriod"),
+    ("cpu-rt-runtime", "/cpu/realtimeRuntime"),
+    ("cpu-idle", "/cpu/idle"),
+    ("memory", "/memory/limit"),
+    ("memory-reservation", "/memory/reservation"),
+    ("memory-swap", "/memory/swap"),
+    ("pids-limit", "/pids/limit"),
+    ("blkio-weight", "/blockIO/weight"),
+];
+const TEXTS: [(&str, &str); 2] = [("cpuset-cpus", "/cpu/cpus"), ("cpuset-mems", "/cpu/mems")];
+
+/// Controller, file, value.
+type Limit = (String, String, String);
+
+fn flags() -> Vec<Flag> {
+    let own = [valued("resources").or('r')].into_iter();
+    own.chain(NUMBERS.iter().chain(&TEXTS).map(|(name, _)| valued(name))).collect()
+}
+
+/// The verb.
+pub fn update(global: &Global, words: &[String]) -> Result<u8> {
+    let arguments = Arguments::parse(words, &flags(), Order::Mixed)?;
+    let found = find(global, arguments.id(1)?)?;
+    if matches!(found.status, Status::Stopped | Status::Creating) {
+        return Err(Error::new(format!("container not running: it is {}", found.status.name())));
+    }
+    let resources = match arguments.value("resources") {
+        Some("-") => {
+            let mut text = Vec::new();
+            std::io::stdin().read_to_end(&mut text).map_err(|error| Error::new(format!("standard input: {error}")))?;
+            text
+        }
+        Some(path) => config::read(Path::new(path))?,
+        None => from_flags(&arguments)?.to_string().into_bytes(),
+    };
+    let limits = compile::cgroup_limits(&resources, &Host::probe()?)?;
+    write(&found.record.cgroups, &limits)?;
+    Ok(0)
+}
+
+fn from_flags(arguments: &Arguments) -> Result<Value> {
+    let mut resources = json!({});
+    let mut put = |pointer: &str, value: Value| {
+        let mut parts = pointer.split('/').skip(1);
+        if let (Some(group), Some(field)) = (parts.next(), parts.next()) {
+            resources[group][field] = value;
+        }
+    };
+    for (flag, pointer) in NUMBERS {
+        if let Some(number) = arguments.number::<i64>(flag)? {
+            put(pointer, json!(number));
+        }
+    }
+    for (flag, pointer) in TEXTS {
+        if let Some(text) = arguments.value(flag) {
+            put(pointer, json!(text));
+        }
+    }
+    Ok(resources)
+}
+
+/// Writes all; what is refused is tried again when the rest is written. Memory may not be above memory and swap together,
+/// nor a burst above a quota, at any moment: whether up or down, one of the two orders is right.
+fn write(groups: &[Cgroup], limits: &[Limit]) -> Result<()> {
+    let refused: Vec<&Limit> = limits.iter().filter(|limit| write_one(groups, limit).is_err()).collect();
+    refused.into_iter().try_for_each(|limit| write_one(groups, limit))
+}
+
+fn write_one(groups: &[Cgroup], (controller, file, value): &Limit) -> Result<()> {
+    let group = cgroups::of(groups, controller);
+    let group = group.ok_or_else(|| Error::new(format!("{file}: the container has no cgroup of {controller}")))?;
+    let path = group.join(file);
+    fs::write(&path, value).map_err(|error| Error::file("writing", &path, &error))
+}

@@ -1,0 +1,138 @@
+"""Other people's engines on `pyrt-runtime`: dockerd with its containerd, podman, buildah."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.services import SHORT, Docker, Unavailable, docker_daemon
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.leakcheck import Oracle
+
+pytestmark = pytest.mark.root
+
+# No test of an engine has to wait longer for one command, on a busy machine of two cores.
+PATIENCE = 60.0
+
+
+@pytest.fixture(scope="module")
+def archive(busybox_rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Busybox as a plain tar, which every engine imports."""
+    path = tmp_path_factory.mktemp("engines") / "busybox.tar"
+    subprocess.run(["tar", "-C", str(busybox_rootfs), "-cf", str(path), "."], check=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def docker(program: Path, archive: Path) -> Iterator[Docker]:
+    """Docker with the image `bb`."""
+    try:
+        with docker_daemon(runtime=program) as docker:
+            docker("import", archive, "bb")
+            yield docker
+    except Unavailable as error:
+        pytest.skip(str(error))
+
+
+RUN = ("run", "--runtime", "pyrt", "--network", "none")
+
+
+def test_docker_runs_and_limits(docker: Docker) -> None:
+    limits = ("--memory", "32m", "--cpus", "0.5", "--pids-limit", "17", "--user", "1000:1000")
+    groups = "memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us pids/pids.max"
+    script = f"id -u; cd /sys/fs/cgroup; cat {groups}"
+    seen = docker(*RUN, "--rm", *limits, "bb", "/bin/sh", "-c", script).split()
+    assert seen == ["1000", str(32 << 20), "50000", "17"]
+
+
+@pytest.mark.parametrize(("command", "code"), [("/no/such", 127), ("no-such", 127), ("/etc", 126)])
+def test_docker_tells_why_a_command_can_not_run(docker: Docker, command: str, code: int) -> None:
+    """The daemon reads it off the words of the error, and a container that was made remembers it."""
+    with pytest.raises(RuntimeError):
+        docker(*RUN, "--name", "bad", "bb", command)
+    try:
+        (found,) = json.loads(docker("inspect", "bad"))
+        assert found["State"]["ExitCode"] == code
+    finally:
+        docker("rm", "-f", "bad")
+
+
+def test_docker_lives_with_a_container(docker: Docker) -> None:
+    docker(*RUN, "-d", "--name", "box", "--tty", "bb", "/bin/sleep", "1000")
+    try:
+        assert docker("exec", "box", "/bin/echo", "inside") == "inside\n"
+        assert "/dev/pts/" in docker("exec", "--tty", "box", "/bin/readlink", "/proc/self/fd/0")
+        assert "sleep" in docker("top", "box")
+        docker("pause", "box")
+        assert docker("inspect", "-f", "{{.State.Status}}", "box") == "paused\n"
+        docker("unpause", "box")
+        docker("update", "--memory", "64m", "--memory-swap", "128m", "box")
+        assert docker("exec", "box", "/bin/cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes") == f"{64 << 20}\n"
+        assert "box" in docker("stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", "box")
+        docker("restart", "--time", "0", "box")
+        docker("stop", "--time", "0", "box")
+    finally:
+        docker("rm", "-f", "box")
+
+
+def test_docker_gives_everything_to_the_privileged(docker: Docker) -> None:
+    """What this machine's root has not itself is left out with a warning, as the specification wants it."""
+    own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapPrm"))
+    seen = docker(*RUN, "--rm", "--privileged", "bb", "/bin/grep", "CapEff", "/proc/self/status")
+    # Docker 20.10 ends at CAP_AUDIT_READ, the 38th.
+    assert int(seen.split()[1], 16) == int(own.split()[1], 16) & ((1 << 38) - 1)
+
+
+def call(*words: str | Path) -> str:
+    """A command line to its end."""
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def storage(leakcheck: Oracle) -> Iterator[tuple[Any, ...]]:
+    """Folders of its own for podman and buildah, and what is mounted there is unmounted."""
+    with tempfile.TemporaryDirectory(prefix="podman-", dir=SHORT) as name:
+        yield ("--root", f"{name}/root", "--runroot", f"{name}/run", "--storage-driver", "vfs")
+
+
+def test_podman_lives_with_a_container(program: Path, archive: Path, storage: tuple[Any, ...]) -> None:
+    flags = ("--tmpdir", f"{storage[1]}/tmp", "--cgroup-manager", "cgroupfs", "--events-backend", "file")
+
+    def podman(*words: str | Path) -> str:
+        return call("podman", *storage, *flags, "--runtime", program, *words)
+
+    podman("import", archive, "bb")
+    assert podman("run", "--rm", "--network", "none", "bb", "/bin/echo", "hello") == "hello\n"
+    mapped = podman(
+        "run", "--rm", "--network", "none", "--uidmap", "0:100000:65536", "bb", "/bin/cat", "/proc/self/uid_map"
+    )
+    assert mapped.split() == ["0", "100000", "65536"]
+    podman("run", "-d", "--name", "box", "--network", "none", "bb", "/bin/sleep", "1000")
+    try:
+        assert podman("exec", "box", "/bin/echo", "inside") == "inside\n"
+        podman("pause", "box")
+        podman("unpause", "box")
+        podman("stop", "--time", "0", "box")
+    finally:
+        podman("rm", "-f", "box")
+
+
+@pytest.mark.skipif(shutil.which("buildah") is None, reason="buildah is not installed")
+def test_buildah_runs_a_step(program: Path, archive: Path, storage: tuple[Any, ...], tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        f'FROM scratch\nADD {archive.name} /\nRUN ["/bin/sh", "-c", "echo built > /built"]\n'
+    )
+    shutil.copy2(archive, tmp_path)
+    flags = ("--runtime", program, "--isolation", "oci", "--network", "none")
+    assert "COMMIT" in call("buildah", *storage, "bud", *flags, "--tag", "out", tmp_path)

@@ -1,0 +1,149 @@
+"""Bad input: one line that names the field by its JSON path, exit code 1, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.runtime_command.command import Bundle, Runtime
+
+pytestmark = pytest.mark.root
+
+TMPFS = {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}
+OVERLAPPING = [{"containerID": 0, "hostID": 0, "size": 10}, {"containerID": 5, "hostID": 100, "size": 10}]
+FIELDS: list[tuple[str, Any, str]] = [
+    ("ociVersion", "9.0", "ociVersion: "),
+    ("ociVersion", 1, "ociVersion: "),
+    ("process.args", [], "process.args: "),
+    ("process.args", None, "process.args: "),
+    ("process.cwd", "relative", "process.cwd: "),
+    ("process.env", ["novalue"], "process.env[0]: "),
+    ("process.user.uid", -1, "process.user.uid: "),
+    ("process.rlimits", [{"type": "RLIMIT_NO", "soft": 1, "hard": 1}], "process.rlimits[0].type: "),
+    ("process.capabilities", {"bounding": ["CAP_NO"]}, "process.capabilities.bounding[0]: "),
+    ("process.oomScoreAdj", 2000, "process.oomScoreAdj: "),
+    ("process.apparmorProfile", "strict", "process.apparmorProfile: "),
+    ("process.selinuxLabel", "label", "process.selinuxLabel: "),
+    ("process.terminal", True, "process.terminal: "),
+    ("root.path", "", "root.path: "),
+    ("root.path", "/no/such/folder", "root.path: "),
+    ("root.path", "/etc/passwd", "root.path: "),
+    ("hostname", "x" * 65, "hostname: "),
+    ("mounts", [TMPFS, TMPFS], "mounts[1].destination: "),
+    ("mounts", [{"destination": "relative", "type": "tmpfs"}], "mounts[0].destination: "),
+    ("mounts", [{"destination": "/tmp", "type": "nofs"}], "mounts[0].type: "),
+    ("mounts", [{"destination": "/tmp", "type": "bind", "source": "/no/such"}], "mounts[0].source: "),
+    ("linux.namespaces", [], "linux.namespaces: "),
+    ("linux.namespaces", [{"type": "mount"}, {"type": "mount"}], "linux.namespaces[1]: "),
+    ("linux.namespaces", [{"type": "mount"}, {"type": "pid", "path": "/etc/passwd"}], "linux.namespaces[1].path: "),
+    ("linux.namespaces", [{"type": "mount"}, {"type": "user"}], "linux.uidMappings: "),
+    ("linux.uidMappings", OVERLAPPING, "linux.uidMappings"),
+    ("linux.cgroupsPath", "../up", "linux.cgroupsPath: "),
+    ("linux.cgroupsPath", "system.slice:pyrt:x", "linux.cgroupsPath: "),
+    ("linux.resources", {"memory": {"limit": -5}}, "linux.resources.memory.limit: "),
+    ("linux.sysctl", {"kernel.panic": "1"}, "linux.sysctl.kernel.panic: "),
+    ("linux.seccomp", {"defaultAction": "SCMP_ACT_NO"}, "linux.seccomp.defaultAction: "),
+    ("hooks", {"prestart": [{"path": "relative"}]}, "hooks.prestart[0].path: "),
+    ("hooks", {"poststop": [{"path": "/bin/true", "timeout": 0}]}, "hooks.poststop[0].timeout: "),
+    ("linux.intelRdt", {"closID": "x"}, "linux.intelRdt: "),
+    ("windows", {"layerFolders": ["x"]}, "windows: "),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "line"), FIELDS, ids=[f"{f}={json.dumps(v)[:40]}" for f, v, _ in FIELDS])
+def test_a_field_is_blamed_by_its_path(
+    runtime: Runtime, bundle: Bundle, name: str, field: str, value: object, line: str
+) -> None:
+    if field == "linux.uidMappings":
+        bundle.config["linux"]["namespaces"].append({"type": "user"})
+        bundle.config["linux"]["gidMappings"] = value
+    bundle.set(field, value)
+    assert runtime.fails("create", "--bundle", bundle.path, name).startswith(line)
+    assert not (runtime.root / name).exists()
+
+
+def test_a_root_that_is_a_link(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    (bundle.path / "rootfs").symlink_to(bundle.config["root"]["path"])
+    bundle.set("root.path", "rootfs")
+    assert "root.path: " in runtime.fails("create", "--bundle", bundle.path, name)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"ociVersion": "1.0.2", "ociVersion": "1.0.2"}', "\x00"])
+def test_a_config_that_is_none(runtime: Runtime, bundle: Bundle, name: str, content: str) -> None:
+    (bundle.path / "config.json").write_text(content)
+    assert runtime.fails("create", "--bundle", bundle.path, name)
+    assert not (runtime.root / name).exists()
+
+
+def test_a_bundle_without_config(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    (bundle.path / "config.json").unlink()
+    assert "config.json: no such file" in runtime.fails("create", "--bundle", bundle.path, name)
+    assert "no such file" in runtime.fails("create", "--bundle", bundle.path / "nowhere", name)
+
+
+@pytest.mark.parametrize("bad", ["", ".", "..", "a/b", "../a", "a b", "x" * 5000, "\u00e4"])
+def test_an_id_that_is_none(runtime: Runtime, bundle: Bundle, bad: str) -> None:
+    for verb in ("create", "state", "delete", "kill"):
+        assert "id" in runtime.fails(verb, bad)
+    assert not runtime.root.exists() or list(runtime.root.iterdir()) == []
+
+
+def test_two_containers_of_a_name(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    runtime.ok("create", "--bundle", bundle.path, name)
+    assert name in runtime.fails("create", "--bundle", bundle.path, name)
+    assert runtime.state(name)["status"] == "created"
+
+
+def test_a_console_socket_that_is_none(runtime: Runtime, bundle: Bundle, name: str, tmp_path: Path) -> None:
+    bundle.set("process.terminal", True)
+    line = runtime.fails("create", "--bundle", bundle.path, "--console-socket", bundle.path / "config.json", name)
+    assert "is no socket" in line
+    assert "--console-socket" in runtime.fails("create", "--bundle", bundle.path, "--console-socket", "/no/such", name)
+    bundle.set("process.terminal", False)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "console"))
+        line = runtime.fails("create", "--bundle", bundle.path, "--console-socket", tmp_path / "console", name)
+    assert line.startswith("process.terminal: ")
+
+
+def test_flags_and_verbs_that_are_none(runtime: Runtime, name: str) -> None:
+    assert runtime.fails("creat", name).startswith("no such verb: creat")
+    assert runtime.fails("create", "--bundel", "x", name) == "no such flag: --bundel"
+    assert "descriptor 3 is not open" in runtime.fails("create", "--preserve-fds", "1", name)
+    assert "not supported" in runtime.fails("checkpoint", name)
+    assert "no such signal" in runtime.fails("kill", name, "SIGNO")
+
+
+def test_an_error_is_one_line_of_json_in_the_log(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """As runc's: the engine reads the last line and shows `msg`."""
+    log = bundle.path / "log"
+    bundle.set("process.cwd", "relative")
+    runtime.command += ["--log", str(log), "--log-format", "json"]
+    shown = runtime.fails("create", "--bundle", bundle.path, name)
+    (line,) = log.read_text().splitlines()
+    entry = json.loads(line)
+    assert (entry["level"], entry["msg"]) == ("error", shown)
+    assert entry["time"].endswith("Z")
+
+
+def test_systemd_is_refused_where_there_is_none(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    runtime.command.append("--systemd-cgroup")
+    assert "systemd" in runtime.fails("create", "--bundle", bundle.path, name)
+
+
+def test_the_state_directory_is_closed_to_others(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """CVE-2021-41103."""
+    before = os.umask(0)
+    try:
+        runtime.ok("create", "--bundle", bundle.path, name)
+    finally:
+        os.umask(before)
+    for folder in (runtime.root, runtime.root / name):
+        assert folder.stat().st_mode & 0o777 == 0o700
