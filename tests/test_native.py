@@ -210,7 +210,7 @@ def test_what_the_kernel_refuses_while_compiling_is_the_errors_cause() -> None:
         "root": {"path": "/no/such/root"},
         "linux": {"namespaces": [{"type": "mount"}]},
     }
-    with pytest.raises(SpecError, match=r"root.path: /no/such/root: no such file or directory") as refused:
+    with pytest.raises(SpecError, match=r"root\.path: /no/such/root: no such file or directory") as refused:
         _native.compile(json.dumps(spec).encode(), b'{"id": "x"}')
     cause = refused.value.__cause__
     assert isinstance(cause, FileNotFoundError)

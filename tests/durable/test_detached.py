@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -73,7 +74,9 @@ async def test_its_keeper_keeps_the_time(opened: OpenEngine) -> None:
 
 async def test_it_runs_on_when_its_engine_is_closed_and_the_next_one_adopts_it(opened: OpenEngine) -> None:
     async with opened() as engine:
-        record = await engine.run_detached("host", shell("trap 'echo bye; exit 5' TERM; while :; do sleep 0.01; done"))
+        script = "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.01; done"
+        record = await engine.run_detached("host", shell(script))
+        await anything_of(engine, record.id)
         os.kill(engine.spawner.pid, signal.SIGKILL)
     async with opened() as engine:
         adopted = engine.inspect(record.id)
@@ -81,26 +84,43 @@ async def test_it_runs_on_when_its_engine_is_closed_and_the_next_one_adopts_it(o
         assert await executed(engine, record.id, "echo", "hello") == b"hello\n"
         status = await engine.stop(record.id)
         assert (status.verdict, status.code) == (Verdict.EXITED, 5)
-        assert logged(engine, record.id) == b"bye\n"
+        assert logged(engine, record.id) == b"ready\nbye\n"
         await remove_all(engine)
+
+
+ENDS_WHEN_TOLD = "trap 'exit {}' USR1; echo ready; while :; do sleep 0.01; done"
 
 
 async def test_ends_that_nobody_saw_are_recorded_in_their_order_with_their_times(opened: OpenEngine) -> None:
     async with opened() as engine:
-        slow = await engine.run_detached("host", shell("sleep 0.4; exit 7"))
-        quick = await engine.run_detached("host", shell("sleep 0.2; exit 6"))
-        pidfds = [os.pidfd_open(record.pid) for record in (slow, quick)]
-    for pidfd in pidfds:
-        await trio.lowlevel.wait_readable(pidfd)
-        os.close(pidfd)
+        second = await engine.run_detached("host", shell(ENDS_WHEN_TOLD.format(7)))
+        first = await engine.run_detached("host", shell(ENDS_WHEN_TOLD.format(6)))
+        for record in (first, second):
+            await anything_of(engine, record.id)
+        keepers = [os.pidfd_open(parent_of(record.pid)) for record in (first, second)]
+    times = []
+    for record, keeper in zip((first, second), keepers, strict=True):
+        times.append(time.time_ns())
+        os.kill(record.pid, signal.SIGUSR1)
+        await trio.lowlevel.wait_readable(keeper)
+        os.close(keeper)
+    times.append(time.time_ns())
     async with opened() as engine:
-        statuses = [await engine.wait(record.id) for record in (quick, slow)]
+        statuses = [await engine.wait(record.id) for record in (first, second)]
         assert [(status.verdict, status.code) for status in statuses] == [(Verdict.EXITED, 6), (Verdict.EXITED, 7)]
         ended = [event async for event in engine.events(0, follow=False) if isinstance(event, ContainerExited)]
-        assert [event.container for event in ended] == [quick.id, slow.id]
+        assert [event.container for event in ended] == [first.id, second.id]
         assert [event.time for event in ended] == [status.finished for status in statuses]
-        assert 0.15 < (statuses[1].finished - statuses[0].finished) / 1e9 < 5
+        assert times[0] < ended[0].time < times[1] < ended[1].time < times[2]
         await remove_all(engine)
+
+
+async def anything_of(engine: Engine, container: str) -> None:
+    """Waits until it has written something."""
+    stream = engine.logs(container, LogOptions(follow=True))
+    with trio.fail_after(PATIENCE):
+        await anext(stream)
+    stream.close()
 
 
 async def executed(engine: Engine, container: str, *command: str) -> bytes:
@@ -151,7 +171,8 @@ async def test_an_engine_that_lives_takes_over_from_one_that_is_killed(opened: O
 
 async def test_two_engines_see_the_same_containers(opened: OpenEngine) -> None:
     async with opened() as one, opened() as two:
-        record = await one.run_detached("host", shell("trap 'exit 4' TERM; while :; do sleep 0.01; done"))
+        record = await one.run_detached("host", shell("trap 'exit 4' TERM; echo ready; while :; do sleep 0.01; done"))
+        await anything_of(one, record.id)
         assert two.inspect(record.id).pid == record.pid
         assert await executed(two, record.id, "echo", "hello") == b"hello\n"
         status = await two.stop(record.id)
@@ -216,14 +237,14 @@ async def test_a_restart_is_another_run_of_the_same_container(engine: Engine) ->
 
 
 async def test_a_container_that_writes_much_costs_its_keeper_no_memory(engine: Engine) -> None:
-    script = "yes | head -c 33554432; echo done >&2; sleep 1000"
+    script = "yes | head -c 8388608; echo done; sleep 1000"
     record = await engine.run_detached("host", shell(script), Lasting(log=Log(size=1_000_000, files=2)))
     keeper = parent_of(record.pid)
     before = largest_memory(keeper)
     with trio.fail_after(PATIENCE):
         stream = engine.logs(record.id, LogOptions(follow=True))
         async for text in stream:
-            if text.stderr:
+            if text.data.endswith(b"done\n"):
                 break
         stream.close()
     assert largest_memory(keeper) - before < 2048

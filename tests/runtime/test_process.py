@@ -123,7 +123,7 @@ def test_rights_of_root_and_of_others() -> None:
 
 
 def test_devices_can_t_be_made_where_no_rule_keeps_them_closed() -> None:
-    """With the host's user namespace and no hierarchy for devices, the right to make a node is one to open any device."""
+    """With the host's user namespace and no hierarchy for devices, who may make a node may open any device."""
     unruled = msgspec.structs.replace(HOST, device_rules=False)
     wanted: tuple[dict[str, Any], ...] = ({"cap_add": ["MKNOD"]}, {"cap_add": ["ALL"]})
     for fields in wanted:

@@ -152,11 +152,11 @@ def _clear(words: Sequence[str], ground: Ground) -> None:
 
 def _leave_running(words: Sequence[str], ground: Ground) -> None:
     """Runs what returns while its container goes on, which may keep the streams that it was given."""
-    with (ground.folder / "complaints").open("w+") as complaints:
+    # Files of our own, for a runtime gives what it is handed to the container's user: not this machine's /dev/null.
+    with (ground.folder / "complaints").open("w+") as complaints, (ground.folder / "nothing").open("w+") as nothing:
         done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints, check=False,
-            env=ground.environment,
-        )  # fmt: skip
+            words, stdin=nothing, stdout=nothing, stderr=complaints, check=False, env=ground.environment
+        )
         if done.returncode:
             complaints.seek(0)
             raise Unavailable(complaints.read().strip()[-300:])

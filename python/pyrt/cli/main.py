@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -114,7 +114,9 @@ def _say_ready(place: Place) -> None:
 
 def _say_ready_and_detach() -> None:
     """Tells the client that has started this process, and lets go of the pipe to it."""
-    print(READY, flush=True)
+    # The client may have been killed meanwhile: others will come.
+    with suppress(BrokenPipeError):
+        print(READY, flush=True)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for number in range(3):
         os.dup2(null, number)

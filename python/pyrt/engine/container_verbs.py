@@ -5,6 +5,7 @@ What runs under another engine of the same state root is reached by its process 
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal as signals
@@ -16,12 +17,12 @@ import trio
 
 from pyrt.engine import debris, names
 from pyrt.engine.cgroups import Groups
-from pyrt.engine.events import ContainerExited, ContainerRenamed, ContainerSignaled
+from pyrt.engine.events import ContainerExited, ContainerRenamed, ContainerSignaled, ContainerUnpaused
 from pyrt.engine.image_verbs import ImageVerbs
 from pyrt.engine.recipe import options_of
 from pyrt.engine.results import ExitStatus, Timing, Verdict
 from pyrt.engine.states import LIVE, State, Verb
-from pyrt.errors import ContainerNotFound, EngineError, IllegalTransition
+from pyrt.errors import ContainerNotFound, EngineError, IllegalTransition, StateError
 from pyrt.runtime.signals import parse_signal
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from pyrt.engine.journal import Transaction
     from pyrt.engine.record import Record
 
+
+log = logging.getLogger("pyrt.engine")
 
 STOP_TIMEOUT: Final = 10.0
 """Seconds from the stop signal to SIGKILL, for a container that was given no time of its own."""
@@ -146,7 +149,10 @@ class ContainerVerbs(ImageVerbs):
         return transaction.move(record, Verb.REMOVE, owner=self.owner.id)
 
     async def _stopping(self, record: Record) -> Record:
-        after = await self.commit(lambda transaction: transaction.move(record, Verb.STOP, stopped=True))
+        try:
+            after = await self.commit(lambda transaction: transaction.move(record, Verb.STOP, stopped=True))
+        except (StateError, IllegalTransition):
+            return record  # The disk is full, which keeps nobody from stopping a container; or it has just ended.
         if mine := self.live.get(record.id):
             mine.record = after
         return after
@@ -173,7 +179,7 @@ class ContainerVerbs(ImageVerbs):
         if mine := self.live.get(record.id):
             if record.lasting:
                 # Nobody is to start it again.
-                await self.commit(lambda transaction: transaction.note_signal(record.id, signals.SIGKILL))
+                await self._note_signal(record, signals.SIGKILL)
             await mine.destroy("remove")
             return
         with suppress(IllegalTransition):
@@ -183,33 +189,48 @@ class ContainerVerbs(ImageVerbs):
     async def _signal(self, record: Record, number: int, cause: str) -> None:
         mine = self.live.get(record.id)
         if mine and record.lasting:
-            # Who records its end may be another engine than this one.
-            await self.commit(lambda transaction: transaction.note_signal(record.id, number))
+            await self._note_signal(record, number)
         sent = mine.signal(number, cause) if mine else await self._signal_elsewhere(record, number)
         if not sent:
             raise IllegalTransition(f"container {record.name} does not run", hint="pyrt ps -a shows its state")
         if number in {signals.SIGKILL, record.stop_signal}:
             await self._thaw(record)
         event = ContainerSignaled(container=record.id, name=record.name, image=record.image, signal=number, cause=cause)
-        await self.tell(event)
+        try:
+            await self.tell(event)
+        except StateError:
+            log.exception("a signal to container %s can't be recorded", record.name)
+
+    async def _note_signal(self, record: Record, number: int) -> None:
+        """Before it is sent: whichever engine records the end is to know on whose behalf it came."""
+        try:
+            await self.commit(lambda transaction: transaction.note_signal(record.id, number))
+        except StateError:
+            log.exception("a signal to container %s can't be recorded", record.name)
 
     async def _thaw(self, record: Record) -> None:
         """What is paused can't die, and does not hear that it is to stop: as Docker does it, that ends the pause."""
-        groups = Groups(record.id, record.cgroup_parent)
-        groups.thaw()
-        with suppress(IllegalTransition, ContainerNotFound):
-            if record.state is State.PAUSED:
-                after = await self.commit(lambda transaction: transaction.move(record, Verb.UNPAUSE))
-                if mine := self.live.get(record.id):
-                    mine.record = after
+        Groups(record.id, record.cgroup_parent).thaw()
+        if record.state is not State.PAUSED:
+            return
+
+        def change(transaction: Transaction) -> Record:
+            after = transaction.move(record, Verb.UNPAUSE)
+            told = ContainerUnpaused(container=record.id, name=record.name, image=record.image, cause="signal")
+            transaction.emit(told)
+            return after
+
+        with suppress(IllegalTransition, ContainerNotFound):  # It has ended of the signal already.
+            after = await self.commit(change)
+            if mine := self.live.get(record.id):
+                mine.record = after
 
     async def _signal_elsewhere(self, record: Record, number: int) -> bool:
         pidfd = debris.open_pidfd(record.pid, record.id) if record.state in LIVE and record.pid else None
         if pidfd is None:
             return False
         try:
-            # First, for the engine that supervises it is to know on whose behalf it ended.
-            await self.commit(lambda transaction: transaction.note_signal(record.id, number))
+            await self._note_signal(record, number)
             signals.pidfd_send_signal(pidfd, number)
         except ProcessLookupError:
             return False

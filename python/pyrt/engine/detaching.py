@@ -25,13 +25,13 @@ from pyrt.engine import debris, keepers
 from pyrt.engine.container import Container
 from pyrt.engine.health import watch_health
 from pyrt.engine.lasting import USUAL
-from pyrt.engine.pipes import Stdio
+from pyrt.engine.pipes import NOBODYS, Stdio
 from pyrt.engine.process import Process
 from pyrt.engine.recipe import options_of
 from pyrt.engine.record import HealthState
 from pyrt.engine.results import Timing, Verdict
 from pyrt.engine.spawner import receive
-from pyrt.engine.starting import Starting, end
+from pyrt.engine.starting import Starting, called_by, end
 from pyrt.engine.states import LIVE, State, Verb
 from pyrt.engine.stopwatch import Stopwatch
 from pyrt.engine.verdict import status_of
@@ -70,6 +70,7 @@ class Detaching(Starting):
         lasting: Lasting = USUAL,
         *,
         keep: bool = True,
+        asked: str = "",
         cause: str = "create",
     ) -> Record:
         """Records a container and makes its folder; ``launch`` starts it. Not ``keep``: it is removed at its end.
@@ -80,15 +81,9 @@ class Detaching(Starting):
         async with self._turn():
             found = self.recipes.image(self.find_image, image)
             mould = self.recipes.mould(found, options, keep=keep)
+            called = asked or called_by(image, found)
             record = await self._create(
-                found,
-                self._called(found, image),
-                mould,
-                options,
-                keep=keep,
-                cause=cause,
-                state=State.CREATED,
-                lasting=lasting,
+                found, called, mould, options, keep=keep, cause=cause, state=State.CREATED, lasting=lasting
             )
             self._make_folder(record, mould)
         return record
@@ -100,6 +95,7 @@ class Detaching(Starting):
         lasting: Lasting = USUAL,
         *,
         keep: bool = True,
+        asked: str = "",
         cause: str = "run",
     ) -> Record:
         """Starts a container that lives until it ends by itself or is ended; returns once its command is executed.
@@ -113,9 +109,8 @@ class Detaching(Starting):
             watch.mark("find the image")
             mould = self.recipes.mould(found, options, keep=keep)
             watch.mark("make the specification")
-            record = await self._create(
-                found, self._called(found, image), mould, options, keep=keep, cause=cause, lasting=lasting
-            )
+            called = asked or called_by(image, found)
+            record = await self._create(found, called, mould, options, keep=keep, cause=cause, lasting=lasting)
             watch.mark("record it")
             return await self._detach(record, mould, options, watch, cause)
 
@@ -166,7 +161,7 @@ class Detaching(Starting):
                 pid=0,
                 status=None,
                 error="",
-                id_base=transaction.lease(record.id) if options.userns == "auto" else None,
+                id_base=transaction.lease(record.id) if mould.leases_ids else None,
                 lasting=current.lasting or USUAL,
                 keeper=f"{self.layout.keepers}/{record.id}",
                 boot=self.journal.boot,
@@ -177,7 +172,7 @@ class Detaching(Starting):
             )
 
         async with self._turn():
-            image = self.recipes.image(self.store.find, record.image_id)
+            image = self.recipes.image(self.find_image, record.image_id)
             watch.mark("find the image")
             mould = self.recipes.mould(image, options, keep=not record.auto_remove)
             watch.mark("make the specification")
@@ -205,7 +200,10 @@ class Detaching(Starting):
                 process.close()
                 raise
         except BaseException as error:
-            raise await self._failed(record, error) from error
+            failure = await self._failed(record, error)
+            if failure is error:
+                raise
+            raise failure from error
         self._look_after(record, process, timing)
         return record
 
@@ -219,7 +217,7 @@ class Detaching(Starting):
         return folder
 
     def _look_after(self, record: Record, process: Process, timing: Timing) -> None:
-        container = Container(self, record, process, Stdio((-1, -1, -1)), timing)
+        container = Container(self, record, process, Stdio(NOBODYS), timing)
         self.live[record.id] = container
         self.nursery.start_soon(self._supervise, container)
         if record.lasting and record.lasting.health:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,7 @@ from pyrt.engine.recipe import options_of
 from pyrt.engine.rootfs import Rootfs, open_rootfs
 from pyrt.engine.states import State
 from pyrt.engine.unpacking import Ownership
-from pyrt.errors import ContainerError, UsageError
+from pyrt.errors import ContainerError, ContainerNotFound, IllegalTransition, UsageError
 from pyrt.images import host as host_view
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class FileVerbs(LiveVerbs):
         from pyrt.images.committing import commit_image
 
         record = self.journal.get(container)
-        base = self.recipes.image(self.store.find, record.image_id)
+        base = self.recipes.image(self.find_image, record.image_id)
         upper = self._upper(record)
         if upper is None or base.id == host_view.NAME:
             raise self._no_layer(record, base)
@@ -147,7 +147,7 @@ class FileVerbs(LiveVerbs):
     # ---- within ----
 
     def _lowers(self, record: Record) -> tuple[str, ...]:
-        image = self.recipes.image(self.store.find, record.image_id)
+        image = self.recipes.image(self.find_image, record.image_id)
         return image.layers if image.id == host_view.NAME else (*image.layers, str(self.layout.scaffold))
 
     def _upper(self, record: Record) -> Path | None:
@@ -185,7 +185,8 @@ class FileVerbs(LiveVerbs):
         try:
             yield
         finally:
-            with trio.CancelScope(shield=True):
+            # It may have ended meanwhile, or somebody else has unpaused it.
+            with trio.CancelScope(shield=True), suppress(IllegalTransition, ContainerNotFound):
                 await self.unpause(record.id)
 
     def _no_layer(self, record: Record, base: Image) -> ContainerError:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the tables; PRAGMA user_version holds it."""
 
 LEASE_SIZE: Final = 65536

@@ -33,6 +33,10 @@ _GROWN_CAPACITY: Final = 1024 * 1024
 F_SETPIPE_SZ: Final = 1031
 
 
+NOBODYS: Final = (-1, -1, -1)
+"""Given for the streams of a detached process: its keeper has them."""
+
+
 @final
 class Stdio:
     """The three descriptors that go to the keeper, and the ends that we keep.
@@ -48,7 +52,8 @@ class Stdio:
         """Whether the container has a terminal, whose master ``stdin`` and ``stdout`` are."""
         self._theirs: list[int] = []
         if given is not None:
-            _refuse_directories(given)
+            if given != NOBODYS:
+                _refuse_directories(given)
             self.theirs = given
             return
         try:
@@ -113,6 +118,11 @@ class Stdio:
                 os.close(descriptor)
 
 
+def nanoseconds(limit: float | None) -> int:
+    """A time limit as keepers count it: 0 for none."""
+    return 0 if limit is None else max(1, round(limit * 1e9))
+
+
 def _refuse_directories(given: tuple[int, int, int]) -> None:
     """A directory of the host in a container leads out of it: /proc/self/fd/0/../.. (CVE-2024-21626)."""
     for name, descriptor in zip(("input", "output", "error"), given, strict=True):
@@ -124,11 +134,6 @@ def _refuse_directories(given: tuple[int, int, int]) -> None:
             raise UsageError(
                 f"the standard {name} for a container is a directory", hint="a file, pipe or terminal can be"
             )
-
-
-def nanoseconds(limit: float | None) -> int:
-    """A time limit as keepers count it: 0 for none."""
-    return 0 if limit is None else max(1, round(limit * 1e9))
 
 
 class _End:

@@ -198,9 +198,7 @@ class Pool:
                     engine.spares.take(container)
                 plan = _native.compile(*parked.documents())
                 mould.parked_steps = mould.parked_steps or steps_of(plan)
-                message, descriptors = plan.start_message(
-                    theirs.fileno(), *[theirs.fileno()] * 3, limit=nanoseconds(mould.limit)
-                )
+                message, descriptors = plan.start_message(*[theirs.fileno()] * 4, limit=nanoseconds(mould.limit))
                 await engine.spawner.send(message, descriptors)
                 del plan
         except (PyrtError, OSError) as error:
@@ -215,7 +213,7 @@ class Pool:
         engine = self._engine
         with trio.CancelScope(shield=True):
             await parked.process.dismiss()
-            if not await debris.clear_cgroups(parked.id):
+            if not await debris.clear_cgroups(parked.id, parked.mould.built.cgroup_parent):
                 return  # The row stays, and with it what a later engine has to clear.
             stuck = await engine.janitor.remove_folders([parked.id])
             if not stuck:

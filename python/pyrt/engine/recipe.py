@@ -48,7 +48,8 @@ _BASE: Final = LEASE_FIRST - LEASE_SIZE
 _BLANK_BASE: Final = b'"hostID":%d,' % _BASE
 
 
-Key: TypeAlias = tuple[str, RunOptions, bool]
+_Stamp: TypeAlias = tuple[tuple[int, int], ...]
+Key: TypeAlias = tuple[str, RunOptions, bool, _Stamp]
 """Image id, options without the name, whether the container is kept."""
 
 
@@ -89,7 +90,7 @@ class Mould:
 
     @property
     def limit(self) -> float | None:
-        """Seconds that its containers may run."""
+        """Seconds after which its containers are killed."""
         return self.key[1].limits.time if self.key else None
 
     @property
@@ -138,7 +139,8 @@ class Recipes:
         machine = self._now()
         if options.mounts or options.devices or options.seccomp.startswith("/") or shares(options):
             return self._build(machine, image, options, keep=keep)  # It depends on what there is just now.
-        key = (image.id, options if not options.name else msgspec.structs.replace(options, name=""), keep)
+        unnamed = options if not options.name else msgspec.structs.replace(options, name="")
+        key = (image.id, unnamed, keep, _stamp(image))
         try:
             mould = self._moulds.get(key)
         except TypeError:
@@ -225,6 +227,17 @@ class Recipes:
     def _look(self) -> _Machine:
         hidden = host_view.hidden_paths(self._layout.root, self._layout.run_dir)
         return _Machine(time.monotonic() + _FRESH, read_host(), host_view.host_image(), hidden)
+
+
+def _stamp(image: Image) -> _Stamp:
+    """Tells an image from itself when it was removed and is here again: what was made of its old layers is stale."""
+    if image.id == host_view.NAME:
+        return ()
+    try:
+        found = [os.stat(layer) for layer in image.layers]
+    except OSError:
+        return ()  # One is gone: compiling the plan says which.
+    return tuple((status.st_ino, status.st_ctime_ns) for status in found)
 
 
 def shares(options: RunOptions) -> list[str]:

@@ -41,7 +41,7 @@ from pyrt.engine.results import Verdict
 from pyrt.engine.states import State, Verb
 from pyrt.engine.stopwatch import Steps, Stopwatch, steps_of
 from pyrt.engine.verdict import asked_for
-from pyrt.errors import EngineError, PyrtError, StateError
+from pyrt.errors import PyrtError, StateError
 from pyrt.images.image import familiar_name
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Starting(Joining):
             watch.mark("find the image")
             mould = self.recipes.mould(found, options, keep=keep)
             watch.mark("make the specification")
-            called = self._called(found, image, asked)
+            called = asked or called_by(image, found)
             parked = self.pool.take(mould)
             try:
                 record = await self._create(found, called, mould, options, keep=keep, cause=cause, parked=parked)
@@ -112,11 +112,10 @@ class Starting(Joining):
             try:
                 return await self._launch(record, mould, options, parked, stdio, wants_stdin, watch, cause)
             except BaseException as error:
-                raise await self._failed(record, error) from error
-
-    def _called(self, found: Image, image: str | Image, asked: str = "") -> str:
-        """The image's name, as the user gave it."""
-        return asked or (image if isinstance(image, str) else familiar_name(found))
+                failure = await self._failed(record, error)
+                if failure is error:
+                    raise
+                raise failure from error
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -206,7 +205,7 @@ class Starting(Joining):
         cause: str,
     ) -> Container:
         with Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
-            process, report, steps = await self._executed(record, mould, parked, ends, options.limits.time, watch)
+            process, report, steps = await self._executed(record, mould, options, parked, ends, watch)
             try:
                 ends.use_terminal(process.take_terminal())
                 timing = watch.timing(steps, report)
@@ -223,9 +222,9 @@ class Starting(Joining):
         self,
         record: Record,
         mould: Mould,
+        options: RunOptions,
         parked: Parked | None,
         ends: Stdio,
-        limit: float | None,
         watch: Stopwatch,
     ) -> tuple[Process, _native.Started, Steps]:
         if parked:
@@ -242,6 +241,7 @@ class Starting(Joining):
             self.spares.take(record.id)
         watch.mark("make its folder and pipes")
         documents = mould.fill(record.id, record.id_base)
+        limit = options.limits.time
         return *await self.execute(lambda: self._compile(mould, documents, watch), ends, limit), mould.steps
 
     def _compile(self, mould: Mould, documents: tuple[bytes, bytes], watch: Stopwatch) -> _native.Plan:
@@ -271,7 +271,7 @@ class Starting(Joining):
     async def _failed(self, record: Record, raised: BaseException) -> BaseException:
         """Records a start that failed; returns the error as the caller is to see it."""
         error = self._explained(raised)
-        if isinstance(raised, EngineError):
+        if isinstance(raised, KeeperLost):
             # Its keeper was killed, and has not cleaned up.
             await debris.clear_cgroups(record.id, record.cgroup_parent)
         sentence = str(error) if isinstance(error, PyrtError) else type(error).__name__
@@ -324,6 +324,11 @@ class Starting(Joining):
             # A full disk, most likely: whoever waits is told nevertheless.
             self.owe(change, container.record)
         return container.record.status or status
+
+
+def called_by(image: str | Image, found: Image) -> str:
+    """What an image is to be called that was asked for as ``image``."""
+    return image if isinstance(image, str) else familiar_name(found)
 
 
 def end(transaction: Transaction, record: Record, status: ExitStatus, cause: str, owner: str) -> Record:

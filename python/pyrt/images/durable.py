@@ -122,6 +122,11 @@ def lock(descriptor: int, *, shared: bool = False, wait: bool = True) -> bool:
     return True
 
 
+def unlock(descriptor: int) -> None:
+    """Give the flock of an open file or folder up."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def still_named(descriptor: int, name: str, *, within: int) -> bool:
     """Whether the name still means this file: who waited for a lock may have got that of a removed one."""
     try:

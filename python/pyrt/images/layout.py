@@ -9,11 +9,12 @@ ingest/               what is not finished; its own flock is the pin: shared by 
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from pyrt.errors import StateError
-from pyrt.images.durable import lock, open_folder, private_folder, state_errors
+from pyrt.images.durable import lock, open_folder, private_folder, state_errors, unlock
 from pyrt.images.image import hex_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Layout:
         with state_errors("use the state folder", self.root):
             self._refuse_foreign()
             self.root.parent.mkdir(parents=True, exist_ok=True)
+            self._pinning = threading.Lock()
+            self._pins = 0
             with ExitStack() as stack:
                 self.folder = _held(stack, private_folder(os.fspath(self.root)))
                 self.ingest = _held(stack, private_folder("ingest", within=self.folder))
@@ -48,13 +51,21 @@ class Layout:
 
     @contextmanager
     def pinned(self) -> Iterator[None]:
-        """While open, nobody deletes a layer or a blob. Waits only for the moment in which one is being unlinked."""
-        descriptor = self._own_ingest()
+        """While open, nobody deletes a layer or a blob. Waits only for the moment in which one is being unlinked.
+
+        Those who hold pins at the same time share one lock, and so need no descriptor each.
+        """
+        with self._pinning:
+            if not self._pins:
+                lock(self.ingest, shared=True)
+            self._pins += 1
         try:
-            lock(descriptor, shared=True)
             yield
         finally:
-            os.close(descriptor)
+            with self._pinning:
+                self._pins -= 1
+                if not self._pins:
+                    unlock(self.ingest)
 
     @contextmanager
     def alone(self) -> Iterator[bool]:

@@ -25,6 +25,7 @@ _XATTR: Final = "SCHILY.xattr."
 # A container may have any other; these are the host's own marks on its file system.
 _PRIVATE_XATTRS: Final = ("trusted.", "system.", "security.selinux", "security.ima", "security.evm", "user.overlay.")
 _WHITEOUT: Final = ".wh."
+_PIECE: Final = 1 << 18
 
 
 def write_tree(folder: int, output: int, *, leave_out: Collection[tuple[int, int]] = ()) -> None:
@@ -61,7 +62,7 @@ def write_living_tree(
 
 def _open_tar(output: int) -> tarfile.TarFile:
     stream = cast("BinaryIO", _Output(output))
-    return tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 18, errors="surrogateescape")
+    return tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_PIECE, errors="surrogateescape")
 
 
 class _Level:

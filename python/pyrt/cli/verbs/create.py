@@ -35,7 +35,7 @@ async def main(invocation: Invocation) -> int:
     )
     # Whoever starts it with -i gives it all of its input.
     lasting = msgspec.structs.replace(lasting_of(options, image), stdin_once=options.interactive)
-    record = await engine.create(image, run_options, lasting, keep=not options.rm)
+    record = await engine.create(image, run_options, lasting, keep=not options.rm, asked=options.image)
     if cidfile is not None:
         run.write_id(cidfile, record.id)
     await console.out(f"{record.id}\n")

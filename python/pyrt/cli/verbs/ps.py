@@ -172,6 +172,14 @@ def status_of(record: Record, now: datetime) -> str:
     return str(record.state).capitalize()
 
 
+def _is_called(name: str, pattern: str) -> bool:
+    """Docker takes a regular expression, and has a / before each name."""
+    try:
+        return bool(re.search(pattern, name) or re.search(pattern, f"/{name}"))
+    except re.error as error:
+        raise UsageError(f"the filter name={pattern} is no regular expression: {error}") from None
+
+
 def _is_ancestor(record: Record, value: str) -> bool:
     if value in {record.image, record.image_id} or _is_short(record.image_id, value):
         return True
@@ -180,14 +188,6 @@ def _is_ancestor(record: Record, value: str) -> bool:
     except UsageError:
         return False
     return asked == wanted
-
-
-def _is_called(name: str, pattern: str) -> bool:
-    """Docker takes a regular expression, and has a / before each name."""
-    try:
-        return bool(re.search(pattern, name) or re.search(pattern, f"/{name}"))
-    except re.error as error:
-        raise UsageError(f"the filter name={pattern} is no regular expression: {error}") from None
 
 
 def _is_short(identifier: str, value: str) -> bool:

@@ -77,7 +77,7 @@ async def main(invocation: Invocation) -> int:
     )
     lasting = lasting_of(options, image)
     if options.detach:
-        record = await engine.run_detached(image, run_options, lasting, keep=not options.rm)
+        record = await engine.run_detached(image, run_options, lasting, keep=not options.rm, asked=options.image)
         if cidfile is not None:
             write_id(cidfile, record.id)
         await console.out(f"{record.id}\n")
