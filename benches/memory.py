@@ -35,7 +35,7 @@ async def measure(scale: Scale) -> Document:
     many = _MANY if scale.whole else 3
     with prepared() as ground:
         os.environ.update(PYRT_ROOT=str(ground.root), PYRT_RUN=str(ground.run))
-        async with pyrt.open_engine() as engine:
+        async with pyrt.open_engine(warm=0) as engine:
             await engine.load(ground.archive, name=IMAGE)
             cases = [
                 Case("a net namespace each", _idle(engine, "none", many)),

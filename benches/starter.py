@@ -78,7 +78,7 @@ def empty_mounts(folder: Path, count: int) -> None:
 
 
 async def serve(image: str, alive: int) -> None:
-    async with pyrt.open_engine() as engine, trio.open_nursery() as nursery:
+    async with pyrt.open_engine(warm=0) as engine, trio.open_nursery() as nursery:
         for _ in range(alive):
             await nursery.start(keep_one, engine, image)
         await engine.settled()

@@ -38,7 +38,7 @@ async def measure(scale: Scale) -> Document:
     at_once = AT_ONCE if scale.whole else AT_ONCE[:2]
     with prepared() as ground:
         os.environ.update(PYRT_ROOT=str(ground.root), PYRT_RUN=str(ground.run))
-        async with pyrt.open_engine() as engine:
+        async with pyrt.open_engine(warm=0) as engine:
             [image] = await engine.load(ground.archive, name=IMAGE)
             lowers = [*image.layers, str(ground.root / "scaffold")]
             program = floor.compiled(ground)

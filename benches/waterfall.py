@@ -48,7 +48,7 @@ async def measure(scale: Scale) -> Document:
     cases = {label: Case(label, None, version=part) for part, _, label in ROWS}
     with prepared() as ground:
         os.environ.update(PYRT_ROOT=str(ground.root), PYRT_RUN=str(ground.run))
-        async with pyrt.open_engine() as engine:
+        async with pyrt.open_engine(warm=0) as engine:
             await engine.load(ground.archive, name=IMAGE)
             for turn in range(_WARMUP + scale.samples):
                 done = await engine.run(IMAGE, [CLOCK])

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pyrt.engine.engine import Engine
     from pyrt.engine.events import AnyEvent
-    from tests.leakcheck import State
+    from tests.leakcheck import Oracle, State
 
 pytestmark = pytest.mark.root
 
@@ -164,6 +164,18 @@ async def test_a_signal_that_nobody_sent_from_outside_is_told_as_such(engine: En
     # Not as PID 1 itself, which has no default action: the shell's child, and the shell says how that ended.
     done = await engine.run("host", ["sh", "-c", "sh -c 'kill -SEGV $$'; exit $?"])
     assert done.exit_code == 128 + signal.SIGSEGV
+
+
+async def test_an_engine_within_what_is_cancelled_closes_as_ever(state: State, leakcheck: Oracle) -> None:
+    with trio.move_on_after(0.3) as scope:
+        async with open_engine(state.root, run_dir=state.run) as engine:
+            for _ in range(2):
+                await engine.run("host", ["true"])
+            await engine.run("host", ["sleep", "1000"])
+    assert scope.cancelled_caught
+    async with open_engine(state.root, run_dir=state.run) as engine:
+        assert engine.containers() == []
+        assert engine.journal.leases() == {}
 
 
 @pytest.mark.parametrize("delay", [0, 0.001, 0.003, 0.01, 0.1])

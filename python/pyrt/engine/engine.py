@@ -150,6 +150,14 @@ async def _let_go(container: Container) -> None:
     await container.left.wait()
 
 
+async def _background(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    """A nursery that works on until the engine is closed, whatever is cancelled around it: closing needs its tasks."""
+    with trio.CancelScope(shield=True):
+        async with trio.open_nursery() as nursery:
+            task_status.started(nursery)
+            await trio.sleep_forever()
+
+
 @asynccontextmanager
 async def open_engine(
     root: str | os.PathLike[str] | None = None,
@@ -170,9 +178,13 @@ async def open_engine(
     async with trio.open_nursery() as nursery:
         # Errors are raised below: out of a nursery they would come as an ExceptionGroup.
         try:
-            async with aclosing(Engine(layout, nursery, kept_events=kept_events, warm=warm)) as engine:
-                await engine.begin()
-                yield engine
+            background: trio.Nursery = await nursery.start(_background)
+            try:
+                async with aclosing(Engine(layout, background, kept_events=kept_events, warm=warm)) as engine:
+                    await engine.begin()
+                    yield engine
+            finally:
+                background.cancel_scope.cancel()
         except BaseException as raised:
             error = raised
     if error is not None:

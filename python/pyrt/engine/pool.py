@@ -74,6 +74,7 @@ class Pool:
         self._last = 0.0
         self._wanted = trio.Event()
         self._filled = trio.Event()
+        self._filled.set()
 
     def take(self, mould: Mould) -> Parked | None:
         """One of this mould that is alive, for the caller to wake or to drop; None if there is none."""
