@@ -83,7 +83,9 @@ class StandInEngine:
     def containers(self) -> list[Any]:
         return []
 
-    async def start(self, image: str, options: RunOptions, *, wants_stdin: bool, keep: bool, cause: str) -> StandIn:
+    async def start(
+        self, image: str, options: RunOptions, *, wants_stdin: bool, keep: bool, asked: str, cause: str
+    ) -> StandIn:
         await trio.lowlevel.checkpoint()
         environment = {**os.environ, **dict(options.env)}
         launch = _on_terminal if options.tty else _on_pipes

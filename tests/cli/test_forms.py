@@ -105,6 +105,8 @@ def test_moments_of_events() -> None:
     assert parse_moment("4711").seq == 4711
     assert parse_moment("1700000000").time == 1_700_000_000 * 10**9
     assert parse_moment("2026-11-24T12:00:00Z").time == 1_795_521_600 * 10**9
+    assert parse_moment("2026-11-24T12:00:00.123456789Z").time == 1_795_521_600_123_456_789
+    assert parse_moment("2026-11-24T13:00:00.5+01:00").time == 1_795_521_600_500_000_000
     age = time.time_ns() - (parse_moment("1h30m").time or 0)
     assert abs(age - 5400 * 10**9) < 10**9
     with pytest.raises(UsageError):

@@ -140,6 +140,15 @@ async def test_no_more_wait_than_were_allowed(state: State) -> None:
         assert engine.journal.parked(engine.owner.id) == []
 
 
+async def test_what_is_wanted_now_takes_the_place_of_what_was(state: State) -> None:
+    async with open_engine(state.root, run_dir=state.run, warm=2) as engine:
+        for number in "1234":
+            await fill(engine, "echo", number)
+        for number in "34":
+            assert was_parked(await engine.run("host", ["echo", number]))
+        assert not was_parked(await engine.run("host", ["echo", "1"]))
+
+
 async def test_many_at_once_take_what_is_there_and_make_the_rest(engine: Engine) -> None:
     await fill(engine, "echo", "hi")
     done: list[Completed] = []

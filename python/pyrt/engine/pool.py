@@ -131,8 +131,9 @@ class Pool:
 
     async def _fill(self) -> None:
         self._tidy()
+        missing = self._make_room()
         await self._take_away_dropped()
-        for mould in self._missing():
+        for mould in missing:
             await self._park(mould)
             if self._last + QUIET > trio.current_time():
                 # Somebody starts containers again: the rest is for later.
@@ -165,19 +166,33 @@ class Pool:
                 del self._asked[mould]
         for parked in [*self._parked]:
             if parked.until < now or not self._engine.recipes.is_current(parked.mould):
-                self._parked.remove(parked)
-                self._dropped.append(parked)
+                self._put_away(parked)
 
-    def _missing(self) -> list[Mould]:
-        """What to park: of each mould that was started twice lately as many as were, the last ones first."""
-        since, room = trio.current_time() - KEPT, self._most - len(self._parked)
-        missing: list[Mould] = []
-        for mould, asked in sorted(self._asked.items(), key=lambda item: item[1][-1], reverse=True):
-            lately = sum(at > since for at in asked)
-            ready = sum(parked.mould is mould for parked in self._parked)
-            if lately > 1 and self._engine.recipes.is_current(mould):
-                missing += [mould] * (lately - ready)
-        return missing[: max(0, room)]
+    def _put_away(self, parked: Parked) -> None:
+        self._parked.remove(parked)
+        self._dropped.append(parked)
+
+    def _make_room(self) -> list[Mould]:
+        """Puts away what others are wanted more than; returns what to park."""
+        missing = self._wanted_moulds()
+        for parked in [*self._parked]:
+            if parked.mould in missing:
+                missing.remove(parked.mould)
+            else:
+                self._put_away(parked)
+        return missing
+
+    def _wanted_moulds(self) -> list[Mould]:
+        """What is to be parked: one of each mould that was started twice lately, the last first, then a second, and on.
+
+        Of none more than were started.
+        """
+        since = trio.current_time() - KEPT
+        lately = {mould: sum(at > since for at in asked) for mould, asked in self._asked.items()}
+        known = [mould for mould, count in lately.items() if count > 1 and self._engine.recipes.is_current(mould)]
+        known.sort(key=lambda mould: self._asked[mould][-1], reverse=True)
+        wanted = [mould for nth in range(self._most) for mould in known if lately[mould] > nth]
+        return wanted[: self._most]
 
     async def _park(self, mould: Mould) -> None:
         engine = self._engine
