@@ -219,7 +219,7 @@ class Pool:
                 del plan
         except (PyrtError, OSError) as error:
             # Whoever starts the next one in the plain way is told why.
-            log.info("no container could be made beforehand: %s", error)
+            log.debug("no container could be made beforehand: %s", error)
             self._asked.pop(mould, None)
             await self._take_away(parked)
             return
