@@ -114,7 +114,8 @@ async def test_a_full_disk_stops_nobody_and_is_made_good(opened: OpenEngine, sta
                 await engine.kill(record.id, "KILL")
                 status = await engine.wait(record.id)
             assert status.signal == 9
-            Path(engine.layout.folder(record.id), "log").unlink()  # noqa: ASYNC240 - the space that it takes
+            # The space that it takes; the keeper may hold it open until the end is recorded.
+            os.truncate(Path(engine.layout.folder(record.id), "log"), 0)
             await engine.pay()
             after = engine.inspect(record.id)
             assert after.state not in LIVE
