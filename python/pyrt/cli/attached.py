@@ -58,7 +58,7 @@ async def follow(
     """
     async with trio.open_nursery() as nursery:
         if attachment.forwards_signals:
-            nursery.start_soon(_forward, console, send)
+            nursery.start_soon(forward_signals, console, send)
         await _hand_over(console, process, attachment, nursery)
         status = await process.wait()
         nursery.cancel_scope.cancel()
@@ -66,7 +66,8 @@ async def follow(
     return status
 
 
-async def _forward(console: Console, send: Callable[[int], Awaitable[None]]) -> None:
+async def forward_signals(console: Console, send: Callable[[int], Awaitable[None]]) -> None:
+    """Sends on what the client is signalled, until it is cancelled."""
     with console.signals() as numbers:
         async for number in numbers:
             with suppress(PyrtError):  # It has just ended.

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from pyrt.cli.attached import forward_signals
 from pyrt.cli.parser import boolean
 from pyrt.engine.pipes import Reader, Writer, resize
-from pyrt.errors import PyrtError, UsageError
+from pyrt.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from pyrt.cli.console import Console
     from pyrt.cli.parser import Parser
     from pyrt.engine.attaching import Input
@@ -70,7 +69,7 @@ async def tie(
     async with trio.open_nursery() as nursery:
         try:
             if forwards_signals:
-                nursery.start_soon(_forward, console, partial(engine.kill, record.id))
+                nursery.start_soon(forward_signals, console, partial(engine.kill, record.id))
             if way_in is not None and way_in.terminal:
                 left = await _through_terminal(console, stream, way_in, parse_keys(keys))
             else:
@@ -84,13 +83,6 @@ async def tie(
         nursery.cancel_scope.cancel()
     await console.settle()
     return status
-
-
-async def _forward(console: Console, send: Callable[[int], Awaitable[None]]) -> None:
-    with console.signals() as numbers:
-        async for number in numbers:
-            with suppress(PyrtError):  # It has just ended.
-                await send(number)
 
 
 async def _through_pipes(console: Console, stream: LogStream, way_in: Input | None, *, once: bool) -> None:
