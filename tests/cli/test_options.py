@@ -39,6 +39,9 @@ class Desktop(Console):
     async def settle(self) -> None:
         raise AssertionError
 
+    def start_soon(self, work: object, *arguments: object) -> None:
+        raise AssertionError
+
     async def input_file(self) -> int:
         raise AssertionError
 

@@ -12,15 +12,30 @@ from pyrt.runtime.options import Device
 DENY_ALL = {"allow": False, "access": "rwm"}
 
 
-def test_by_default_nothing_beyond_what_every_container_has() -> None:
-    assert nodes_and_rules((), Host(), everything=False, mapped=True) == ([], [DENY_ALL])
-    assert nodes_and_rules((), Host(device_rules=False), everything=False, mapped=True) == ([], [])
+V1, V2 = Host(), Host(device_rules=False, device_programs=True)
 
 
-def test_on_cgroup_v2_rules_are_for_those_whom_no_user_namespace_keeps_from_devices() -> None:
-    host = Host(device_rules=False, device_programs=True)
+@pytest.mark.parametrize("host", [V1, V2])
+def test_rules_are_for_those_whom_no_user_namespace_keeps_from_devices(host: Host) -> None:
     assert nodes_and_rules((), host, everything=False, mapped=False) == ([], [DENY_ALL])
     assert nodes_and_rules((), host, everything=False, mapped=True) == ([], [])
+
+
+@pytest.mark.parametrize("host", [V1, V2])
+def test_and_for_those_who_see_folders_of_the_host(host: Host) -> None:
+    assert nodes_and_rules((), host, everything=False, mapped=True, binds=True) == ([], [DENY_ALL])
+
+
+@pytest.mark.parametrize("host", [V1, V2])
+def test_and_for_a_device_that_is_given_by_halves(host: Host) -> None:
+    _, whole = nodes_and_rules([Device("/dev/zero", "/dev/zero")], host, everything=False, mapped=True)
+    _, half = nodes_and_rules([Device("/dev/zero", "/dev/zero", "r")], host, everything=False, mapped=True)
+    assert whole == []
+    assert half == [DENY_ALL, {"allow": True, "access": "r", "type": "c", "major": 1, "minor": 5}]
+
+
+def test_where_nothing_has_rules_there_are_none() -> None:
+    assert nodes_and_rules((), Host(device_rules=False), everything=False, mapped=False) == ([], [])
 
 
 def test_a_device_is_made_and_allowed() -> None:

@@ -27,7 +27,7 @@ def test_the_defaults() -> None:
     mapping = [{"containerID": 0, "hostID": BASE, "size": 65_536}]
     assert made.linux["uidMappings"] == made.linux["gidMappings"] == mapping
     assert made.linux["cgroupsPath"] == f"/pyrt/{ID}"
-    assert made.linux["resources"] == {"devices": [{"allow": False, "access": "rwm"}], "pids": {"limit": 1024}}
+    assert made.linux["resources"] == {"pids": {"limit": 1024}}
     assert made.spec["hostname"] == "0123456789ab"
     assert made.start["id"] == ID
     assert made.start["init"] is False
@@ -101,7 +101,7 @@ def test_privileged_is_within_its_own_user_namespace() -> None:
     assert "ro" not in made.mounts["/sys/fs/cgroup"]["options"]
     assert "user" in made.namespaces
     assert "devices" not in made.linux
-    assert made.linux["resources"]["devices"] == [{"allow": False, "access": "rwm"}]
+    assert "devices" not in made.linux["resources"]
 
 
 def test_privileged_on_the_host_has_its_devices() -> None:

@@ -7,16 +7,17 @@ native client copies; here is who is told of signals, and how it ends.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-import trio
 
 from pyrt.errors import PyrtError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    import trio
 
     from pyrt.cli.console import Console
     from pyrt.cli.parser import Parser
@@ -56,12 +57,12 @@ async def follow(
 
     Whatever its pipes hold comes before what is written to the console afterwards.
     """
-    async with trio.open_nursery() as nursery:
-        if attachment.forwards_signals:
-            nursery.start_soon(forward_signals, console, send)
-        await _hand_over(console, process, attachment, nursery)
+    # Nothing is waited for but the process: each task that has to be cancelled first delays the answer by two turns.
+    with console.signals() if attachment.forwards_signals else nullcontext() as numbers:
+        if numbers is not None:
+            console.start_soon(_pass_on, numbers, send)
+        await _hand_over(console, process, attachment)
         status = await process.wait()
-        nursery.cancel_scope.cancel()
     await console.settle()
     return status
 
@@ -69,12 +70,16 @@ async def follow(
 async def forward_signals(console: Console, send: Callable[[int], Awaitable[None]]) -> None:
     """Sends on what the client is signalled, until it is cancelled."""
     with console.signals() as numbers:
-        async for number in numbers:
-            with suppress(PyrtError):  # It has just ended.
-                await send(number)
+        await _pass_on(numbers, send)
 
 
-async def _hand_over(console: Console, process: Attended, attachment: Attachment, nursery: trio.Nursery) -> None:
+async def _pass_on(numbers: trio.MemoryReceiveChannel[int], send: Callable[[int], Awaitable[None]]) -> None:
+    async for number in numbers:
+        with suppress(PyrtError):  # It has just ended.
+            await send(number)
+
+
+async def _hand_over(console: Console, process: Attended, attachment: Attachment) -> None:
     """The console gets copies of the engine's ends, and the engine's own are closed: so ends mean what they say."""
     if attachment.tty:
         master = os.dup(process.stdout.fileno())
@@ -89,7 +94,7 @@ async def _hand_over(console: Console, process: Attended, attachment: Attachment
         end.close()
     process.stdin.close()
     for unwanted in {"stdout", "stderr"} - attachment.outputs:
-        nursery.start_soon(_discard, getattr(process, unwanted))
+        console.start_soon(_discard, getattr(process, unwanted))
     await console.relay(**copies)
 
 

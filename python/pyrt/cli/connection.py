@@ -132,6 +132,7 @@ class _Conversation:
 
     async def hold(self, call: Call) -> None:
         async with trio.open_nursery() as nursery:
+            self._console.nursery = nursery
             nursery.start_soon(self._listen, nursery.cancel_scope)
             status = 0
             with self._verb:

@@ -18,7 +18,7 @@ import trio
 from pyrt.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -84,6 +84,10 @@ class Console(abc.ABC):
     async def input_file(self) -> int:
         """A descriptor that reads what the user gives as stdin, and never makes the event loop wait: the caller's."""
 
+    @abc.abstractmethod
+    def start_soon(self, work: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """Runs something beside the verb, at most until the user is gone or the verb has been answered."""
+
     # ---- signals ----
 
     @contextmanager
@@ -95,6 +99,7 @@ class Console(abc.ABC):
             yield receiver
         finally:
             self._signals = before
+            sender.close()
 
     def deliver(self, number: int) -> bool:
         """Hands a signal to the verb; whether it wants them. One that nobody takes out in time is lost."""

@@ -18,7 +18,7 @@ from pyrt.cli.console import STDERR, STDIN, STDOUT, Console
 from pyrt.cli.terminal import Mode, raw_mode_of, restore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 _PIECE: Final = 256 << 10
 _FORWARDED: Final = (
@@ -94,6 +94,9 @@ class LocalConsole(Console):
 
     async def input_file(self) -> int:
         return os.dup(STDIN)
+
+    def start_soon(self, work: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        self._nursery.start_soon(work, *arguments)
 
     # ---- what flows ----
 

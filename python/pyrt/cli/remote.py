@@ -13,7 +13,9 @@ from pyrt.cli.protocol import LONGEST_TEXT, Call, Kind, Streams, Wire
 from pyrt.cli.terminal import Mode, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+
+    import trio
 
 _USUAL_SIZE: Final = (24, 80)
 
@@ -27,6 +29,7 @@ class RemoteConsole(Console):
     def __init__(self, wire: Wire, call: Call, descriptors: tuple[int, int, int], process: int) -> None:
         super().__init__()
         self.wire = wire
+        self.nursery: trio.Nursery | None = None
         self.directory = call.directory
         self.process = process
         self._lines = call.environment
@@ -74,6 +77,10 @@ class RemoteConsole(Console):
 
     async def settle(self) -> None:
         """The client itself keeps this order."""
+
+    def start_soon(self, work: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        assert self.nursery is not None
+        self.nursery.start_soon(work, *arguments)
 
     async def input_file(self) -> int:
         if stat.S_ISREG(os.fstat(self._input).st_mode):

@@ -39,8 +39,9 @@ DEFAULT_WARM: Final = 4
 """Parked containers of one engine, all together. Each has some 300 KiB of kernel memory and a keeper's."""
 KEPT: Final = 30.0
 """Seconds after which one that nobody took is taken away; starts that lie further back count no more."""
-QUIET: Final = 0.01
-"""Seconds without a start after which the engine counts as idle: the next of a series is not to be held up."""
+QUIET: Final = 0.002
+"""Seconds after a start in which nothing is parked: its own end, and the answer to whoever waits for it, come first.
+In a series without a pause one is parked for each start."""
 
 log = logging.getLogger("pyrt.engine")
 
@@ -113,29 +114,26 @@ class Pool:
         self._wake()
 
     async def run(self) -> None:
-        """Fills the pool whenever the engine is idle; works until it is cancelled."""
+        """Fills the pool when starts leave time for it; works until it is cancelled."""
         while self._most:
             with trio.move_on_after(KEPT if self._parked or self._asked else float("inf")):
                 await self._wanted.wait()
             self._wanted = trio.Event()
-            await self._quiet()
+            await trio.sleep(QUIET)
             with trio.CancelScope(shield=True):
                 async with self._turn:
                     await self._fill()
             if not self._wanted.is_set():
                 self._filled.set()
 
-    async def _quiet(self) -> None:
-        while (rest := self._last + QUIET - trio.current_time()) > 0:  # noqa: ASYNC110 - it is time that is waited for
-            await trio.sleep(rest)
-
     async def _fill(self) -> None:
         self._tidy()
         missing = self._make_room()
         await self._take_away_dropped()
+        last = self._last
         for mould in missing:
             await self._park(mould)
-            if self._last + QUIET > trio.current_time():
+            if self._last != last:
                 # Somebody starts containers again: the rest is for later.
                 self._wake()
                 return

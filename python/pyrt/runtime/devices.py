@@ -16,18 +16,19 @@ if TYPE_CHECKING:
     from pyrt.runtime.options import Device
 
 # To these the native core adds what every container has: null, zero, full, random, urandom, tty, ptmx, terminals.
-_DENY_ALL: Final = {"allow": False, "access": "rwm"}
-_ALLOW_ALL: Final = {"allow": True, "access": "rwm"}
+_EVERY_ACCESS: Final = "rwm"
+_DENY_ALL: Final = {"allow": False, "access": _EVERY_ACCESS}
+_ALLOW_ALL: Final = {"allow": True, "access": _EVERY_ACCESS}
 _MOST: Final = 512
 
 
 def nodes_and_rules(
-    devices: Sequence[Device], host: Host, *, everything: bool, mapped: bool
+    devices: Sequence[Device], host: Host, *, everything: bool, mapped: bool, binds: bool = False
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """``linux.devices`` and ``linux.resources.devices``.
 
     ``everything``: all devices of the host, and no rules. ``mapped``: the container has a user namespace, in which
-    owners of the host mean nothing: its root owns them.
+    owners of the host mean nothing: its root owns them. ``binds``: it sees folders of the host, in which nodes may be.
     """
     if everything:
         nodes = {
@@ -44,10 +45,10 @@ def nodes_and_rules(
             )
     if len(nodes) > _MOST:
         raise UsageError(f"{len(nodes)} devices are more than the {_MOST} that a container can have")
-    # In a user namespace nodes can't be made, and those of images and binds can't be opened: a program that has to be
-    # verified at each start, a tenth of a millisecond and more, would keep nothing closed that is not closed.
-    ruled = host.device_rules or (host.device_programs and not mapped)
-    return list(nodes.values()), rules if ruled else []
+    # In a user namespace no node can be made, and none of an image's layers can be opened: rules, a sixth of a
+    # millisecond at each start, are for what comes from the host.
+    ruled = not mapped or binds or any(device.access != _EVERY_ACCESS for device in devices)
+    return list(nodes.values()), rules if ruled and (host.device_rules or host.device_programs) else []
 
 
 def _resolve(device: Device, *, mapped: bool) -> Iterator[dict[str, Any]]:

@@ -205,11 +205,12 @@ def _linux(
 ) -> dict[str, Any]:
     mapped = id_base is not None
     everything = options.privileged and not mapped
-    nodes, rules = nodes_and_rules(options.devices, host, everything=everything, mapped=mapped)
+    binds = any(mount.kind == "bind" for mount in options.mounts)
+    nodes, rules = nodes_and_rules(options.devices, host, everything=everything, mapped=mapped, binds=binds)
     linux: dict[str, Any] = {
         "namespaces": _namespaces(options, peers, mapped=mapped),
         "cgroupsPath": f"/{cgroup_parent(options.cgroup_parent) or _CGROUPS}/{id}",
-        "resources": {"devices": rules, **resources(options.limits, host)},
+        "resources": ({"devices": rules} if rules else {}) | resources(options.limits, host),
     }
     if mapped:
         mapping = [{"containerID": 0, "hostID": id_base, "size": process.RANGE}]

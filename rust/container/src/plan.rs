@@ -450,7 +450,8 @@ operations! {
     71 NoNewPrivileges {}
     /// seccomp(2) SECCOMP_SET_MODE_FILTER with an array of `struct sock_filter`.
     72 LoadSeccomp { flags: u64, program: &'a [u8] }
-    /// chdir(2), made first (0755, owned by the current ids) if `create`; then getcwd(2) must begin with "/".
+    /// chdir(2); then getcwd(2) must begin with "/". With `create` the directory is made first (0755, owned by the current
+    /// ids), and the working directory is / again afterwards: the list comes back to it.
     73 ChangeDirectory { path: &'a CStr, create: bool }
     /// Stays behind as PID 1: the rest of the list goes on in a fork; this process reaps and forwards signals.
     74 BecomeInit {}

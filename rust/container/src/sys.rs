@@ -22,20 +22,67 @@ impl From<Errno> for std::io::Error {
     }
 }
 
-fn last() -> Errno {
-    // SAFETY: the location of this thread's errno is always valid.
-    Errno(unsafe { *libc::__errno_location() })
+/// An argument as the register takes it.
+trait Word {
+    fn word(self) -> usize;
 }
 
-fn check(result: c_long) -> Result<c_long> {
-    if result < 0 { Err(last()) } else { Ok(result) }
+macro_rules! words {
+    ($($kind:ty),*) => {$(
+        impl Word for $kind {
+            fn word(self) -> usize {
+                self as usize
+            }
+        }
+    )*};
+}
+
+words!(i32, u32, u64, usize);
+
+impl<T> Word for *const T {
+    fn word(self) -> usize {
+        self as usize
+    }
+}
+
+impl<T> Word for *mut T {
+    fn word(self) -> usize {
+        self as usize
+    }
+}
+
+/// The instruction itself: `errno` of the C library is one place in memory, which keeper and child may share.
+///
+/// # Safety
+/// As the call asks for.
+unsafe fn system_call<const N: usize>(number: c_long, given: [usize; N]) -> Result<c_long> {
+    let mut words = [0; 6];
+    words[..N].copy_from_slice(&given);
+    let result: c_long;
+    // SAFETY: the registers that x86-64 says, of which the kernel changes three.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number => result,
+            in("rdi") words[0],
+            in("rsi") words[1],
+            in("rdx") words[2],
+            in("r10") words[3],
+            in("r8") words[4],
+            in("r9") words[5],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    if result < 0 { Err(Errno(-result as i32)) } else { Ok(result) }
 }
 
 macro_rules! call {
     ($number:ident $(, $argument:expr)* $(,)?) => {{
         // SAFETY: the arguments are numbers, or pointers into memory that the caller borrows for the
         // length of the call, with the lengths that the kernel's documentation of this call asks for.
-        check(unsafe { libc::syscall(libc::$number $(, $argument)*) })
+        unsafe { system_call(libc::$number, [$(Word::word($argument)),*]) }
     }};
 }
 
@@ -222,6 +269,16 @@ pub fn close_range(first: c_uint, last: c_uint) -> Result<()> {
     nothing(call!(SYS_close_range, first, last, 0))
 }
 
+/// Opens /dev/null as standard input, output or error where that is closed: the next file would become it.
+pub fn open_missing_stdio() {
+    for number in 0..3 {
+        if let Err(Errno(libc::EBADF)) = call!(SYS_fcntl, number, libc::F_GETFD) {
+            // The lowest number that is free is this one.
+            let _ = call!(SYS_openat, libc::AT_FDCWD, c"/dev/null".as_ptr(), libc::O_RDWR, 0);
+        }
+    }
+}
+
 /// fchdir(2).
 pub fn fchdir(fd: Fd) -> Result<()> {
     nothing(call!(SYS_fchdir, fd))
@@ -372,22 +429,69 @@ pub enum Side {
 /// clone3(2) as a fork, with namespaces, a pidfd, and on cgroup v2 straight into `cgroup`. With CLONE_PARENT among the
 /// `flags` the child is the caller's sibling.
 pub fn clone(flags: u64, cgroup: Option<Fd>) -> Result<Side> {
-    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: c_int = -1;
+    let mut arguments = clone_arguments(flags, cgroup, &mut pidfd);
+    match call!(SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>())? {
+        0 => Ok(Side::Child),
+        pid => Ok(Side::Parent { pid: pid as i32, pidfd }),
+    }
+}
+
+/// clone3(2) of a child that shares the memory and runs `entry` on a stack of its own, side by side with its parent:
+/// no page tables are copied, and no page is copied when it is written to. Returns process id and pidfd.
+///
+/// # Safety
+/// `stack` must be writable for `size` bytes, its end aligned to 16, and be nobody's until the child has executed or
+/// ended; so must be what `argument` points to. `entry` may use nothing that a lock or a thread-local variable guards.
+pub unsafe fn clone_beside(
+    flags: u64,
+    cgroup: Option<Fd>,
+    stack: *mut u8,
+    size: usize,
+    entry: extern "C" fn(*mut c_void) -> !,
+    argument: *mut c_void,
+) -> Result<(i32, Fd)> {
+    let mut pidfd: c_int = -1;
+    let mut arguments = clone_arguments(flags | libc::CLONE_VM as u64, cgroup, &mut pidfd);
+    arguments.stack = stack as u64;
+    arguments.stack_size = size as u64;
+    let result: c_long;
+    // SAFETY: in the child, which begins on an empty stack, nothing returns: it calls `entry`.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r13",
+            "call r12",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 => result,
+            in("rdi") &raw mut arguments,
+            in("rsi") size_of::<libc::clone_args>(),
+            in("r12") entry,
+            in("r13") argument,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    if result < 0 { Err(Errno(-result as i32)) } else { Ok((result as i32, pidfd)) }
+}
+
+fn clone_arguments(flags: u64, cgroup: Option<Fd>, pidfd: &mut c_int) -> libc::clone_args {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     // SAFETY: `struct clone_args` is plain numbers, for which zeroes mean "not used".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = flags | libc::CLONE_PIDFD as u64;
-    arguments.pidfd = (&raw mut pidfd) as u64;
+    arguments.pidfd = std::ptr::from_mut(pidfd) as u64;
     // A sibling ends with the signal that its new parent was promised by the caller.
     arguments.exit_signal = if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
     if let Some(cgroup) = cgroup {
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup as u64;
     }
-    match call!(SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>())? {
-        0 => Ok(Side::Child),
-        pid => Ok(Side::Parent { pid: pid as i32, pidfd }),
-    }
+    arguments
 }
 
 /// unshare(2).

@@ -342,9 +342,12 @@ fn a_terminal() {
         let mut launched = launch(&image.compile(&spec, &image.start())).unwrap();
         let terminal = launched.running.terminal.unwrap();
         let code = launched.running.reap().unwrap().code;
-        let mut buffer = [0; 4096];
-        let length = pyrt_container::sys::read(terminal, &mut buffer).unwrap();
-        let output = String::from_utf8_lossy(&buffer[..length]).replace('\r', "");
+        // A line at a time, perhaps; the end is EIO, as nobody has the other side.
+        let (mut written, mut buffer) = (Vec::new(), [0; 4096]);
+        while let Ok(length) = pyrt_container::sys::read(terminal, &mut buffer) {
+            written.extend_from_slice(&buffer[..length]);
+        }
+        let output = String::from_utf8_lossy(&written).replace('\r', "");
         pyrt_container::sys::close(terminal);
         launched.running.close_stdio();
         launched.running.let_go();

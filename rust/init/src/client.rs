@@ -39,7 +39,6 @@ mod terminal;
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::ExitCode;
 
 use frame::Call;
 use place::Place;
@@ -101,18 +100,18 @@ impl Streams {
 }
 
 /// Runs one command and returns its exit status; `arguments` begin with the program's name.
-pub fn main(arguments: &[OsString]) -> ExitCode {
+pub fn main(arguments: &[OsString]) -> u8 {
     // A server can't be asked to become one: this word alone is the client's own.
     let result = match arguments.get(1) {
         Some(verb) if verb == "serve" => Err(launch::become_server(&arguments[1..])),
         _ => run(&arguments[1.min(arguments.len())..]),
     };
     match result {
-        Ok(Ending::Status(status)) => ExitCode::from(status),
-        Ok(Ending::Signal(number)) => ExitCode::from(signals::die_of(number)),
+        Ok(Ending::Status(status)) => status,
+        Ok(Ending::Signal(number)) => signals::die_of(number),
         Err(failure) => {
             failure.report();
-            ExitCode::from(OWN_ERROR)
+            OWN_ERROR
         }
     }
 }

@@ -9,8 +9,6 @@
 //!   | end of file ---> |                            both end
 //! ```
 
-use std::process::ExitCode;
-
 use pyrt_container::sys::{self, Errno, Fd};
 
 use crate::keeper;
@@ -18,11 +16,11 @@ use crate::keeper;
 /// Where the engine puts its socket.
 const ENGINE: Fd = 3;
 
-/// Runs until the engine closes its socket.
-pub fn main() -> ExitCode {
+/// Runs until the engine closes its socket; the exit status is an error number.
+pub fn main() -> u8 {
     match prepare().and_then(|()| serve()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Errno(number)) => ExitCode::from(u8::try_from(number).unwrap_or(125)),
+        Ok(()) => 0,
+        Err(Errno(number)) => u8::try_from(number).unwrap_or(125),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the keeper does with the cgroups of its container after the end: read them, empty them, remove them.
 //!
-//! The names of version 1 and 2 are tried side by side, because a host may have both.
+//! A host may have both versions, so each directory is looked at on its own.
 
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
@@ -47,21 +47,55 @@ fn number(directory: Fd, name: &CStr, key: &str) -> Option<u64> {
     })
 }
 
+/// Where a version keeps its figures: file and key.
+struct Files {
+    oom_kills: (&'static CStr, &'static str),
+    memory_peak: (&'static CStr, &'static str),
+    cpu: (&'static CStr, &'static str),
+    /// What one microsecond is in that file.
+    cpu_unit: u64,
+}
+
+const VERSION_2: Files = Files {
+    oom_kills: (c"memory.events", "oom_kill"),
+    memory_peak: (c"memory.peak", ""),
+    cpu: (c"cpu.stat", "usage_usec"),
+    cpu_unit: 1,
+};
+
+const VERSION_1: Files = Files {
+    // Since Linux 4.13 (Documentation/admin-guide/cgroup-v1/memory.rst, 10).
+    oom_kills: (c"memory.oom_control", "oom_kill"),
+    memory_peak: (c"memory.max_usage_in_bytes", ""),
+    cpu: (c"cpuacct.usage", ""),
+    cpu_unit: 1000,
+};
+
+/// Each controller is in one hierarchy: what one of the directories has is not looked for in the others.
 pub(super) fn read_accounts(cgroups: &[Created]) -> Accounts {
-    let mut accounts = Accounts::default();
-    for Created { directory, .. } in cgroups {
-        let of = |name: &CStr, key: &str| number(*directory, name, key);
-        // memory.oom_control: oom_kill since Linux 4.13 (Documentation/admin-guide/cgroup-v1/memory.rst, 10).
-        let kills = of(c"memory.events", "oom_kill").or_else(|| of(c"memory.oom_control", "oom_kill"));
-        let peak = of(c"memory.peak", "").or_else(|| of(c"memory.max_usage_in_bytes", ""));
-        let cpu = of(c"cpu.stat", "usage_usec").or_else(|| of(c"cpuacct.usage", "").map(|nanos| nanos / 1000));
-        let refused = of(c"pids.events", "max");
-        accounts.oom_kills = accounts.oom_kills.max(kills.unwrap_or(0));
-        accounts.memory_peak = accounts.memory_peak.max(peak.unwrap_or(0));
-        accounts.cpu_usec = accounts.cpu_usec.max(cpu.unwrap_or(0));
-        accounts.pids_refused = accounts.pids_refused.max(refused.unwrap_or(0));
+    let [mut oom_kills, mut memory_peak, mut cpu, mut refused] = [None; 4];
+    for &Created { directory, .. } in cgroups {
+        let look = |found: &mut Option<u64>, (name, key): (&CStr, &str)| {
+            *found = found.or_else(|| number(directory, name, key));
+        };
+        let files = if sys::stat_at(directory, c"cgroup.controllers").is_ok() { VERSION_2 } else { VERSION_1 };
+        look(&mut oom_kills, files.oom_kills);
+        if oom_kills.is_some() {
+            look(&mut memory_peak, files.memory_peak);
+        }
+        if cpu.is_none() {
+            look(&mut cpu, files.cpu);
+            cpu = cpu.map(|time| time / files.cpu_unit);
+        }
+        look(&mut refused, (c"pids.events", "max"));
     }
-    accounts
+    let or_none = |count: Option<u64>| count.unwrap_or(0);
+    Accounts {
+        oom_kills: or_none(oom_kills),
+        memory_peak: or_none(memory_peak),
+        cpu_usec: or_none(cpu),
+        pids_refused: or_none(refused),
+    }
 }
 
 /// How long a cgroup may stay busy after its last process was killed.
@@ -124,6 +158,7 @@ mod tests {
         let version_2 = [
             ("memory.events", "low 0\noom 1\noom_kill 2\n"),
             ("memory.peak", "4096\n"),
+            ("cgroup.controllers", "memory pids\n"),
             ("cpu.stat", "usage_usec 5\nuser_usec 3\n"),
         ];
         for (files, refused) in [(&version_1[..], 7), (&version_2[..], 0)] {

@@ -266,7 +266,11 @@ fn change_directory(path: &std::ffi::CStr, create: bool) -> sys::Result<()> {
     // A directory outside the root shows as "(unreachable)/..." here (CVE-2024-21626).
     let mut buffer = [0; libc::PATH_MAX as usize];
     sys::getcwd(&mut buffer)?;
-    if buffer[0] == b'/' { Ok(()) } else { Err(Errno(libc::EPERM)) }
+    if buffer[0] != b'/' {
+        return Err(Errno(libc::EPERM));
+    }
+    // More mounts may follow, whose places are looked for from here.
+    if create { sys::chdir(c"/") } else { Ok(()) }
 }
 
 /// Steps that make the process what it is to be.

@@ -1,6 +1,6 @@
 //! The keeper's list, with the host's rights. Allocation is allowed here.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_void};
 
 use crate::plan::{Op, Part, Plan, STDERR, STDIN, STDOUT, Slot, Slots as SlotList};
 use crate::protocol::{self, EVIDENCE, warning};
@@ -23,7 +23,8 @@ pub(super) struct Keeper<'a> {
     plan: &'a Plan<'a>,
     slots: Slots,
     timings: Timings,
-    vectors: child::Prepared,
+    /// The child's, until it is born.
+    vectors: Option<child::Prepared>,
     hooks: Vec<(usize, Vectors)>,
     child: Option<Child>,
     opened: Vec<Slot>,
@@ -44,7 +45,7 @@ impl<'a> Keeper<'a> {
         let (slots, timings) = prepared.map_err(|errno| failed_at(0, errno))?;
         let (child, terminal) = (None, None);
         let (opened, cgroups) = (Vec::new(), Vec::new());
-        let vectors = child::Prepared { exec: Vectors::of(plan), hooks: Vectors::of_hooks(plan, Part::Child) };
+        let vectors = Some(child::Prepared { exec: Vectors::of(plan), hooks: Vectors::of_hooks(plan, Part::Child) });
         let hooks = Vectors::of_hooks(plan, Part::Keeper);
         let (warnings, called) = (0, false);
         Ok(Self { plan, slots, timings, vectors, hooks, child, opened, cgroups, terminal, warnings, called })
@@ -148,7 +149,8 @@ impl<'a> Keeper<'a> {
         let (stdio, mut leftover) = self.slots.open();
         leftover.retain(|&fd| !kept(fd));
         let (terminal, warnings) = (self.terminal, self.warnings);
-        Running { pid, pidfd, terminal, warnings, timings, cgroups: self.cgroups, stdio, leftover, channel }
+        let (cgroups, mounts) = (self.cgroups, None);
+        Running { pid, pidfd, terminal, warnings, timings, cgroups, stdio, leftover, mounts, channel }
     }
 
     /// Ends the child, if there is one, and removes what was made.
@@ -346,35 +348,38 @@ impl<'a> Keeper<'a> {
     fn clone_child(&mut self, flags: u64, cgroup: Option<Slot>) -> sys::Result<()> {
         let cgroup = cgroup.map(|slot| self.slots.get(slot)).transpose()?;
         let [ours, theirs] = sys::packet_pair()?;
-        match sys::clone(flags, cgroup)? {
-            Side::Child => {
-                // Not ours to hold: while it is open here, the keeper's death would go unnoticed.
-                sys::close(ours);
-                child::run(self.plan, &mut self.slots, &self.timings, &self.vectors, ToKeeper(theirs))
+        let mut birth = self.birth([ours, theirs])?;
+        let (pid, pidfd) = if may_share_memory(self.plan, flags) {
+            // The child takes it along, and both may outlive this call.
+            birth.beside(flags, cgroup)?
+        } else {
+            match sys::clone(flags, cgroup)? {
+                Side::Child => birth.run(),
+                Side::Parent { pid, pidfd } => (pid, pidfd),
             }
-            Side::Parent { pid, pidfd } => {
-                sys::close(theirs);
-                self.child = Some(Child { pid, pidfd, channel: ToChild(ours) });
-                Ok(())
-            }
-        }
+        };
+        sys::close(theirs);
+        self.child = Some(Child { pid, pidfd, channel: ToChild(ours) });
+        Ok(())
+    }
+
+    fn birth(&mut self, channel: [Fd; 2]) -> sys::Result<Birth<'a>> {
+        let vectors = self.vectors.take().ok_or(MISPLACED)?;
+        Ok(Birth { plan: self.plan, slots: self.slots, timings: self.timings, vectors, channel })
     }
 
     /// The helper's end leaves the keeper for a parent.
     fn clone_from(&mut self, joins: SlotList<'_>, flags: u64, clocks: &[u8], cgroup: Option<Slot>) -> sys::Result<()> {
         let cgroup = cgroup.map(|slot| self.slots.get(slot)).transpose()?;
         let [ours, theirs] = sys::packet_pair()?;
-        let (plan, timings, vectors, slots) = (self.plan, &self.timings, &self.vectors, &mut self.slots);
+        let mut birth = self.birth([ours, theirs])?;
         let pidfd = aside(|| {
             if flags & CLONE_NEWTIME != 0 {
                 new_time_namespace(clocks)?;
             }
-            join(slots, joins)?;
+            join(&self.slots, joins)?;
             match sys::clone(flags & !CLONE_NEWTIME | libc::CLONE_PARENT as u64, cgroup)? {
-                Side::Child => {
-                    sys::close(ours);
-                    child::run(plan, slots, timings, vectors, ToKeeper(theirs))
-                }
+                Side::Child => birth.run(),
                 Side::Parent { pidfd, .. } => Ok(pidfd),
             }
         })?;
@@ -403,6 +408,72 @@ impl<'a> Keeper<'a> {
     }
 }
 
+/// All that a child begins with.
+struct Birth<'a> {
+    plan: &'a Plan<'a>,
+    slots: Slots,
+    timings: Timings,
+    vectors: child::Prepared,
+    /// The keeper's end, which is not the child's to hold (while it is open there the keeper's death goes unnoticed),
+    /// and its own.
+    channel: [Fd; 2],
+}
+
+impl Birth<'_> {
+    fn run(&mut self) -> ! {
+        let [keepers, own] = self.channel;
+        sys::close(keepers);
+        child::run(self.plan, &mut self.slots, &self.timings, &self.vectors, ToKeeper(own))
+    }
+
+    extern "C" fn entry(birth: *mut c_void) -> ! {
+        // SAFETY: what `beside` has leaked, for this call alone.
+        unsafe { &mut *birth.cast::<Birth<'_>>() }.run()
+    }
+
+    /// Process id and pidfd of a child that runs on a stack of its own in the memory that it shares with the keeper.
+    fn beside(self, flags: u64, cgroup: Option<Fd>) -> sys::Result<(i32, Fd)> {
+        let stack = new_stack()?;
+        // A keeper has one child, and ends with it.
+        let birth = Box::into_raw(Box::new(self));
+        // SAFETY: stack and birth are leaked; the plan is borrowed by the keeper, which does not return before the child
+        // has executed or ended: those that may are not made this way.
+        unsafe { sys::clone_beside(flags, cgroup, stack, STACK, Self::entry, birth.cast()) }
+    }
+}
+
+/// The deepest call is a copy of directories, `COPY_DEPTH` levels of 5 KiB.
+const STACK: usize = 1 << 20;
+
+/// Only what is touched becomes memory; below it lies a page that can't be.
+fn new_stack() -> sys::Result<*mut u8> {
+    const GUARD: usize = 4096;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+    // SAFETY: a new anonymous mapping disturbs nothing; its first page is in bounds.
+    unsafe {
+        let map = libc::mmap(std::ptr::null_mut(), GUARD + STACK, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        if map == libc::MAP_FAILED || libc::mprotect(map, GUARD, libc::PROT_NONE) != 0 {
+            return Err(Errno(libc::ENOMEM));
+        }
+        Ok(map.cast::<u8>().add(GUARD))
+    }
+}
+
+/// Whether the child may run in the keeper's memory until it calls execve(2). Not if anybody else is in its pid namespace,
+/// who might be allowed to trace it, nor if it goes elsewhere first, stays what it is (as PID 1 of `--init`), or waits
+/// for longer than its keeper may live. What is written to oom_score_adj is for all that share a memory.
+fn may_share_memory(plan: &Plan<'_>, flags: u64) -> bool {
+    let is_alone = flags & libc::CLONE_NEWPID as u64 != 0 && flags & CLONE_NEWTIME == 0;
+    let parts = |op: Op<'_>| {
+        use Op::{AdjustOomScore, AwaitStart, BecomeInit, CallKeeper, JoinNamespaces, JoinPidNamespace};
+        matches!(
+            op,
+            JoinPidNamespace { .. } | JoinNamespaces { .. } | BecomeInit {} | CallKeeper {} | AwaitStart { .. } | AdjustOomScore { .. }
+        )
+    };
+    is_alone && !plan.ops(Part::Keeper).chain(plan.ops(Part::Child)).any(parts)
+}
+
 /// Whether a process of ours, alive or not yet reaped, has called execve(2): the kernel takes PF_FORKNOEXEC off its flags
 /// before it closes what is close-on-exec (begin_new_exec). One that can't be read is not known to have failed.
 fn has_executed(pid: i32) -> bool {
@@ -418,7 +489,7 @@ fn has_executed(pid: i32) -> bool {
 }
 
 /// Opens a file of a process's folder in /proc.
-fn open_of(pid: i32, name: &str, flags: i32) -> sys::Result<Fd> {
+pub(super) fn open_of(pid: i32, name: &str, flags: i32) -> sys::Result<Fd> {
     let path = CString::new(format!("/proc/{pid}/{name}")).map_err(|_| Errno(libc::EINVAL))?;
     sys::openat(libc::AT_FDCWD, &path, flags, 0)
 }

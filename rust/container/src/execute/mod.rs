@@ -63,6 +63,7 @@ pub struct Running {
     cgroups: Vec<cgroup::Created>,
     stdio: Vec<Fd>,
     leftover: Vec<Fd>,
+    mounts: Option<Fd>,
     channel: Option<channel::ToChild>,
 }
 
@@ -98,6 +99,12 @@ impl Running {
         self.leftover.drain(..).for_each(sys::close);
     }
 
+    /// Keeps the container's mount namespace until `clean_up`: else its last process takes all mounts down before its end
+    /// is told to anybody, an RCU grace period and more. Best when nobody waits: after the start was reported.
+    pub fn hold_mounts(&mut self) {
+        self.mounts = keeper::open_of(self.pid, "ns/mnt", libc::O_RDONLY).ok();
+    }
+
     /// Waits until the process has ended and reaps it.
     pub fn reap(&self) -> sys::Result<sys::Ended> {
         sys::wait(self.pid, true)?.ok_or(Errno(libc::ECHILD))
@@ -112,6 +119,7 @@ impl Running {
     pub fn clean_up(&mut self) {
         cgroup::remove(&self.cgroups);
         self.cgroups.drain(..).for_each(|created| [created.parent, created.directory].into_iter().for_each(sys::close));
+        self.mounts.take().into_iter().for_each(sys::close);
         sys::close(std::mem::replace(&mut self.pidfd, EMPTY));
     }
 }
@@ -156,6 +164,7 @@ pub fn run_hook(
 }
 
 /// The descriptor table of one execution.
+#[derive(Clone, Copy)]
 struct Slots([Fd; SLOTS]);
 
 impl Slots {
@@ -187,6 +196,7 @@ impl Slots {
 /// When each step was done, on memory that keeper and child share.
 ///
 /// A time namespace moves CLOCK_MONOTONIC, so the other clock is read, and set off by what lay between the two.
+#[derive(Clone, Copy)]
 struct Timings {
     page: *mut u64,
     offset: u64,
