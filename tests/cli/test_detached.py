@@ -191,3 +191,6 @@ def test_inspect_tells_how_it_lasts(pyrt: Desk) -> None:
     assert document["HostConfig"]["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 4}
     assert document["HostConfig"]["LogConfig"] == {"Type": "local", "Config": {"max-size": "1048576", "max-file": "5"}}
     assert document["RestartCount"] == 0
+    assert pyrt.ok("update", "--restart", "always", "--pids-limit", "50", "web") == "web\n"
+    form = "{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.PidsLimit}}"
+    assert pyrt.ok("inspect", "-f", form, "web") == "always 50\n"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyrt.images.config import Healthcheck
     from pyrt.images.image import Image
 
+RESTART_HELP: Final = "no, on-failure[:COUNT], always, unless-stopped"
 _SMALLEST_LOG: Final = 1024
 _HEALTH_WORDS: Final = ("interval", "timeout", "start_period", "start_interval")
 
@@ -21,8 +22,7 @@ _HEALTH_WORDS: Final = ("interval", "timeout", "start_period", "start_interval")
 def add_lasting_options(parser: Parser) -> None:
     """All of them, in groups."""
     group = parser.add_argument_group("its life")
-    group.add_argument("--restart", default="no", metavar="POLICY",
-                       help="no, on-failure[:COUNT], always, unless-stopped")  # fmt: skip
+    group.add_argument("--restart", default="no", metavar="POLICY", help=RESTART_HELP)
     group.add_argument("--log-driver", default="local", metavar="local|none", help="keep what it writes, or not")
     group.add_argument("--log-opt", action="append", default=[], metavar="NAME=VALUE",
                        help="max-size (20m), max-file (5)")  # fmt: skip

@@ -74,7 +74,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "pause": Verb("pause", "freeze the processes of containers"),
         "unpause": Verb("unpause", "let the processes of containers go on"),
         "rename": Verb("rename", "give a container another name"),
-        "update": Verb("update", "change limits of containers"),
+        "update": Verb("update", "change limits and restart policies of containers"),
         "rm": Verb("rm", "remove containers"),
         "diff": Verb("diff", "what a container has changed of its files"),
         "cp": Verb("cp", "copy files out of a container or into it"),
