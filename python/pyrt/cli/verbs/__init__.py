@@ -107,6 +107,8 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
     OTHERS: {
         "system df": Verb("df", "what takes how much of the disk"),
         "system prune": Verb("prune", "remove ended containers and unused images"),
+        "system install": Verb("install", "make pyrt a service that is there from boot on", engine=False),
+        "system uninstall": Verb("uninstall", "take that service away", engine=False),
         "system info": Verb("info", "the same as info", hidden=True),
         "info": Verb("info", "this machine, as pyrt sees it"),
         "bench startup": Verb("bench", "how long starts take on this machine, beside other tools", engine=False),
