@@ -185,7 +185,7 @@ class Detaching(Starting):
             folder = self._make_folder(record, mould)
             watch.mark("make its folder")
             documents = mould.fill(record.id, record.id_base)
-            with keepers.doors(self.layout, record.id, record.lasting or USUAL) as ends:
+            with keepers.doors(self.layout, record) as ends:
                 process, report = await self.execute(
                     lambda: self._compile(mould, documents, watch),
                     ends,
