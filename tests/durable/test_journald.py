@@ -127,7 +127,7 @@ def real_journald(folder: Path) -> Iterator[Path]:
     assert program, "systemd is not installed: make installs it for the tests"
     script = f"mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal /run/log/journal && exec {program}"
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
-    with subprocess.Popen(command, stderr=(folder / "said").open("wb")) as process:
+    with (folder / "said").open("wb") as said, subprocess.Popen(command, stderr=said) as process:
         try:
             run = Path(f"/proc/{process.pid}/root/run")
             deadline = time.monotonic() + PATIENCE
