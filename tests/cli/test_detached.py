@@ -166,7 +166,7 @@ def test_a_log_is_bounded_as_it_is_asked_for(pyrt: Desk, tmp_path: Path) -> None
     [
         ("--restart sometimes", b"is no policy"),
         ("--restart always --rm", b"exclude each other"),
-        ("--log-driver journald", b"is not built"),
+        ("--log-driver syslog", b"is not built"),
         ("--log-opt colour=blue", b"is not known"),
     ],
 )

@@ -68,8 +68,10 @@ fn keep(message: &[u8], descriptors: &[Fd], begun: u64) {
 fn keep_detached(detached: Detached, limit: u64, descriptors: &[Fd], begun: u64) {
     let control = descriptors[CONTROL];
     let [folder, listener, names] = [0, 1, 2].map(|index| descriptors[CONTAINER + index]);
-    let mut opened = &descriptors[OPENED..];
-    let journald = if detached.journal.is_empty() { None } else { opened.split_off_first().copied() };
+    let (journald, opened) = match &descriptors[OPENED..] {
+        [first, rest @ ..] if !detached.journal.is_empty() => (Some(*first), rest),
+        all => (None, all),
+    };
     let made = Pipes::make(detached.input).map_err(refused).and_then(|pipes| {
         let given: Vec<Fd> = pipes.theirs.into_iter().chain(opened.iter().copied()).collect();
         make(descriptors[PLAN], &given).map(|running| (pipes, running))
