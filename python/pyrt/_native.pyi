@@ -86,12 +86,14 @@ class Plan:
         log_size: int,
         log_files: int,
         input: bool,
+        journal: tuple[int, bytes] | None,
     ) -> tuple[bytes, list[int]]:
         """The same for a container that lives on without an engine.
 
         ``folder`` is where its keeper writes the log and the exit, ``listener`` a listening SOCK_SEQPACKET socket whose
         file is ``name`` in the directory ``names``. A log file is full at ``log_size`` bytes, ``log_files`` are kept
-        (0: no log). ``input``: its standard input stays open.
+        (0: no log). ``input``: its standard input stays open. ``journal``: the folder of journald's socket, and
+        the socket's name, NUL, and the fields of each message.
         """
 
 def compile(spec: bytes, start: bytes) -> Plan:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.desk import Desk, eventually
+from tests.durable.conftest import parent_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,7 +166,7 @@ def test_a_log_is_bounded_as_it_is_asked_for(pyrt: Desk, tmp_path: Path) -> None
     [
         ("--restart sometimes", b"is no policy"),
         ("--restart always --rm", b"exclude each other"),
-        ("--log-driver journald", b"is not built"),
+        ("--log-driver syslog", b"is not built"),
         ("--log-opt colour=blue", b"is not known"),
     ],
 )
@@ -191,3 +192,31 @@ def test_inspect_tells_how_it_lasts(pyrt: Desk) -> None:
     assert document["HostConfig"]["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 4}
     assert document["HostConfig"]["LogConfig"] == {"Type": "local", "Config": {"max-size": "1048576", "max-file": "5"}}
     assert document["RestartCount"] == 0
+    assert pyrt.ok("update", "--restart", "always", "--pids-limit", "50", "web") == "web\n"
+    form = "{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.PidsLimit}}"
+    assert pyrt.ok("inspect", "-f", form, "web") == "always 50\n"
+
+
+def test_a_container_that_is_stuck_holds_nobody_else_up(pyrt: Desk) -> None:
+    """One is paused, its keeper is stopped, and who follows its output does not read: docker would hang."""
+    stuck = detach(pyrt, "while :; do echo line; done", "--name", "stuck")
+    detach(pyrt, "sleep 1000", "--name", "other")
+    keeper = parent_of(int(pyrt.ok("inspect", "-f", "{{.State.Pid}}", "stuck")))
+    with pyrt.popen("logs", "-f", "stuck", stdout=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"line\n"
+        os.kill(reader.pid, signal.SIGSTOP)
+        pyrt.ok("pause", "stuck")
+        os.kill(keeper, signal.SIGSTOP)
+        waiting = pyrt.popen("stop", "-t", "0", "stuck", stdout=subprocess.DEVNULL)
+        try:
+            assert set(pyrt.ok("ps", "-q", "--no-trunc").split()) > {stuck}
+            assert pyrt.ok("exec", "other", "echo", "on") == "on\n"
+            assert "container started" in pyrt.ok("events", "--since", "0", "--until", "0s", "--json")
+            assert len(detach(pyrt, "sleep 1000")) == 64
+            assert waiting.poll() is None
+        finally:
+            os.kill(keeper, signal.SIGCONT)
+            os.kill(reader.pid, signal.SIGCONT)
+        assert waiting.wait(20) == 0
+        reader.kill()

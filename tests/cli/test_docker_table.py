@@ -52,7 +52,16 @@ def test_verbs_are_there_or_not_as_it_says() -> None:
     assert not wrong, f"docs/docker.md is wrong on {sorted(wrong)}"
     assert all(here or remark for here, remark in VERB_ROWS.values()), "what is not there has a reason"
     # A verb of ours that Docker has not got belongs elsewhere, and every other one here.
-    ours = {"bench startup", "explain", "serve", "completion", "help", "__complete"}
+    ours = {
+        "bench startup",
+        "explain",
+        "serve",
+        "system install",
+        "system uninstall",
+        "completion",
+        "help",
+        "__complete",
+    }
     shown = {verb for verb, entry in VERBS.items() if not entry.hidden}
     assert shown - ours <= set(VERB_ROWS)
 

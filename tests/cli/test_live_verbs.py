@@ -94,6 +94,13 @@ def test_update_is_seen_by_inspect_and_by_the_kernel(web: Desk) -> None:
     assert b"not built yet" in web.run("update", "--kernel-memory", "1m", "web").stderr
 
 
+def test_one_that_ends_with_its_client_gets_no_restart_policy(web: Desk) -> None:
+    refused = web.run("update", "--restart", "always", "web")
+    assert refused.returncode == 125
+    assert b"ends with its client" in refused.stderr
+    assert b"is no policy" in web.run("update", "--restart", "sometimes", "web").stderr
+
+
 def test_top_has_the_columns_of_ps(web: Desk) -> None:
     heads, first, *_ = [line.split() for line in web.ok("top", "web").splitlines()]
     assert heads == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]

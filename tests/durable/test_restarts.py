@@ -11,14 +11,17 @@ import pytest
 import trio
 
 from pyrt.engine import journal
-from pyrt.engine.events import ContainerExited, ContainerStarted
+from pyrt.engine.events import ContainerExited, ContainerFailed, ContainerStarted
 from pyrt.engine.lasting import Lasting, Restart
 from pyrt.engine.results import Verdict
 from pyrt.engine.states import State as Life
+from pyrt.errors import IllegalTransition
+from pyrt.runtime.options import Mount
 from tests.durable.conftest import PATIENCE, parent_of, remove_all, shell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from pyrt.engine.engine import Engine
     from tests.durable.conftest import OpenEngine
@@ -77,6 +80,72 @@ async def test_whoever_stops_it_stops_it_for_good(engine: Engine) -> None:
             await trio.lowlevel.checkpoint()
     await engine.stop(again.id, 0)
     assert engine.inspect(again.id).state is Life.EXITED
+
+
+@pytest.mark.root
+async def test_a_policy_is_changed_while_it_runs(engine: Engine) -> None:
+    record = await engine.run_detached("host", shell(SLEEP))
+    await engine.update(record.id, restart=Restart("on-failure", 2), pids=64)
+    after = engine.inspect(record.id)
+    assert after.lasting is not None
+    assert after.lasting.restart == Restart("on-failure", 2)
+    os.kill(record.pid, signal.SIGKILL)
+    with trio.fail_after(PATIENCE):
+        assert len([event async for event in first(engine, ContainerStarted, 2)]) == 2
+    await engine.update(record.id, restart=Restart())
+    os.kill(engine.inspect(record.id).pid, signal.SIGKILL)
+    await engine.wait(record.id)
+    assert engine.inspect(record.id).state is Life.EXITED
+
+
+@pytest.mark.root
+async def test_a_policy_that_is_taken_away_ends_the_waiting(engine: Engine) -> None:
+    record = await engine.run_detached("host", shell("exit 1"), Lasting(restart=Restart("always")))
+    with trio.fail_after(PATIENCE):
+        while engine.inspect(record.id).state is not Life.RESTARTING or engine.inspect(record.id).restarts < 3:
+            await trio.lowlevel.checkpoint()
+    await engine.update(record.id, restart=Restart())
+    assert engine.inspect(record.id).state is Life.EXITED
+
+
+@pytest.mark.root
+async def test_one_that_is_removed_at_its_end_gets_no_policy(engine: Engine) -> None:
+    record = await engine.run_detached("host", shell(SLEEP), keep=False)
+    with pytest.raises(IllegalTransition, match="removed at its end"):
+        await engine.update(record.id, restart=Restart("always"))
+
+
+@pytest.mark.root
+async def test_a_restart_that_fails_is_tried_again(engine: Engine, tmp_path: Path) -> None:
+    """What it needs is away for a while: a folder of the host."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    options = shell(SLEEP, mounts=(Mount(kind="bind", source=str(shared), target="/mnt"),))
+    record = await engine.run_detached("host", options, Lasting(restart=Restart("always")))
+    shared.rename(tmp_path / "away")
+    os.kill(record.pid, signal.SIGKILL)
+    with trio.fail_after(PATIENCE):
+        assert len([event async for event in first(engine, ContainerFailed, 2)]) == 2
+        (tmp_path / "away").rename(shared)
+        while engine.inspect(record.id).state is not Life.RUNNING:
+            await trio.lowlevel.checkpoint()
+    assert engine.inspect(record.id).restarts >= 3
+
+
+@pytest.mark.root
+async def test_failed_restarts_are_counted_and_end(engine: Engine, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    options = shell(SLEEP, mounts=(Mount(kind="bind", source=str(shared), target="/mnt"),))
+    record = await engine.run_detached("host", options, Lasting(restart=Restart("on-failure", 2)))
+    shared.rmdir()
+    os.kill(record.pid, signal.SIGKILL)
+    with trio.fail_after(PATIENCE):
+        assert len([event async for event in first(engine, ContainerFailed, 2)]) == 2
+        while engine.inspect(record.id).state is not Life.EXITED:
+            await trio.lowlevel.checkpoint()
+    after = engine.inspect(record.id)
+    assert (after.restarts, "to mount at /mnt" in after.error) == (2, True)
 
 
 @pytest.mark.root

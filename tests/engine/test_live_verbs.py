@@ -126,7 +126,7 @@ async def test_limits_change_while_it_runs(engine: Engine) -> None:
         execution = await engine.exec("box", ["sleep", "1000"])
         groups = groups_of(container.record)
         assert groups.read("memory", "memory.limit_in_bytes") == str(128 << 20)
-        assert groups.read("memory", "memory.memsw.limit_in_bytes") in {None, str(128 << 20)}
+        assert groups.read("memory", "memory.memsw.limit_in_bytes") in {None, str(256 << 20)}
         assert groups.read("cpu", "cpu.cfs_quota_us") == "50000"
         assert groups.read("cpu", "cpu.shares") == "512"
         assert groups.read("cpuset", "cpuset.cpus") == "0"
@@ -134,6 +134,8 @@ async def test_limits_change_while_it_runs(engine: Engine) -> None:
         # Also whoever joins afterwards is held by a limit that there was no group for at the start.
         assert len(groups.processes()) == 2
         assert set((groups.read("cpu", "cgroup.procs") or "").split()) == {str(pid) for pid in groups.processes()}
+        await engine.update("box", memory=0)
+        assert int(groups.read("memory", "memory.limit_in_bytes") or 0) > 1 << 50
         await engine.update("box", memory="64m", pids=-1)
         assert groups.read("memory", "memory.limit_in_bytes") == str(64 << 20)
         assert groups.read("pids", "pids.max") == "max"
@@ -141,12 +143,19 @@ async def test_limits_change_while_it_runs(engine: Engine) -> None:
         limits = options_of(engine.inspect("box")).limits
         assert (limits.memory, limits.cpus, limits.pids) == ("64m", 0.5, -1)
         await execution.destroy()
-    assert (await kinds(engine)).count(ContainerUpdated) == 2
+    assert (await kinds(engine)).count(ContainerUpdated) == 3
 
 
 async def test_a_limit_that_is_refused_changes_nothing(engine: Engine) -> None:
     async with engine.open_container("host", ["sleep", "1000"], name="box", limits=Limits(memory="64m")) as container:
-        for wrong in ({}, {"memory": "1m"}, {"time": 5.0}, {"nonsense": 1}, {"cpus": 1000}):
+        for wrong in (
+            {},
+            {"memory_reservation": "65m"},
+            {"memory": "1m"},
+            {"time": 5.0},
+            {"nonsense": 1},
+            {"cpus": 1000},
+        ):
             with pytest.raises(UsageError):
                 await engine.update("box", **wrong)
         assert groups_of(container.record).read("memory", "memory.limit_in_bytes") == str(64 << 20)

@@ -63,8 +63,10 @@ def _lasting(record: Record) -> dict[str, Any]:
         return {}
     log, restart = record.lasting.log, record.lasting.restart
     options = {"max-size": str(log.size), "max-file": str(log.files)} if log.files else {}
+    if log.tag:
+        options["tag"] = log.tag
     return {
-        "LogConfig": {"Type": "local" if log.files else "none", "Config": options},
+        "LogConfig": {"Type": log.driver, "Config": options},
         "RestartPolicy": {"Name": restart.when, "MaximumRetryCount": restart.most},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from pyrt.images.config import Healthcheck
     from pyrt.images.image import Image
 
+RESTART_HELP: Final = "no, on-failure[:COUNT], always, unless-stopped"
+_KNOWN_IN_TAGS: Final = re.compile(r"\{\{\.(ID|FullID|Name|ImageName)\}\}")
 _SMALLEST_LOG: Final = 1024
 _HEALTH_WORDS: Final = ("interval", "timeout", "start_period", "start_interval")
 
@@ -21,11 +24,12 @@ _HEALTH_WORDS: Final = ("interval", "timeout", "start_period", "start_interval")
 def add_lasting_options(parser: Parser) -> None:
     """All of them, in groups."""
     group = parser.add_argument_group("its life")
-    group.add_argument("--restart", default="no", metavar="POLICY",
-                       help="no, on-failure[:COUNT], always, unless-stopped")  # fmt: skip
-    group.add_argument("--log-driver", default="local", metavar="local|none", help="keep what it writes, or not")
+    group.add_argument("--restart", default="no", metavar="POLICY", help=RESTART_HELP)
+    group.add_argument(
+        "--log-driver", default="local", metavar="DRIVER", help="local, journald (as well as local), none"
+    )
     group.add_argument("--log-opt", action="append", default=[], metavar="NAME=VALUE",
-                       help="max-size (20m), max-file (5)")  # fmt: skip
+                       help="max-size (20m), max-file (5), tag (journald)")  # fmt: skip
     group = parser.add_argument_group("its health")
     group.add_argument("--health-cmd", metavar="COMMAND", help="run in it with sh -c: 0 is well")
     group.add_argument("--health-interval", metavar="TIME", help="between two looks (30s)")
@@ -61,18 +65,26 @@ def parse_restart(text: str) -> Restart:
 
 def _log(options: Any) -> Log:
     # Docker's usual one writes another format to the same end.
-    if options.log_driver not in {"local", "json-file", "none"}:
-        raise UsageError(f"--log-driver {options.log_driver} is not built", hint="there are local and none")
+    if options.log_driver not in {"local", "json-file", "journald", "none"}:
+        raise UsageError(f"--log-driver {options.log_driver} is not built", hint="there are local, journald and none")
     given = dict(text.partition("=")[::2] for text in options.log_opt)
-    if unknown := set(given) - {"max-size", "max-file", "compress"}:
-        raise UsageError(f"--log-opt {min(unknown)} is not known", hint="there are max-size and max-file")
+    journal = options.log_driver == "journald"
+    if unknown := set(given) - {"max-size", "max-file", "compress"} - ({"tag"} if journal else set()):
+        raise UsageError(
+            f"--log-opt {min(unknown)} is not known", hint="there are max-size, max-file, and tag of journald"
+        )
+    tag = given.get("tag", "")
+    if "{{" in _KNOWN_IN_TAGS.sub("", tag):
+        raise UsageError(
+            f"--log-opt tag={tag} can't be filled in", hint="there are {{.ID}}, {{.FullID}}, {{.Name}}, {{.ImageName}}"
+        )
     if options.log_driver == "none":
         return Log(files=0)
     size = parse_size(given["max-size"], "--log-opt max-size") if "max-size" in given else DEFAULT_LOG_SIZE
     files = given.get("max-file", str(DEFAULT_LOG_FILES))
     if not files.isdecimal() or not int(files) or size < _SMALLEST_LOG:
         raise UsageError("--log-opt wants max-file of at least 1 and max-size of at least 1k")
-    return Log(size=size, files=int(files))
+    return Log(size=size, files=int(files), journal=journal, tag=tag)
 
 
 def _health(options: Any, of_image: Healthcheck | None) -> Health | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from pyrt.cli import VERSION
+from pyrt.cli.activation import inherited_listener, say_ready
 from pyrt.cli.dispatch import dispatch, first_of, log, unexpected
 from pyrt.cli.local import LocalConsole
 from pyrt.cli.log import log_to
@@ -103,13 +104,15 @@ def _serve(place: Place, arguments: Sequence[str], open_engine: OpenEngine) -> i
     except HelpWanted:
         print(parser.text(80))
         return 0
+    inherited = inherited_listener(place.socket)
     announce = _say_ready_and_detach if options.background else lambda: _say_ready(place)
-    trio.run(lambda: Server(place, VERSION, open_engine).run(idle=options.idle, announce=announce))
+    trio.run(lambda: Server(place, VERSION, open_engine, inherited).run(idle=options.idle, announce=announce))
     return 0
 
 
 def _say_ready(place: Place) -> None:
     print(f"pyrt {VERSION} serves at {place.socket}", flush=True)
+    say_ready()
 
 
 def _say_ready_and_detach() -> None:

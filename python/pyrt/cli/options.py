@@ -57,8 +57,8 @@ def _add_limits(parser: Parser) -> None:
 
 def add_limit_options(group: Any) -> None:
     """Those that can be changed while a container runs."""
-    group.add_argument("-m", "--memory", metavar="SIZE", help="memory: 64m, 2g")
-    group.add_argument("--memory-swap", metavar="SIZE", help="memory and swap together; -1: any")
+    group.add_argument("-m", "--memory", metavar="SIZE", help="memory: 64m, 2g; 0: any")
+    group.add_argument("--memory-swap", metavar="SIZE", help="memory and swap together (twice the memory); -1: any")
     group.add_argument("--memory-reservation", metavar="SIZE", help="what it may keep when memory is short")
     group.add_argument("--cpus", metavar="NUMBER", help="processors' time: .5, 2")
     group.add_argument("-c", "--cpu-shares", type=int, metavar="NUMBER", help="weight against others (1024)")

@@ -48,12 +48,16 @@ log: Final = logging.getLogger("pyrt")
 class Server:
     """The clients of one engine."""
 
-    def __init__(self, place: Place, version: str, open_engine: OpenEngine) -> None:
+    def __init__(
+        self, place: Place, version: str, open_engine: OpenEngine, inherited: socket.socket | None = None
+    ) -> None:
+        """``inherited``: a socket that listens at ``place`` already, whose name stays when this server ends."""
         self.place = place
         self.version = version
         self.log_name = str(place.log)
         self.namespace = mount_namespace("self")
         self._open_engine = open_engine
+        self._inherited = inherited
         self._engine: Engine | None = None
         self._door = contextlib.ExitStack()
         self._accepting = trio.CancelScope()
@@ -72,7 +76,7 @@ class Server:
                 self._engine = engine
                 for verb in _HOT:
                     parser_of(verb)
-                listener = self._door.enter_context(_listening(self.place))
+                listener = self._listen()
                 _settle_memory()
                 await background.start(self._watch_signals)
                 announce()
@@ -91,8 +95,19 @@ class Server:
 
     def drain(self) -> None:
         """Makes room for another server at once; what is being done is done to its end."""
+        if self._inherited:
+            # Else its clients would wait behind this one for systemd to start another.
+            self.place.socket.unlink(missing_ok=True)
+        self._leave()
+
+    def _leave(self) -> None:
         self._door.close()
         self._accepting.cancel()
+
+    def _listen(self) -> trio.socket.SocketType:
+        if self._inherited is None:
+            return self._door.enter_context(_listening(self.place))
+        return self._door.enter_context(trio.socket.from_stdlib_socket(self._inherited))
 
     # ---- clients ----
 
@@ -130,7 +145,7 @@ class Server:
                 self._last_client = trio.current_time()
             quiet = trio.current_time() - self._last_client
             if quiet >= idle:
-                self.drain()
+                self._leave()
                 return
             await trio.sleep(idle - quiet)
 
@@ -138,7 +153,7 @@ class Server:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as numbers:
             task_status.started()
             async for _ in numbers:
-                self.drain()
+                self._leave()
                 self._serving.cancel()
 
     async def _warm_up(self) -> None:
@@ -184,6 +199,7 @@ def _listening(place: Place) -> Iterator[trio.socket.SocketType]:
     name = str(place.socket)
     if len(os.fsencode(name)) > _LONGEST_PATH:
         raise HostError(f"{name} is too long for the name of a socket", hint="PYRT_RUN names another folder")
+    own = 0
     plain = socket.socket(socket.AF_UNIX)
     listener = trio.socket.from_stdlib_socket(plain)
     try:
@@ -196,9 +212,12 @@ def _listening(place: Place) -> Iterator[trio.socket.SocketType]:
             raise EngineError(f"the socket {name} can't be made: {error.strerror}", hint=hint) from error
         finally:
             os.umask(before)
+        own = place.socket.stat().st_ino
         listener.listen(_BACKLOG)
         yield listener
     finally:
         with contextlib.suppress(OSError):
-            place.socket.unlink()
+            # Whoever has put another in its place, as systemd does, keeps that.
+            if place.socket.stat().st_ino == own:
+                place.socket.unlink()
         listener.close()

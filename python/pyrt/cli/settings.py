@@ -99,7 +99,7 @@ def _limits(limits: Limits) -> dict[str, Any]:
     memory = _size(limits.memory)
     return {
         "Memory": memory,
-        "MemorySwap": memory if limits.memory_swap is None else _size(limits.memory_swap),
+        "MemorySwap": 2 * max(memory, 0) if limits.memory_swap is None else _size(limits.memory_swap),
         "MemoryReservation": _size(limits.memory_reservation),
         "NanoCpus": round(parse_cpus(limits.cpus) * _NANO) if limits.cpus is not None else 0,
         "CpuPeriod": limits.cpu_period or 0,

@@ -19,4 +19,5 @@ def paint(text: str, style: str, *, colour: bool) -> str:
 
 def visible(text: str) -> str:
     """One line that moves no cursor and sets no title: images and registries write what they like (CVE-2021-25743)."""
-    return text.translate(_CONTROLS)
+    # Most is plain, and that is seen faster than it is translated.
+    return text if text.isprintable() else text.translate(_CONTROLS)

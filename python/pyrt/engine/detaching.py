@@ -23,6 +23,7 @@ import trio
 
 from pyrt.engine import debris, keepers
 from pyrt.engine.container import Container
+from pyrt.engine.events import ContainerFailed
 from pyrt.engine.health import watch_health
 from pyrt.engine.lasting import USUAL
 from pyrt.engine.pipes import NOBODYS, Stdio
@@ -31,7 +32,7 @@ from pyrt.engine.recipe import options_of
 from pyrt.engine.record import HealthState
 from pyrt.engine.results import Timing, Verdict
 from pyrt.engine.spawner import receive
-from pyrt.engine.starting import Starting, called_by, end
+from pyrt.engine.starting import Starting, called_by, end, next_failed_try
 from pyrt.engine.states import LIVE, State, Verb
 from pyrt.engine.stopwatch import Stopwatch
 from pyrt.engine.verdict import status_of
@@ -185,7 +186,7 @@ class Detaching(Starting):
             folder = self._make_folder(record, mould)
             watch.mark("make its folder")
             documents = mould.fill(record.id, record.id_base)
-            with keepers.doors(self.layout, record.id, record.lasting or USUAL) as ends:
+            with keepers.doors(self.layout, record) as ends:
                 process, report = await self.execute(
                     lambda: self._compile(mould, documents, watch),
                     ends,
@@ -307,8 +308,42 @@ class Detaching(Starting):
             await self._launch_again(record, "restart policy", restarts=record.restarts, backoff=record.backoff)
         except PyrtError as error:
             log.warning("container %s is not restarted: %s", record.name, error)
+            await self._try_later(record, error)
         finally:
             self._coming_back -= 1
+
+    async def _try_later(self, record: Record, error: PyrtError) -> None:
+        """A restart that failed is one of those that its policy allows: the next comes after a longer pause."""
+
+        def change(transaction: Transaction) -> Record | None:
+            current = transaction.current(record.id)
+            if current is None or current.state not in {State.FAILED, State.RESTARTING} or self.closing:
+                return None
+            following = next_failed_try(current)
+            if current.state is State.FAILED:
+                if following is None:
+                    return None
+                return transaction.move(current, Verb.AWAIT_RESTART, owner=self.owner.id, **following)
+            # It was not even begun: its image, or a folder that it mounts, can't be found just now.
+            transaction.emit(
+                ContainerFailed(
+                    container=current.id,
+                    name=current.name,
+                    image=current.image,
+                    error=str(error),
+                    cause="restart policy",
+                )
+            )
+            if following is None:
+                transaction.move(current, Verb.GIVE_UP, owner="", error=str(error))
+                return None
+            return transaction.amend(current, error=str(error), **following)
+
+        try:
+            if after := await self.commit(change):
+                self.nursery.start_soon(self.restart_later, after)
+        except PyrtError as refused:
+            log.warning("container %s is not restarted any more: %s", record.name, refused)
 
 
 def _wanted_after_boot(record: Record) -> bool:

@@ -80,6 +80,8 @@ class Journal:
         """Since the last checkpoint."""
         self.published: Callable[[list[AnyEvent]], None] = lambda events: None
         """Called after each commit with its events, in order."""
+        # What was listed last, by its row: most of it has not changed, and to decode it is what costs.
+        self._listed: dict[tuple[str, bytes], Record] = {}
         self._lease_hint = time.monotonic_ns() % LEASE_COUNT
         with _translated(path):
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10.0, cached_statements=64)
@@ -155,8 +157,12 @@ class Journal:
         """All containers, or those of one owner, the newest first."""
         where, values = ("", ()) if owner is None else (" WHERE owner = ?", (owner,))
         with _translated(self.path):
-            found = [_record(row) for row in self._db.execute(_SELECT + where, values)]
-        return sorted(found, key=lambda record: record.created, reverse=True)
+            rows = self._db.execute(_SELECT + where, values).fetchall()
+        known = self._listed
+        found = {row: known.get(row) or _record(row) for row in rows}
+        if owner is None:
+            self._listed = found
+        return sorted(found.values(), key=lambda record: record.created, reverse=True)
 
     def ids(self) -> frozenset[str]:
         """The ids of all containers, also of parked ones, which are on no list."""

@@ -11,6 +11,8 @@ import socket
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, final
 
+from pyrt.engine import journald
+from pyrt.engine.lasting import USUAL
 from pyrt.engine.pipes import nanoseconds
 
 if TYPE_CHECKING:
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pyrt import _native
-    from pyrt.engine.lasting import Lasting
     from pyrt.engine.layout import Layout
+    from pyrt.engine.record import Record
 
 BACKLOG: Final = 64
 
@@ -28,10 +30,13 @@ BACKLOG: Final = 64
 class Doors:
     """What is handed to the keeper of a detached container, open for the time of a ``doors`` block."""
 
-    def __init__(self, folder: int, listener: socket.socket, names: int, name: str, lasting: Lasting) -> None:
+    def __init__(
+        self, folder: int, listener: socket.socket, names: int, record: Record, journal: tuple[int, bytes] | None
+    ) -> None:
         self._descriptors = folder, listener.fileno(), names
-        self._name = name
-        self._lasting = lasting
+        self._name = record.id
+        self._lasting = record.lasting or USUAL
+        self._journal = journal
 
     def message(self, plan: _native.Plan, control: int, limit: float | None) -> tuple[bytes, list[int]]:
         """The start message of a container that lasts, killed after ``limit`` seconds."""
@@ -44,6 +49,7 @@ class Doors:
             log_size=log.size,
             log_files=log.files,
             input=self._lasting.stdin,
+            journal=self._journal,
         )
 
     def sent(self) -> None:
@@ -51,22 +57,23 @@ class Doors:
 
 
 @contextmanager
-def doors(layout: Layout, container: str, lasting: Lasting) -> Iterator[Doors]:
+def doors(layout: Layout, record: Record) -> Iterator[Doors]:
     """The container's folder, a socket under its id, and the folder of that name. Gone again if the block fails."""
+    container = record.id
     layout.keepers.mkdir(mode=0o700, parents=True, exist_ok=True)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     folder = os.open(layout.folder(container), flags)
     try:
         names = os.open(layout.keepers, flags)
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, _journal(record) as journal:
                 with suppress(FileNotFoundError):
                     os.unlink(container, dir_fd=names)
                 # A path of any length fits by way of the descriptor: sockaddr_un has 107 bytes (unix(7)).
                 listener.bind(f"/proc/self/fd/{names}/{container}")
                 try:
                     listener.listen(BACKLOG)
-                    yield Doors(folder, listener, names, container, lasting)
+                    yield Doors(folder, listener, names, record, journal)
                 except BaseException:
                     with suppress(FileNotFoundError):
                         os.unlink(container, dir_fd=names)
@@ -75,6 +82,16 @@ def doors(layout: Layout, container: str, lasting: Lasting) -> Iterator[Doors]:
             os.close(names)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _journal(record: Record) -> Iterator[tuple[int, bytes] | None]:
+    """The way to journald, for a container whose lines go there."""
+    if record.lasting is None or not record.lasting.log.journal:
+        yield None
+        return
+    with journald.folder() as folder:
+        yield folder, journald.target(record)
 
 
 def connect(path: Path) -> socket.socket | None:

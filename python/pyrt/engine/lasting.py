@@ -38,10 +38,22 @@ class Restart(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Log(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is kept of the output: ``files`` files of ``size`` bytes; 0 files for none."""
+    """What is kept of the output: ``files`` files of ``size`` bytes; 0 files for none.
+
+    ``journal``: its lines go to journald as well, with ``tag``, in which {{.Name}} and the like are filled in.
+    """
 
     size: int = DEFAULT_LOG_SIZE
     files: int = DEFAULT_LOG_FILES
+    journal: bool = False
+    tag: str = ""
+
+    @property
+    def driver(self) -> str:
+        """As `--log-driver` has it."""
+        if self.journal:
+            return "journald"
+        return "local" if self.files else "none"
 
 
 class Health(msgspec.Struct, frozen=True, omit_defaults=True):

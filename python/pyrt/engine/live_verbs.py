@@ -14,14 +14,16 @@ from pyrt.engine.attaching import Attaching
 from pyrt.engine.cgroups import Groups
 from pyrt.engine.consumption import Stats, look
 from pyrt.engine.events import ContainerPaused, ContainerUnpaused, ContainerUpdated
+from pyrt.engine.lasting import USUAL
 from pyrt.engine.recipe import options_as_json, options_of
 from pyrt.engine.states import LIVE, State, Verb, advance
 from pyrt.errors import IllegalTransition, PyrtError, UsageError
 from pyrt.runtime.options import Limits
-from pyrt.runtime.resources import resources
+from pyrt.runtime.resources import is_unlimited, resources
 
 if TYPE_CHECKING:
     from pyrt.engine.journal import Transaction
+    from pyrt.engine.lasting import Lasting, Restart
     from pyrt.engine.record import Record
 
 
@@ -85,26 +87,37 @@ class LiveVerbs(Attaching):
             after = await self.commit(change)
         return self._hold(after)
 
-    async def update(self, container: str, **changes: Any) -> Record:
-        """Changes limits of a container, at once if it runs, and for its next start.
+    async def update(self, container: str, *, restart: Restart | None = None, **changes: Any) -> Record:
+        """Changes limits and restart policy of a container, at once if it runs, and for its next start.
 
-        ``changes`` are fields of ``Limits``, without ``time``; what is not named stays. Raises UsageError, and
-        HostError where the kernel refuses, as it does for less memory than is in use.
+        ``changes`` are fields of ``Limits``, without ``time``; what is not named stays. One that waits for a restart
+        which the new policy does not want stays as it ended. Raises UsageError, IllegalTransition where there can be
+        no restart policy, and HostError where the kernel refuses, as it does for less memory than is in use.
         """
         record = self.journal.get(container)
+        if not changes and restart is None:
+            raise UsageError("there is nothing to change", hint="give at least one limit, or a restart policy")
         options = options_of(record)
         limits = _changed(options.limits, changes)
         # Judged before anything is done.
         wanted = resources(limits, self.recipes.facts)
-        if record.state in LIVE:
-            await self.in_thread(groups_of(record).limit, msgspec.json.encode(_explicit(wanted, limits, changes)))
+        if restart:
+            _may_restart(record, restart)
+        if changes and record.state in LIVE:
+            written = _explicit(wanted, limits, changes, swap_limits=self.recipes.facts.swap_limits)
+            await self.in_thread(groups_of(record).limit, msgspec.json.encode(written))
 
         def change(transaction: Transaction) -> Record:
-            changed = options_as_json(msgspec.structs.replace(options, limits=limits))
-            after = transaction.amend(record, options=changed)
-            transaction.emit(
-                ContainerUpdated(container=record.id, name=record.name, image=record.image, cause="update")
+            # Others may have renamed or moved it since we looked.
+            current = transaction.current(record.id) or record
+            after = transaction.amend(
+                current,
+                options=options_as_json(msgspec.structs.replace(options_of(current), limits=limits)),
+                lasting=_with_policy(current, restart) if restart else current.lasting,
             )
+            if restart and not _still_comes_back(after):
+                after = transaction.move(after, Verb.GIVE_UP, owner="")
+            transaction.emit(ContainerUpdated(container=after.id, name=after.name, image=after.image, cause="update"))
             return after
 
         return self._hold(await self.commit(change))
@@ -138,13 +151,35 @@ def groups_of(record: Record) -> Groups:
     return Groups(record.id, record.cgroup_parent)
 
 
+def _may_restart(record: Record, restart: Restart) -> None:
+    """Raises IllegalTransition if a container can't have this policy."""
+    if record.auto_remove and restart.when != "no":
+        raise IllegalTransition(f"container {record.name} is removed at its end: it can't be started again")
+    if record.lasting is None and record.state in LIVE:
+        raise IllegalTransition(
+            f"container {record.name} ends with its client: it can't have a restart policy",
+            hint="run it with -d, or give the policy when it has ended",
+        )
+
+
+def _with_policy(record: Record, restart: Restart) -> Lasting:
+    """Judged once more: it may have been started meanwhile, attached to somebody."""
+    _may_restart(record, restart)
+    return msgspec.structs.replace(record.lasting or USUAL, restart=restart)
+
+
+def _still_comes_back(record: Record) -> bool:
+    """Whether its policy wants the restart that it waits for, if it waits for one."""
+    if record.state is not State.RESTARTING or record.lasting is None or record.status is None:
+        return True
+    return record.lasting.restart.wants(record.status.exit_code, record.restarts - 1, stopped=record.stopped)
+
+
 # Two ways to say the same: the later one counts.
 _RIVALS = {"cpus": ("cpu_period", "cpu_quota"), "cpu_period": ("cpus",), "cpu_quota": ("cpus",)}
 
 
 def _changed(limits: Limits, changes: dict[str, Any]) -> Limits:
-    if not changes:
-        raise UsageError("there is nothing to change", hint="give at least one limit")
     unknown = set(changes) - set(Limits.__struct_fields__) | set(changes) & {"time"}
     if unknown:
         raise UsageError(f"{min(unknown)} can't be changed of a container that is there")
@@ -152,15 +187,15 @@ def _changed(limits: Limits, changes: dict[str, Any]) -> Limits:
     return msgspec.structs.replace(limits, **{**dict.fromkeys(rivals), **changes})
 
 
-def _explicit(wanted: dict[str, Any], limits: Limits, changes: dict[str, Any]) -> dict[str, Any]:
+def _explicit(wanted: dict[str, Any], limits: Limits, changes: dict[str, Any], *, swap_limits: bool) -> dict[str, Any]:
     """Of ``linux.resources`` what is changed; where a limit is taken away that has to be written as well."""
     kept: dict[str, Any] = {}
     if "pids" in changes:
         kept["pids"] = wanted.get("pids", {"limit": -1})
     if any(name.startswith("memory") for name in changes):
         kept["memory"] = wanted.get("memory", {})
-        if changes.get("memory") == -1:
-            kept["memory"] = {**kept["memory"], "limit": -1}
+        if "memory" in changes and is_unlimited(limits.memory):
+            kept["memory"] = {**kept["memory"], "limit": -1, **({"swap": -1} if swap_limits else {})}
     if any(name.startswith("cpu") for name in changes):
         kept["cpu"] = wanted.get("cpu", {})
     with suppress(KeyError):

@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from pyrt.images.image import Image
     from pyrt.runtime.options import RunOptions
 
+_FAILED: Final = 125
+"""The exit status of a start that failed, as `docker run` has it."""
+
 AT_ONCE: Final = 32
 """Containers that are being started at the same moment; more wait for their turn."""
 
@@ -366,6 +369,14 @@ def _lose(transaction: Transaction, record: Record, status: ExitStatus, cause: s
 
 def _comes_back(record: Record, lasting: Lasting, status: ExitStatus) -> bool:
     return lasting.restart.wants(status.exit_code, record.restarts, stopped=record.stopped)
+
+
+def next_failed_try(record: Record) -> dict[str, object] | None:
+    """What changes in the record of a container whose restart failed; None if it is not to be tried again."""
+    restart = record.lasting.restart if record.lasting else None
+    if restart is None or not restart.wants(_FAILED, record.restarts, stopped=record.stopped):
+        return None
+    return {"restarts": record.restarts + 1, "backoff": min(2 * (record.backoff or BACKOFF_FIRST), BACKOFF_LONGEST)}
 
 
 def _next_try(record: Record, status: ExitStatus) -> dict[str, object]:

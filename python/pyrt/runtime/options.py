@@ -46,10 +46,10 @@ __all__ = [
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How much of the machine a container may use. None is no limit, and so are -1 and 0 for ``pids``.
+    """How much of the machine a container may use. None is no limit, and so are -1 and 0 for ``pids`` and ``memory``.
 
     Sizes are bytes or texts like "64m" (multiples of 1024). ``memory_swap`` is memory and swap together, as Docker
-    has it; -1 is no limit; not given, it is ``memory``, so that a container with a limit does not swap. ``cpus`` is a
+    has it; -1 is no limit; not given or 0, as much swap again as memory; equal to it, no swap. ``cpus`` is a
     number of processors, 0.5 being half the time of one. ``time`` is in seconds of the clock on the wall, from the
     start of the command: the engine keeps it.
     """

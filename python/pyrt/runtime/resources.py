@@ -44,11 +44,16 @@ def resources(limits: Limits, host: Host) -> dict[str, Any]:
     return found
 
 
+def is_unlimited(memory: int | str | None) -> bool:
+    """Whether this limit of memory is none: not given, or -1 or 0, in numbers or words."""
+    return memory is None or str(memory) in {"-1", "0"}
+
+
 def _memory(limits: Limits, host: Host) -> dict[str, int]:
     found: dict[str, int] = {}
     limit = 0
-    if limits.memory is not None and limits.memory != _UNLIMITED:
-        limit = found["limit"] = parse_size(limits.memory, "memory limit")
+    if not is_unlimited(limits.memory):
+        limit = found["limit"] = parse_size(limits.memory or 0, "memory limit")
         if limit < _LEAST_MEMORY:
             raise UsageError(
                 f"a memory limit of {limits.memory} is too small to start a container", hint="the least is 6m"
@@ -64,13 +69,13 @@ def _memory(limits: Limits, host: Host) -> dict[str, int]:
 
 def _swap(limits: Limits, memory: int, host: Host) -> int | None:
     """Memory and swap together."""
-    if limits.memory_swap is None:
-        return memory if memory and host.swap_limits else None
+    if str(limits.memory_swap) in {"None", "0"}:
+        return 2 * memory if memory and host.swap_limits else None
     if not memory:
         raise UsageError("a limit of swap needs one of memory", hint="--memory-swap is memory and swap together")
     if str(limits.memory_swap) == "-1":
         return _UNLIMITED
-    swap = parse_size(limits.memory_swap, "limit of memory and swap")
+    swap = parse_size(limits.memory_swap or 0, "limit of memory and swap")
     if swap < memory:
         raise UsageError(
             f"the limit of memory and swap, {limits.memory_swap}, is below that of memory, {limits.memory}",

@@ -4,7 +4,7 @@
 //! engine                      spawner socket                ready keeper
 //!    | Start + [plan, control, 0, 1, 2, opened...] ------------> |   whoever reads it is the keeper: attached
 //!    | Start + [plan, control, folder, listener, folder of the   |
-//!    |          listener's name, opened...] -------------------> |   or detached
+//!    |          listener's name, (journald's), opened...] -----> |   or detached
 //!    |                      control socket                       | executes the keeper's list
 //!    | Stdio + [0, 1, 2] --------------------------------------> | only where the plan waits for it (AwaitStdio)
 //!    | <-------------------- Started + [pidfd, (terminal)]       | the child has called execve
@@ -40,7 +40,7 @@ use std::ffi::CString;
 use crate::plan::{Field, MAX_OPS, Part, split};
 
 /// Changes whenever a message does.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// No message is longer: a `Started` with a full timing table, a `Failed` with its evidence.
 pub const MAX_MESSAGE: usize = 16 * 1024;
 /// The kernel passes at most this many descriptors in one message (SCM_MAX_FD, include/net/scm.h).
@@ -68,6 +68,9 @@ pub struct Detached {
     pub log_files: u32,
     /// Standard input stays open for those who attach; else it is at its end.
     pub input: bool,
+    /// Where its lines go as well: the name of journald's socket in the folder whose descriptor comes after the
+    /// listener's, NUL, and the fields of each message. Empty: nowhere, and there is no such descriptor.
+    pub journal: Vec<u8>,
 }
 
 /// Engine to the keeper of a detached container.
@@ -172,10 +175,12 @@ impl Start {
         let mut out = begin(START);
         self.limit.put(&mut out);
         self.detached.is_some().put(&mut out);
-        if let Some(Detached { name, log_size, log_files, input }) = &self.detached {
+        if let Some(Detached { name, log_size, log_files, input, journal }) = &self.detached {
             log_size.put(&mut out);
             log_files.put(&mut out);
             input.put(&mut out);
+            (journal.len() as u32).put(&mut out);
+            out.extend_from_slice(journal);
             out.extend_from_slice(name.to_bytes());
         }
         out
@@ -194,8 +199,10 @@ impl Start {
 impl Detached {
     fn take(fields: &mut &[u8]) -> Option<Self> {
         let (log_size, log_files, input) = (u64::take(fields)?, u32::take(fields)?, bool::take(fields)?);
+        let length = u32::take(fields)? as usize;
+        let journal = split(fields, length)?.to_vec();
         let name = CString::new(split(fields, fields.len())?).ok()?;
-        Some(Self { name, log_size, log_files, input })
+        Some(Self { name, log_size, log_files, input, journal })
     }
 }
 
@@ -367,7 +374,13 @@ mod tests {
         for report in reports {
             assert_eq!(Report::decode(&report.encode()), Some(report));
         }
-        let detached = Detached { name: c"abc".to_owned(), log_size: 1 << 40, log_files: 5, input: true };
+        let detached = Detached {
+            name: c"abc".to_owned(),
+            log_size: 1 << 40,
+            log_files: 5,
+            input: true,
+            journal: b"x\0A=b\n".to_vec(),
+        };
         for detached in [Some(detached), None] {
             let start = Start { limit: 7, detached };
             assert_eq!(Start::decode(&start.encode()), Some(start));

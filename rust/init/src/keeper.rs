@@ -5,11 +5,12 @@
 
 mod audience;
 mod detached;
+mod journal;
 mod log;
 
 use pyrt_container::execute::{self, Failed, Running};
 use pyrt_container::plan::{Part, Plan};
-use pyrt_container::protocol::{Detached, MAX_DESCRIPTORS, Report, Start};
+use pyrt_container::protocol::{Detached, MAX_DESCRIPTORS, MAX_MESSAGE, Report, Start};
 use pyrt_container::sys::{self, Ended, Errno, Fd};
 
 use detached::{Doors, Pipes};
@@ -23,7 +24,7 @@ const OPENED: usize = CONTAINER + 3;
 
 /// Waits for one `Start` on the engine's socket and serves that container to its end.
 pub fn main(engine: Fd, token: Fd) -> ! {
-    let mut message = [0; 512];
+    let mut message = [0; MAX_MESSAGE];
     let mut descriptors = [-1; MAX_DESCRIPTORS];
     let received = sys::receive_packet(engine, &mut message, &mut descriptors);
     let begun = sys::monotonic();
@@ -67,14 +68,18 @@ fn keep(message: &[u8], descriptors: &[Fd], begun: u64) {
 fn keep_detached(detached: Detached, limit: u64, descriptors: &[Fd], begun: u64) {
     let control = descriptors[CONTROL];
     let [folder, listener, names] = [0, 1, 2].map(|index| descriptors[CONTAINER + index]);
+    let (journald, opened) = match &descriptors[OPENED..] {
+        [first, rest @ ..] if !detached.journal.is_empty() => (Some(*first), rest),
+        all => (None, all),
+    };
     let made = Pipes::make(detached.input).map_err(refused).and_then(|pipes| {
-        let given: Vec<Fd> = pipes.theirs.into_iter().chain(descriptors[OPENED..].iter().copied()).collect();
+        let given: Vec<Fd> = pipes.theirs.into_iter().chain(opened.iter().copied()).collect();
         make(descriptors[PLAN], &given).map(|running| (pipes, running))
     });
     match made {
         Ok((pipes, mut running)) => {
             let started = report_start(control, &mut running, begun, &[]);
-            let doors = Doors { control, folder, listener, names };
+            let doors = Doors { control, folder, listener, names, journald };
             detached::keep(doors, detached, running, pipes, started, Deadline::after(limit));
         }
         Err(failed) => {

@@ -74,7 +74,7 @@ impl Plan {
 
     /// See the stub.
     #[expect(clippy::too_many_arguments, reason = "they are a message's fields, by name")]
-    #[pyo3(signature = (control, folder, listener, names, *, name, limit, log_size, log_files, input))]
+    #[pyo3(signature = (control, folder, listener, names, *, name, limit, log_size, log_files, input, journal))]
     fn detached_message<'py>(
         &self,
         py: Python<'py>,
@@ -87,14 +87,22 @@ impl Plan {
         log_size: u64,
         log_files: u32,
         input: bool,
+        journal: Option<(RawFd, Vec<u8>)>,
     ) -> (Bound<'py, PyBytes>, Vec<RawFd>) {
-        let detached = Some(Detached { name, log_size, log_files, input });
-        self.message(py, &Start { limit, detached }, [control, folder, listener, names])
+        let (journald, journal) = journal.unzip();
+        let detached = Some(Detached { name, log_size, log_files, input, journal: journal.unwrap_or_default() });
+        let first = [control, folder, listener, names].into_iter().chain(journald);
+        self.message(py, &Start { limit, detached }, first)
     }
 }
 
 impl Plan {
-    fn message<'py>(&self, py: Python<'py>, start: &Start, first: [RawFd; 4]) -> (Bound<'py, PyBytes>, Vec<RawFd>) {
+    fn message<'py>(
+        &self,
+        py: Python<'py>,
+        start: &Start,
+        first: impl IntoIterator<Item = RawFd>,
+    ) -> (Bound<'py, PyBytes>, Vec<RawFd>) {
         let mut descriptors = vec![self.memfd.as_raw_fd()];
         descriptors.extend(first);
         descriptors.extend(self.compiled.descriptors.iter().map(AsRawFd::as_raw_fd));

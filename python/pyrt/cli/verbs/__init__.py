@@ -74,7 +74,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "pause": Verb("pause", "freeze the processes of containers"),
         "unpause": Verb("unpause", "let the processes of containers go on"),
         "rename": Verb("rename", "give a container another name"),
-        "update": Verb("update", "change limits of containers"),
+        "update": Verb("update", "change limits and restart policies of containers"),
         "rm": Verb("rm", "remove containers"),
         "diff": Verb("diff", "what a container has changed of its files"),
         "cp": Verb("cp", "copy files out of a container or into it"),
@@ -107,6 +107,8 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
     OTHERS: {
         "system df": Verb("df", "what takes how much of the disk"),
         "system prune": Verb("prune", "remove ended containers and unused images"),
+        "system install": Verb("install", "make pyrt a service that is there from boot on", engine=False),
+        "system uninstall": Verb("uninstall", "take that service away", engine=False),
         "system info": Verb("info", "the same as info", hidden=True),
         "info": Verb("info", "this machine, as pyrt sees it"),
         "bench startup": Verb("bench", "how long starts take on this machine, beside other tools", engine=False),

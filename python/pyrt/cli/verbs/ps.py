@@ -18,7 +18,7 @@ from pyrt.errors import PyrtError, UsageError
 from pyrt.images.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from pyrt.cli.verbs import Invocation
     from pyrt.engine.engine import Engine
@@ -92,11 +92,13 @@ async def main(invocation: Invocation) -> int:
         text = "".join(f"{record.id if options.no_trunc else figures.short(record.id)}\n" for record in records)
     else:
         now = datetime.now(UTC)
-        rows = [row_of(record, now, whole=options.no_trunc) for record in records]
+        # Of a thousand containers nothing is worked out that is not shown.
+        fields = None if options.format else [column.field for column in COLUMNS]
+        rows = [row_of(record, now, whole=options.no_trunc, fields=fields) for record in records]
         if options.size or ".Size" in (options.format or ""):
             for row, record in zip(rows, records, strict=True):
                 row["Size"] = await _size(engine, record)
-        for row in rows if options.format != "json" else ():
+        for row in rows if options.format not in {None, "", "json"} else ():
             row["Label"] = partial(_label, row["Labels"])
         columns = (*COLUMNS, Column("Size", "SIZE")) if options.size else COLUMNS
         text = render(rows, columns, options.format, TITLES)
@@ -124,28 +126,34 @@ def _label(labels: str, name: str) -> str:
     return dict(pair.partition("=")[::2] for pair in labels.split(",")).get(name, "")
 
 
-def row_of(record: Record, now: datetime, *, whole: bool) -> dict[str, Any]:
-    """One container, under the names that Docker's templates use."""
+def row_of(record: Record, now: datetime, *, whole: bool, fields: Collection[str] | None = None) -> dict[str, Any]:
+    """One container, under the names that Docker's templates use; of all ``fields``, or of those that are wanted."""
+    return {name: _FIELDS[name](record, now, whole) for name in fields or _FIELDS}
+
+
+_FIELDS: Final[dict[str, Callable[[Record, datetime, bool], Any]]] = {
+    "ID": lambda record, _, whole: record.id if whole else figures.short(record.id),
+    "Image": lambda record, *_: record.image,
+    "Command": lambda record, _, whole: _command(record, whole=whole),
+    "CreatedAt": lambda record, *_: figures.clock(figures.moment_of(record.created)),
+    "RunningFor": lambda record, now, _: figures.ago(figures.moment_of(record.created), now),
+    "State": lambda record, *_: docker_state(record),
+    "Status": lambda record, now, _: status_of(record, now),
+    "Ports": lambda *_: "",
+    "Names": lambda record, *_: record.name,
+    "Networks": lambda record, *_: options_of(record).network,
+    "Mounts": lambda record, *_: ",".join(mount.source or mount.target for mount in options_of(record).mounts),
+    "LocalVolumes": lambda *_: "0",
+    "Labels": lambda record, *_: ",".join(f"{key}={value}" for key, value in record.labels.items()),
+    "Pid": lambda record, *_: record.pid if record.state in LIVE else 0,
+}
+
+
+def _command(record: Record, *, whole: bool) -> str:
     command = shlex.join(record.command)
     if not whole and len(command) > _LONGEST_COMMAND:
         command = command[: _LONGEST_COMMAND - 1] + "…"
-    created = figures.moment_of(record.created)
-    return {
-        "ID": record.id if whole else figures.short(record.id),
-        "Image": record.image,
-        "Command": f'"{command}"',
-        "CreatedAt": figures.clock(created),
-        "RunningFor": figures.ago(created, now),
-        "State": docker_state(record),
-        "Status": status_of(record, now),
-        "Ports": "",
-        "Names": record.name,
-        "Networks": options_of(record).network,
-        "Mounts": ",".join(mount.source or mount.target for mount in options_of(record).mounts),
-        "LocalVolumes": "0",
-        "Labels": ",".join(f"{key}={value}" for key, value in record.labels.items()),
-        "Pid": record.pid if record.state in LIVE else 0,
-    }
+    return f'"{command}"'
 
 
 def docker_state(record: Record) -> str:

@@ -17,6 +17,7 @@ HELP = Help(
     about="Serves clients of this user in the foreground. Usually the first command starts a server by itself.",
     examples=(
         ("pyrt serve --idle 0", "until it gets SIGTERM"),
+        ("systemd-socket-activate -l /run/pyrt/pyrt.sock pyrt serve", "on a socket that systemd hands over"),
         ("PYRT_RUN=/tmp/run PYRT_ROOT=/tmp/state pyrt serve", "beside the usual one"),
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pyrt.cli.lasting import RESTART_HELP, parse_restart
 from pyrt.cli.options import add_limit_options, limits_of
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.several import for_each
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
 
 HELP = Help(
     "update [OPTIONS] CONTAINER ...",
-    "Changes limits of containers: at once of those that run, and for the next start of others.",
+    "Changes limits and restart policies of containers: at once of those that run, and for the next start of others.",
     (
         ("pyrt update -m 512m --cpus 1.5 web", ""),
+        ("pyrt update --restart unless-stopped web", "come back from now on, also after a restart of the machine"),
         ("pyrt update --pids-limit -1 web", "as many processes as it likes"),
         ("pyrt update --cpuset-cpus 0-1 $(pyrt ps -q)", "all that run"),
     ),
@@ -26,11 +28,7 @@ HELP = Help(
 def arguments(parser: Parser) -> None:
     parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="names or ids")
     add_limit_options(parser)
-    parser.add_not_built(
-        "--restart",
-        what="another restart policy of one that is there",
-        hint="pyrt rm it, and pyrt run it with the policy",
-    )
+    parser.add_argument("--restart", metavar="POLICY", help=RESTART_HELP)
     for names, what in (
         (("--blkio-weight",), "a weight among readers of disks"),
         (("--cpu-rt-period", "--cpu-rt-runtime"), "real time"),
@@ -41,12 +39,14 @@ def arguments(parser: Parser) -> None:
 
 
 async def main(invocation: Invocation) -> int:
-    limits = limits_of(invocation.options)
-    if not limits:
+    changes = limits_of(invocation.options)
+    if invocation.options.restart is not None:
+        changes["restart"] = parse_restart(invocation.options.restart)
+    if not changes:
         raise UsageError("there is nothing to change", hint=f"usage: pyrt {HELP.usage}")
 
     async def update(name: str) -> str:
-        await invocation.engine.update(name, **limits)
+        await invocation.engine.update(name, **changes)
         return name
 
     return await for_each(invocation.console, invocation.options.containers, update)

@@ -11,6 +11,7 @@ use pyrt_container::protocol::{Detached, Report};
 use pyrt_container::sys::{self, Errno, Fd};
 
 use super::audience::{Audience, Input};
+use super::journal::Journal;
 use super::log::Log;
 use super::{Deadline, ended};
 
@@ -46,6 +47,8 @@ pub struct Doors {
     pub folder: Fd,
     pub listener: Fd,
     pub names: Fd,
+    /// The folder of journald's socket.
+    pub journald: Option<Fd>,
 }
 
 struct Source {
@@ -61,6 +64,7 @@ struct Keeping {
     input: Input,
     sources: Vec<Source>,
     log: Log,
+    journal: Option<Journal>,
     piece: Vec<u8>,
     started: Report,
     deadline: Deadline,
@@ -68,7 +72,7 @@ struct Keeping {
 
 /// From `Started`, which has been sent, to the removal of the last trace but the container's folder.
 pub fn keep(doors: Doors, asked: Detached, running: Running, pipes: Pipes, started: Report, deadline: Deadline) {
-    let Doors { control, folder, listener, names } = doors;
+    let Doors { control, folder, listener, names, journald } = doors;
     // Nobody's end of session or Ctrl-C is to reach us.
     let _ = sys::setsid();
     let streams = [(pipes.outputs[0], Stream::Stdout), (pipes.outputs[1], Stream::Stderr)];
@@ -87,6 +91,7 @@ pub fn keep(doors: Doors, asked: Detached, running: Running, pipes: Pipes, start
         input,
         sources,
         log: Log::new(folder, asked.log_size, asked.log_files),
+        journal: journald.and_then(|folder| Journal::new(folder, &asked.journal)),
         piece: Vec::new(),
         started,
         deadline,
@@ -100,22 +105,41 @@ impl Keeping {
     fn attend(&mut self) {
         loop {
             let mut entries = vec![watch(self.running.pidfd)];
-            entries.extend(self.sources.iter().map(|source| watch(source.fd)));
+            if !self.journal.as_ref().is_some_and(Journal::is_behind) {
+                entries.extend(self.sources.iter().map(|source| watch(source.fd)));
+            }
             entries.extend(self.audience.watched().map(watch));
-            if sys::poll(&mut entries, self.deadline.patience()).is_err() {
+            let served = entries.len();
+            let room = self.journal.as_ref().and_then(Journal::watched);
+            entries.extend(room.map(|fd| libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }));
+            if sys::poll(&mut entries, self.patience()).is_err() {
                 return;
             }
             if self.deadline.pass(&self.running) {
                 self.running.let_go();
             }
             let has_ended = entries[0].revents != 0;
-            for entry in entries.iter().skip(1).filter(|entry| entry.revents != 0) {
+            for entry in entries[1..served].iter().filter(|entry| entry.revents != 0) {
                 self.serve(entry.fd, usize::MAX);
             }
-            self.log.flush();
+            self.pass_on();
             if has_ended {
                 return;
             }
+        }
+    }
+
+    /// Milliseconds, as poll(2) wants them.
+    fn patience(&self) -> i32 {
+        let both = [self.deadline.patience(), self.journal.as_ref().map_or(-1, Journal::patience)];
+        both.into_iter().filter(|&each| each >= 0).min().unwrap_or(-1)
+    }
+
+    /// What was read goes where it belongs.
+    fn pass_on(&mut self) {
+        self.log.flush();
+        if let Some(journal) = &mut self.journal {
+            journal.send();
         }
     }
 
@@ -135,7 +159,12 @@ impl Keeping {
         let Source { fd, stream } = self.sources[index];
         let wanted = PIECE.min(most);
         match sys::read(fd, &mut self.piece[..wanted]) {
-            Ok(count) if count > 0 => self.log.add(stream, &self.piece[..count], sys::realtime()),
+            Ok(count) if count > 0 => {
+                self.log.add(stream, &self.piece[..count], sys::realtime());
+                if let Some(journal) = &mut self.journal {
+                    journal.add(stream, &self.piece[..count]);
+                }
+            }
             Err(Errno(libc::EAGAIN)) => {}
             // A terminal whose last process has ended gives EIO.
             _ => {
@@ -158,8 +187,8 @@ impl Keeping {
                 self.copy(index, left);
                 left = left.saturating_sub(PIECE);
             }
+            self.pass_on();
         }
-        self.log.flush();
     }
 
     fn finish(mut self) {
@@ -171,6 +200,10 @@ impl Keeping {
             self.insist(&exited);
         } else {
             self.audience.tell(&exited);
+        }
+        if let Some(journal) = &mut self.journal {
+            // Its end is known by now: nobody waits for journald.
+            journal.finish();
         }
         self.running.clean_up();
         self.audience.end(&self.name);
