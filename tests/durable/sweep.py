@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import sys
@@ -23,7 +24,6 @@ import time
 import traceback
 from collections import Counter
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -344,7 +344,10 @@ async def whole_or_absent(engine: Engine, name: str) -> None:
 
 async def remove_all(engine: Engine) -> None:
     for record in engine.containers():
-        await engine.remove(record.id, force=True)
+        try:
+            await engine.remove(record.id, force=True)
+        except ContainerNotFound:
+            pass  # One that goes by itself.
 
 
 def logged(engine: Engine, container: str) -> bytes:
@@ -403,9 +406,8 @@ class Stage:
         os.close(go)
         self.tracer.seize(self.server, "server")
         os.close(gone)
-        os.set_blocking(reader, False)
-        self.tracer.pump(partial(_is_readable, reader, self.server, self.tracer))
-        assert b"serves at" in os.read(reader, 1000)
+        self.tracer.pump(lambda: bool(select.select([reader], [], [], 0)[0]))
+        assert b"serves at" in os.read(reader, 1000), "the server does not come up"
         os.close(reader)
 
     def _call(self, call: Call, *, traced: bool) -> Said:
@@ -454,13 +456,6 @@ class Stage:
         """The very same server."""
         said = self._call(Call(("run", "--rm", "host", *TALK), b"hello\n", 7), traced=False)
         assert (said.code, said.output) == (7, b"hello\n"), (said, self.tracer.struck)
-
-
-def _is_readable(descriptor: int, process: int, tracer: Tracer) -> bool:
-    import select
-
-    assert process not in tracer.ended, "the server has not come up"
-    return bool(select.select([descriptor], [], [], 0)[0])
 
 
 def _content(descriptor: int) -> bytes:

@@ -178,7 +178,8 @@ class Tracer:
             self._resume(pid, self._tasks[pid])
 
     def _resume(self, pid: int, task: Task, number: int = 0) -> None:
-        watched = self.strike is None or task.role == self.strike.role
+        # Before it is armed all are watched: then whoever pumps sees what a server has said when it has said it.
+        watched = not self.armed or self.strike is None or task.role == self.strike.role
         _ptrace(_SYSCALL if watched else _CONT, pid, 0, number)
 
     def _at_call(self, pid: int, task: Task) -> None:
