@@ -383,13 +383,16 @@ class Stage:
                 break
         if self.server not in self.tracer.ended:
             if strike and strike.error:
+                self.tracer.armed = False
                 self._works_again()
             os.kill(self.server, signal.SIGTERM)
             self.tracer.pump(lambda: self.server in self.tracer.ended)
         status = self.tracer.ended[self.server]
         killed = strike is not None and strike.role == "server" and strike.error == KILL and bool(self.tracer.struck)
         assert os.WIFSIGNALED(status) if killed else status == 0, f"the server ended with {status}"
-        return Hit(strike.role if strike else "", strike.error if strike else "", self.tracer.struck, self.tracer.counts)
+        return Hit(
+            strike.role if strike else "", strike.error if strike else "", self.tracer.struck, self.tracer.counts
+        )
 
     def _serve(self) -> None:
         """A server, seized before it opens its engine; returns when it listens."""
