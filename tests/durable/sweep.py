@@ -1,4 +1,4 @@
-"""Hits one process of the chain at one call into the kernel, for every verb, and looks what the next engine makes of it.
+"""Hits one process of the chain at one call into the kernel, for every verb; looks what the next engine makes of it.
 
 Hit is by SIGKILL, or by the refusal of that one call, as a full or broken disk or a machine without descriptors or
 memory has it. What is hit is the real thing: the native client, a server, its spawner, the keepers, the carriers of a
@@ -166,7 +166,7 @@ class Running(Case):
         """It does, unless what was killed is its own keeper."""
         record = engine.inspect("box")
         if record.state is not State.RUNNING:
-            assert hit.role == "keeper" and hit.error == KILL, record
+            assert (hit.role, hit.error) == ("keeper", KILL), record
             await engine.remove("box", force=True)
             await engine.run_detached("host", RunOptions(command=("sleep", "1000"), name="box"))
 
@@ -264,7 +264,7 @@ class Commit(Images):
 
     async def after(self, ground: Ground, engine: Engine, hit: Hit) -> None:
         if (state := engine.inspect("box").state) is not State.RUNNING:
-            assert state is not State.PAUSED and hit.role == "keeper" and hit.error == KILL, state
+            assert (state, hit.role, hit.error) == (State.EXITED, "keeper", KILL)
         await super().after(ground, engine, hit)
 
     async def bring(self, ground: Ground, engine: Engine) -> None:
@@ -387,6 +387,7 @@ class Stage:
                 self._works_again()
             os.kill(self.server, signal.SIGTERM)
             self.tracer.pump(lambda: self.server in self.tracer.ended)
+        self._end_successor()
         status = self.tracer.ended[self.server]
         killed = strike is not None and strike.role == "server" and strike.error == KILL and bool(self.tracer.struck)
         assert os.WIFSIGNALED(status) if killed else status == 0, f"the server ended with {status}"
@@ -454,6 +455,20 @@ class Stage:
             return  # It tells what became of a container that was killed.
         assert said.error.startswith(b"pyrt: "), where
         assert said.code not in {0, call.code}, where
+
+    def _end_successor(self) -> None:
+        """A client whose server is gone before it has looked at the call starts another one."""
+        for lock in self.ground.state.run.glob("*.lock"):
+            process = int(lock.read_text() or 0)
+            if process == self.server:
+                continue
+            try:
+                pidfd = os.pidfd_open(process)
+            except ProcessLookupError:
+                continue
+            os.kill(process, signal.SIGTERM)
+            select.select([pidfd], [], [])
+            os.close(pidfd)
 
     def _works_again(self) -> None:
         """The very same server."""
@@ -523,7 +538,7 @@ def point(ground: Ground, case: Case, strike: Strike | None) -> Hit:
     oracle = leakcheck.Oracle(ground.state, kinds=[*_KINDS, _cgroups], patience=PATIENCE)
     hit = Hit(*json.loads(in_child(lambda: Stage(ground, strike).play(case))))
     for path in ground.state.run.iterdir():
-        if path.suffix in {".sock", ".lock", ".log"}:
+        if path.suffix in {".sock", ".lock", ".log", ".start"}:
             path.unlink()
     in_child(lambda: trio.run(check, ground, case, hit))
     ground.copy.unlink(missing_ok=True)
@@ -640,6 +655,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     ward.enter()
+    os.environ["PYRT_PYTHON"] = sys.executable
     luck = random.Random(options.seed)
     verbs = options.verb or [*CASES]
     verbs = luck.sample(verbs, options.verbs or len(verbs))

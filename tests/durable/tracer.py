@@ -1,8 +1,8 @@
 """Stops every process of the chain at its calls into the kernel; at the N-th that counts, it kills or makes it fail.
 
-strace's ``when=`` counts each call's name and each thread by itself, so it never reaches the second of two threads, nor
-the first ``fsync`` behind two ``write``s. Here one count goes over all calls of a role, in the order in which they come:
-ptrace(2), on x86-64. Who is who is told by who has made whom::
+strace's ``when=`` counts each call's name and each thread by itself, so it never reaches the second of two threads,
+nor the first ``fsync`` behind two ``write``s. Here one count goes over all calls of a role, in the order in which they
+come: ptrace(2), on x86-64. Who is who is told by who has made whom::
 
     client                         server, its threads -- helper: carrier of a copy
                                      +- spawner         \\- (exec)

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyrt.engine import debris, keepers
+from pyrt.engine.cgroups import Groups
 from pyrt.engine.container import Container
+from pyrt.engine.events import ContainerUnpaused
 from pyrt.engine.health import watch_health
 from pyrt.engine.lasting import USUAL
 from pyrt.engine.pipes import NOBODYS, Stdio
@@ -251,12 +253,27 @@ class Detaching(Starting):
             await self.bury([record])
             return
         process.started = record.started or process.started
+        record = await self._as_recorded(record)
         if record.state is State.STARTING:
             try:
                 record = await self._started(record, process, Timing(), "engine died")
             except PyrtError:
                 log.exception("the start of container %s can't be recorded", record.name)
         self._look_after(record, process, self.journal.timing(record.id))
+
+    async def _as_recorded(self, record: Record) -> Record:
+        """Freezes or thaws it: the engine that did so may have been killed before it could say so, or in its work."""
+        if record.state is State.PAUSED and record.at_rest:
+            try:
+                record = await self.commit(partial(unpaused, record, "engine died"))
+            except PyrtError:
+                log.exception("that container %s goes on can't be recorded", record.name)
+        groups = Groups(record.id, record.cgroup_parent)
+        try:
+            await self.in_thread(groups.freeze if record.state is State.PAUSED else groups.thaw)
+        except (PyrtError, OSError):
+            log.exception("container %s can't be left as it was", record.name)
+        return record
 
     async def bury(self, records: list[Record]) -> None:
         """Records the ends of containers in our care whose keepers are gone, in the order in which they ended."""
@@ -315,6 +332,13 @@ def _wanted_after_boot(record: Record) -> bool:
     if record.lasting is None or record.status is None:
         return False
     return record.lasting.restart.wants_after_boot(record.status.exit_code, stopped=record.stopped)
+
+
+def unpaused(record: Record, cause: str, transaction: Transaction) -> Record:
+    """Records that it goes on."""
+    after = transaction.move(record, Verb.UNPAUSE, at_rest=False)
+    transaction.emit(ContainerUnpaused(container=record.id, name=record.name, image=record.image, cause=cause))
+    return after
 
 
 def keeper_of(record: Record) -> Path:
