@@ -27,7 +27,13 @@ def test_anywhere(tmp_path: Path, errors: tuple[str, ...], verbs: int, count: in
     seed = os.environ.get("PYRT_SEED") or str(secrets.randbelow(1 << 32))
     print(f"PYRT_SEED={seed}")
     command = [sys.executable, "-m", "tests.durable.sweep", str(tmp_path), "--seed", seed]
-    command += ["--verbs", str(verbs), "--sample", str(count), *(word for error in errors for word in ("--error", error))]
+    command += [
+        "--verbs",
+        str(verbs),
+        "--sample",
+        str(count),
+        *(word for error in errors for word in ("--error", error)),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"PYRT_SEED={seed}: {done.stderr[-4000:]}"
     found = json.loads(done.stdout)
