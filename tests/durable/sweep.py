@@ -263,6 +263,9 @@ class Commit(Images):
         return [Call(("commit", "box", "new"))]
 
     async def after(self, ground: Ground, engine: Engine, hit: Hit) -> None:
+        with trio.fail_after(PATIENCE):
+            while engine.inspect("box").state is State.PAUSED:  # noqa: ASYNC110 - until it is adopted
+                await trio.sleep(0.005)
         if (state := engine.inspect("box").state) is not State.RUNNING:
             assert (state, hit.role, hit.error) == (State.EXITED, "keeper", KILL)
         await super().after(ground, engine, hit)

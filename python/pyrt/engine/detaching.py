@@ -254,6 +254,10 @@ class Detaching(Starting):
             return
         process.started = record.started or process.started
         record = await self._as_recorded(record)
+        if self.closing:
+            # Whoever is next takes it over.
+            process.close()
+            return
         if record.state is State.STARTING:
             try:
                 record = await self._started(record, process, Timing(), "engine died")
