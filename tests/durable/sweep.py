@@ -443,6 +443,8 @@ class Stage:
         """Right, or a sentence; what has been printed is the beginning of what was to be."""
         strike = self.tracer.strike
         where = (call, said, strike, self.tracer.struck)
+        if call.words[0] == "wait" and said.code == 0 and self.tracer.struck:
+            return  # It tells what became of a container that was hit; so does the record: see ended_well.
         if call.output is not None:
             assert call.output.startswith(said.output), where
         if said.code == call.code:
@@ -458,8 +460,6 @@ class Stage:
             return  # The first process of the container, when it was the command's already.
         if strike.role == "keeper" and not strike.error and said.code == 255:
             return  # Nobody knows how it ended, which is what this status says.
-        if call.words[0] == "wait" and said.code == 0:
-            return  # It tells what became of a container that was killed.
         assert said.error.startswith(b"pyrt: "), where
         assert said.code not in {0, call.code}, where
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.cli.conftest import client_program, pyrt  # noqa: F401  fixtures, by their names
 from tests.cli.desk import Desk, eventually
 from tests.cli.test_detached import kill_server
-from tests.durable.conftest import parent_of
+from tests.programs import parent_of
 
 pytestmark = pytest.mark.root
 
@@ -218,8 +218,8 @@ class Machine(RuleBasedStateMachine):
 
 
 def test_whatever_is_done(pyrt: Desk) -> None:  # noqa: F811
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: Machine(pyrt),
+    run_state_machine_as_test(
+        lambda: Machine(pyrt),  # type: ignore[arg-type]
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=20,

@@ -15,13 +15,14 @@ from pyrt.engine.events import ContainerExited, ContainerStarted
 from pyrt.engine.lasting import Lasting, Restart
 from pyrt.engine.results import Verdict
 from pyrt.engine.states import State as Life
-from tests.durable.conftest import PATIENCE, parent_of, remove_all, shell
+from tests.durable.conftest import PATIENCE, remove_all, shell
+from tests.programs import parent_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from pyrt.engine.engine import Engine
-    from tests.durable.conftest import OpenEngine
+    from tests.conftest import OpenEngine
 
 E = TypeVar("E")
 

@@ -232,6 +232,9 @@ class Detaching(Starting):
         connection = keepers.connect(keeper_of(record))
         if connection is None:
             return False
+        if record.state is State.RUNNING:
+            # Its engine may have been killed between the freezer and the journal.
+            Groups(record.id, record.cgroup_parent).thaw()
         self.nursery.start_soon(self._adopt, record, connection)
         return True
 
@@ -253,31 +256,12 @@ class Detaching(Starting):
             await self.bury([record])
             return
         process.started = record.started or process.started
-        record = await self._as_recorded(record)
-        if self.closing:
-            # Whoever is next takes it over.
-            process.close()
-            return
         if record.state is State.STARTING:
             try:
                 record = await self._started(record, process, Timing(), "engine died")
             except PyrtError:
                 log.exception("the start of container %s can't be recorded", record.name)
         self._look_after(record, process, self.journal.timing(record.id))
-
-    async def _as_recorded(self, record: Record) -> Record:
-        """Freezes or thaws it: the engine that did so may have been killed before it could say so, or in its work."""
-        if record.state is State.PAUSED and record.at_rest:
-            try:
-                record = await self.commit(partial(unpaused, record, "engine died"))
-            except PyrtError:
-                log.exception("that container %s goes on can't be recorded", record.name)
-        groups = Groups(record.id, record.cgroup_parent)
-        try:
-            await self.in_thread(groups.freeze if record.state is State.PAUSED else groups.thaw)
-        except (PyrtError, OSError):
-            log.exception("container %s can't be left as it was", record.name)
-        return record
 
     async def bury(self, records: list[Record]) -> None:
         """Records the ends of containers in our care whose keepers are gone, in the order in which they ended."""
