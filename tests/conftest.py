@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pyrt.engine.engine import Engine, open_engine
 from tests import ward
 from tests.foreign import (  # noqa: F401  fixtures, by their names
     buildah_image,
@@ -28,6 +30,8 @@ from tests.foreign import (  # noqa: F401  fixtures, by their names
     zstd_layers,
 )
 from tests.leakcheck import Oracle, State, processes
+
+OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -83,3 +87,15 @@ def leakcheck(state: State) -> Iterator[Oracle]:
     oracle = Oracle(state)
     yield oracle
     oracle.check()
+
+
+@pytest.fixture
+def opened(state: State, leakcheck: Oracle) -> OpenEngine:
+    """Opens an engine; several may be open at once."""
+
+    @asynccontextmanager
+    async def open_one() -> AsyncIterator[Engine]:
+        async with open_engine(state.root, run_dir=state.run) as engine:
+            yield engine
+
+    return open_one

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.desk import Desk, eventually
-from tests.durable.conftest import parent_of
+from tests.programs import parent_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from pyrt.engine.engine import Engine, open_engine
+from pyrt.engine.engine import Engine
 from pyrt.runtime.options import RunOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator
 
-    from tests.leakcheck import Oracle, State
-
-    OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
+    from tests.conftest import OpenEngine
 
 PATIENCE = 20
-
-
-@pytest.fixture
-def opened(state: State, leakcheck: Oracle) -> OpenEngine:
-    """Opens an engine; several may be open at once."""
-
-    @asynccontextmanager
-    async def open_one() -> AsyncIterator[Engine]:
-        async with open_engine(state.root, run_dir=state.run) as engine:
-            yield engine
-
-    return open_one
 
 
 @pytest.fixture
@@ -76,20 +58,3 @@ def log_files(engine: Engine, container: str) -> dict[str, int]:
 
 def _age(name: str) -> int:
     return int(name.partition(".")[2] or 0)
-
-
-@contextmanager
-def program(state: State, code: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A program with an engine of its own that has said that it is ready."""
-    command = [sys.executable, "-c", code, str(state.root), str(state.run), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

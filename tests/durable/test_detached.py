@@ -18,11 +18,12 @@ from pyrt.engine.results import Verdict
 from pyrt.engine.states import State as Life
 from pyrt.errors import CommandNotFound, ContainerNotFound
 from pyrt.runtime.options import Limits, RunOptions
-from tests.durable.conftest import PATIENCE, log_files, logged, parent_of, program, remove_all, shell
+from tests.durable.conftest import PATIENCE, log_files, logged, remove_all, shell
+from tests.programs import parent_of, program
 
 if TYPE_CHECKING:
     from pyrt.engine.engine import Engine
-    from tests.durable.conftest import OpenEngine
+    from tests.conftest import OpenEngine
     from tests.leakcheck import State
 
 pytestmark = pytest.mark.root

@@ -15,13 +15,14 @@ from pyrt.engine.lasting import Lasting, Log
 from pyrt.engine.results import Verdict
 from pyrt.engine.states import LIVE
 from pyrt.engine.states import State as Life
-from tests.durable.conftest import PATIENCE, logged, parent_of, remove_all, shell
+from tests.durable.conftest import PATIENCE, logged, remove_all, shell
+from tests.programs import parent_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pyrt.engine.engine import Engine
-    from tests.durable.conftest import OpenEngine
+    from tests.conftest import OpenEngine
     from tests.leakcheck import State
 
 pytestmark = pytest.mark.root

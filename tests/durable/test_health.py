@@ -15,7 +15,7 @@ from tests.durable.conftest import PATIENCE, remove_all, shell
 
 if TYPE_CHECKING:
     from pyrt.engine.engine import Engine
-    from tests.durable.conftest import OpenEngine
+    from tests.conftest import OpenEngine
 
 HEALTH = Health(test=("CMD", "true"), retries=2, start_period=10)
 

@@ -12,11 +12,12 @@ import trio
 from pyrt.engine.results import Verdict
 from pyrt.engine.states import State as Life
 from pyrt.runtime.options import RunOptions
-from tests.durable.conftest import PATIENCE, parent_of, remove_all, shell
+from tests.durable.conftest import PATIENCE, remove_all, shell
+from tests.programs import parent_of
 
 if TYPE_CHECKING:
     from pyrt.engine.engine import Engine
-    from tests.durable.conftest import OpenEngine
+    from tests.conftest import OpenEngine
 
 pytestmark = pytest.mark.root
 

@@ -17,14 +17,15 @@ from pyrt.engine.results import Verdict
 from pyrt.engine.states import State as Life
 from pyrt.errors import IllegalTransition
 from pyrt.runtime.options import Mount
-from tests.durable.conftest import PATIENCE, parent_of, remove_all, shell
+from tests.durable.conftest import PATIENCE, remove_all, shell
+from tests.programs import parent_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from pyrt.engine.engine import Engine
-    from tests.durable.conftest import OpenEngine
+    from tests.conftest import OpenEngine
 
 E = TypeVar("E")
 

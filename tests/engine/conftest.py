@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pyrt.engine.engine import Engine, open_engine
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator
 
-    from tests.leakcheck import Oracle, State
-
-    OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
-
-
-@pytest.fixture
-def opened(state: State, leakcheck: Oracle) -> OpenEngine:
-    """Opens an engine; several may be open at once."""
-
-    @asynccontextmanager
-    async def open_one() -> AsyncIterator[Engine]:
-        async with open_engine(state.root, run_dir=state.run) as engine:
-            yield engine
-
-    return open_one
+    from pyrt.engine.engine import Engine
+    from tests.conftest import OpenEngine
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pyrt.runtime.options import make_options
 
 if TYPE_CHECKING:
     from pyrt.engine.engine import Engine
-    from tests.engine.conftest import OpenEngine
+    from tests.conftest import OpenEngine
 
 pytestmark = pytest.mark.root
 

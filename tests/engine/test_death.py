@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,12 +15,11 @@ from pyrt.engine.results import Verdict
 from pyrt.engine.states import State as Life
 from pyrt.errors import ContainerNotFound
 from pyrt.runtime.options import make_options
+from tests.programs import parent_of, program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pyrt.engine.engine import Engine
-    from tests.engine.conftest import OpenEngine
+    from tests.conftest import OpenEngine
     from tests.leakcheck import State
 
 pytestmark = pytest.mark.root
@@ -43,25 +39,12 @@ trio.run(main)
 """
 
 
-@contextmanager
-def another_program(state: State, code: str = HOLD, stdin: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A program with an engine of its own that has said that it is ready."""
-    command = [sys.executable, "-c", code, str(state.root), str(state.run)]
-    with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE) as program:
-        assert program.stdout is not None
-        assert program.stdout.readline() == b"ready\n"
-        try:
-            yield program
-        finally:
-            program.kill()
-
-
 async def test_the_next_engine_records_the_end_and_clears_up(opened: OpenEngine, state: State) -> None:
-    with another_program(state) as program:
+    with program(state, HOLD) as process:
         async with opened() as engine:
             before = {record.name: record for record in engine.containers()}
             assert {record.state for record in before.values()} == {Life.RUNNING}
-        program.kill()
+        process.kill()
     async with opened() as engine:
         kept = engine.inspect("kept")
         assert kept.state is Life.EXITED
@@ -84,23 +67,23 @@ async def test_the_next_engine_records_the_end_and_clears_up(opened: OpenEngine,
 async def test_what_another_engine_runs_is_not_touched_by_those_that_come_and_go(
     opened: OpenEngine, state: State
 ) -> None:
-    with another_program(state) as program:
+    with program(state, HOLD) as process:
         for _ in range(3):
             async with opened() as engine:
                 await engine.run("host", ["true"])
                 assert {record.state for record in engine.containers() if record.name == "kept"} == {Life.RUNNING}
-        assert program.poll() is None
-        program.kill()
+        assert process.poll() is None
+        process.kill()
     async with opened() as engine:
         await engine.remove("kept")
         await until_removed(engine, "gone")
 
 
 async def test_containers_of_an_engine_that_was_killed_end_by_themselves(opened: OpenEngine, state: State) -> None:
-    with another_program(state) as program:
+    with program(state, HOLD) as process:
         async with opened() as engine:
             pids = [os.pidfd_open(record.pid) for record in engine.containers()]
-        program.kill()
+        process.kill()
     for pidfd in pids:
         await trio.lowlevel.wait_readable(pidfd)
         os.close(pidfd)
@@ -169,11 +152,11 @@ trio.run(main)
 
 async def test_killed_at_work_again_and_again_nothing_is_left(opened: OpenEngine, state: State) -> None:
     for number in range(8):
-        with another_program(state, BUSY) as program:
-            assert program.stdout is not None
+        with program(state, BUSY) as process:
+            assert process.stdout is not None
             for _ in range(number):
-                program.stdout.readline()
-            program.kill()
+                process.stdout.readline()
+            process.kill()
         async with opened() as engine:
             with trio.fail_after(20):
                 while engine.containers() or os.listdir(engine.layout.containers):
@@ -185,14 +168,14 @@ async def test_killed_at_work_again_and_again_nothing_is_left(opened: OpenEngine
 
 
 async def test_two_programs_at_work_on_one_folder(opened: OpenEngine, state: State) -> None:
-    with another_program(state, BUSY) as one, another_program(state, BUSY) as two:
+    with program(state, BUSY) as one, program(state, BUSY) as two:
         async with opened() as engine:
             for _ in range(10):
                 assert (await engine.run("host", ["sh", "-c", "exit 4"])).exit_code == 4
-            for program in (one, two):
-                assert program.stdout is not None
+            for process in (one, two):
+                assert process.stdout is not None
                 for _ in range(10):
-                    assert program.stdout.readline() == b"done\n"
+                    assert process.stdout.readline() == b"done\n"
             events = [event async for event in engine.events(0, follow=False)]
             assert [event.seq for event in events] == list(range(1, len(events) + 1))
     async with opened() as engine:
@@ -256,11 +239,11 @@ trio.run(main)
 
 async def test_a_forked_child_of_the_program_keeps_no_container_alive(opened: OpenEngine, state: State) -> None:
     reading, writing = os.pipe()
-    with another_program(state, FORK, stdin=reading) as program:
+    with program(state, FORK, stdin=reading) as process:
         os.close(reading)
         async with opened() as engine:
             pidfd = os.pidfd_open(engine.inspect("box").pid)
-        program.kill()
+        process.kill()
         # The child lives, and holds what fork gave it.
         with trio.fail_after(10):
             await trio.lowlevel.wait_readable(pidfd)
@@ -268,7 +251,3 @@ async def test_a_forked_child_of_the_program_keeps_no_container_alive(opened: Op
                 await until_removed(engine, "box")
         os.close(pidfd)
         os.close(writing)
-
-
-def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

@@ -20,7 +20,7 @@ from pyrt.runtime.options import Limits, make_options
 if TYPE_CHECKING:
     from pyrt.engine.container import Container
     from pyrt.engine.engine import Engine
-    from tests.engine.conftest import OpenEngine
+    from tests.conftest import OpenEngine
 
 pytestmark = pytest.mark.root
 

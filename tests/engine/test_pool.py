@@ -15,12 +15,12 @@ from pyrt.engine.events import ContainerCreated, ContainerStarted
 from pyrt.engine.results import Verdict
 from pyrt.errors import CommandNotFound, NameInUse
 from pyrt.runtime.options import Limits
-from tests.engine.test_death import another_program
+from tests.programs import program
 
 if TYPE_CHECKING:
     from pyrt.engine.engine import Engine
     from pyrt.engine.results import Completed
-    from tests.engine.conftest import OpenEngine
+    from tests.conftest import OpenEngine
     from tests.leakcheck import State
 
 pytestmark = pytest.mark.root
@@ -181,11 +181,11 @@ trio.run(main)
 
 
 async def test_what_a_killed_engine_had_parked_is_cleared_by_the_next(opened: OpenEngine, state: State) -> None:
-    with another_program(state, PARK) as program:
+    with program(state, PARK) as process:
         async with opened() as other:
             [owner] = [each for each in other.journal.owners() if each != other.owner.id]
             parked = other.journal.parked(owner)
-        program.kill()
+        process.kill()
     assert parked
     async with opened() as engine:
         assert engine.journal.parked(owner) == []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.engine.conftest import engine, opened  # noqa: F401  fixtures, by their names
+from tests.engine.conftest import engine  # noqa: F401  a fixture, by its name
 from tests.security import making
 
 if TYPE_CHECKING:

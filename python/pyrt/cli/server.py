@@ -159,7 +159,10 @@ class Server:
     async def _warm_up(self) -> None:
         """Has every verb ready, a little at a time."""
         for verb in VERBS:
-            module_of(verb)
+            try:
+                module_of(verb)
+            except (OSError, MemoryError) as error:
+                log.warning("the verb %s is not ready beforehand: %s", verb, error)
             await trio.lowlevel.checkpoint()
         _settle_memory()
 

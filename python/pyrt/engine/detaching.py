@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from pyrt.engine import debris, keepers
+from pyrt.engine.cgroups import Groups
 from pyrt.engine.container import Container
-from pyrt.engine.events import ContainerFailed
+from pyrt.engine.events import ContainerFailed, ContainerUnpaused
 from pyrt.engine.health import watch_health
 from pyrt.engine.lasting import USUAL
 from pyrt.engine.pipes import NOBODYS, Stdio
@@ -231,6 +232,9 @@ class Detaching(Starting):
         connection = keepers.connect(keeper_of(record))
         if connection is None:
             return False
+        if record.state is State.RUNNING:
+            # Its engine may have been killed between the freezer and the journal.
+            Groups(record.id, record.cgroup_parent).thaw()
         self.nursery.start_soon(self._adopt, record, connection)
         return True
 
@@ -350,6 +354,13 @@ def _wanted_after_boot(record: Record) -> bool:
     if record.lasting is None or record.status is None:
         return False
     return record.lasting.restart.wants_after_boot(record.status.exit_code, stopped=record.stopped)
+
+
+def unpaused(record: Record, cause: str, transaction: Transaction) -> Record:
+    """Records that it goes on."""
+    after = transaction.move(record, Verb.UNPAUSE, at_rest=False)
+    transaction.emit(ContainerUnpaused(container=record.id, name=record.name, image=record.image, cause=cause))
+    return after
 
 
 def keeper_of(record: Record) -> Path:

@@ -181,7 +181,7 @@ class FileVerbs(LiveVerbs):
         if not pause or record.state is not State.RUNNING:
             yield
             return
-        await self.pause(record.id)
+        await self.pause(record.id, at_rest=True)
         try:
             yield
         finally:

@@ -10,11 +10,13 @@ import logging
 import os
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from pyrt import _native
+from pyrt.engine import keepers
 from pyrt.engine.events import ContainerRemoved
 from pyrt.engine.journal import CHECKPOINT_EVERY
 from pyrt.engine.states import State
@@ -22,7 +24,6 @@ from pyrt.errors import ContainerNotFound, IllegalTransition, PyrtError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from pyrt.engine.journal import Journal, Transaction
     from pyrt.engine.record import Record
@@ -121,6 +122,10 @@ class Janitor:
         stuck = await self.remove_folders([record.id for record in batch])
         self._failed += [record for record in batch if record.id in stuck]
         gone = [record for record in batch if record.id not in stuck]
+        for record in gone:
+            if record.keeper:
+                # Of one that was killed after it had told the end, while nobody looked.
+                keepers.forget(Path(record.keeper))
         try:
             await self._commit(partial(self._forget, gone))
         except PyrtError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -13,7 +14,8 @@ from pyrt.engine import processes
 from pyrt.engine.attaching import Attaching
 from pyrt.engine.cgroups import Groups
 from pyrt.engine.consumption import Stats, look
-from pyrt.engine.events import ContainerPaused, ContainerUnpaused, ContainerUpdated
+from pyrt.engine.detaching import unpaused
+from pyrt.engine.events import ContainerPaused, ContainerUpdated
 from pyrt.engine.lasting import USUAL
 from pyrt.engine.recipe import options_as_json, options_of
 from pyrt.engine.states import LIVE, State, Verb, advance
@@ -34,14 +36,17 @@ _KEEPERS_PART: Final = 0.05
 class LiveVerbs(Attaching):
     """pause, unpause, update, top, stats."""
 
-    async def pause(self, container: str) -> Record:
-        """Freezes every process of a container. Raises IllegalTransition if it does not run, or is paused already."""
+    async def pause(self, container: str, *, at_rest: bool = False) -> Record:
+        """Freezes every process of a container. Raises IllegalTransition if it does not run, or is paused already.
+
+        ``at_rest``: if this engine is killed, the next one lets it go on.
+        """
         record = self.journal.get(container)
         advance(record.state, Verb.PAUSE, what=f"container {record.name}")
         groups = groups_of(record)
 
         def change(transaction: Transaction) -> Record:
-            after = transaction.move(record, Verb.PAUSE)
+            after = transaction.move(record, Verb.PAUSE, at_rest=at_rest)
             transaction.emit(ContainerPaused(container=record.id, name=record.name, image=record.image, cause="pause"))
             return after
 
@@ -74,17 +79,10 @@ class LiveVerbs(Attaching):
         record = self.journal.get(container)
         advance(record.state, Verb.UNPAUSE, what=f"container {record.name}")
 
-        def change(transaction: Transaction) -> Record:
-            after = transaction.move(record, Verb.UNPAUSE)
-            transaction.emit(
-                ContainerUnpaused(container=record.id, name=record.name, image=record.image, cause="unpause")
-            )
-            return after
-
         after = record
         with trio.CancelScope(shield=True):
             await self.in_thread(groups_of(record).thaw)
-            after = await self.commit(change)
+            after = await self.commit(partial(unpaused, record, "unpause"))
         return self._hold(after)
 
     async def update(self, container: str, *, restart: Restart | None = None, **changes: Any) -> Record:

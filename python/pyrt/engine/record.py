@@ -35,7 +35,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``owner`` is the engine whose process supervises it. ``id_base`` is the first host id of its user namespace,
     or None where it has none of its own. ``auto_remove``: nothing of it is kept when it has ended.
     ``stop_signal`` is a number. ``options`` are the runtime's options as JSON. ``error`` is why it could not be
-    started. ``cgroup_parent`` is the folder of its cgroups, if it was given one.
+    started. ``cgroup_parent`` is the folder of its cgroups, if it was given one. ``at_rest``: it is paused for as long
+    as an engine works on its files, not because somebody wished it.
 
     ``lasting`` is None where it ends with its engine. For one that does not: ``keeper`` is the path of its keeper's
     socket, ``boot`` the machine's boot in which it was started, ``restarts`` counts what its policy has done since
@@ -66,6 +67,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     backoff: float = 0.0
     stopped: bool = False
     health: HealthState | None = None
+    at_rest: bool = False
     cgroup_parent: str = ""
     options: msgspec.Raw = msgspec.Raw(b"{}")
 

@@ -304,9 +304,10 @@ class Starting(Joining):
         if container.status and container.status.verdict is Verdict.LOST:
             # Its keeper was killed, and has not cleaned up.
             await debris.clear_cgroups(container.id, container.record.cgroup_parent)
-            if container.record.keeper:
-                keepers.forget(Path(container.record.keeper))
         if not container.released:
+            if container.record.keeper:
+                # Usually it has done so itself; not if it was killed after it had told the end.
+                keepers.forget(Path(container.record.keeper))
             Groups(container.id, container.record.cgroup_parent).remove_left()
         del self.live[container.id]
         if not container.released:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from pyrt.engine import debris
+from pyrt.engine.detaching import unpaused
 from pyrt.engine.owner import bury, is_alive
 from pyrt.engine.results import ExitStatus, Verdict
 from pyrt.engine.starting import end
@@ -69,7 +70,11 @@ async def take_over(engine: Detaching) -> list[Record]:
 
 
 def _own(engine: Detaching, record: Record, transaction: Transaction) -> Record:
-    return transaction.own(record, engine.owner.id)
+    after = transaction.own(record, engine.owner.id)
+    if after.state is State.PAUSED and after.at_rest:
+        # Nobody works on its files any more.
+        return unpaused(after, "engine died", transaction)
+    return after
 
 
 async def clear(engine: Detaching, left: list[Record]) -> None:
