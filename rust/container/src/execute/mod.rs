@@ -14,6 +14,7 @@
 //!
 //! The keeper may allocate; the child never does. Each step's time goes to a page that both share.
 
+mod agent;
 mod cgroup;
 mod channel;
 mod child;
@@ -21,6 +22,7 @@ mod exec;
 mod hook;
 mod keeper;
 mod mounts;
+mod net_device;
 
 use std::ffi::CStr;
 
