@@ -1,7 +1,7 @@
 """``make test-guest``: a Debian guest with what was built here inside, booted under QEMU; its tests print a line each.
 
-The file system is made once (mmdebstrap, about a minute and a half) and kept in build/guest; each run unpacks it anew, puts the
-programs, the package and ``inside.py`` into it, and makes a disk of it.
+The file system is made once (mmdebstrap, about a minute and a half) and kept in build/guest; each run unpacks it anew,
+puts the programs, the package and ``inside.py`` into it, and makes a disk of it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ LIBRARIES = (
     "rich_argparse pygments markdown_it mdurl backports typing_extensions.py"
 ).split()
 KERNEL = (
-    "console=ttyS0 root=/dev/vda rw quiet loglevel=3 panic=-1 apparmor=1 security=apparmor mitigations=off fsck.mode=skip "
-    "systemd.unified_cgroup_hierarchy=1 systemd.show_status=false"
+    "console=ttyS0 root=/dev/vda rw quiet loglevel=3 panic=-1 apparmor=1 security=apparmor mitigations=off "
+    "fsck.mode=skip systemd.unified_cgroup_hierarchy=1 systemd.show_status=false"
 )
 UNIT = """[Unit]
 After=dbus.service apparmor.service

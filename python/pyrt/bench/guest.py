@@ -96,7 +96,8 @@ def booted(
 ) -> Iterator[Guest]:
     """A machine for the time of the block.
 
-    ``machine`` is QEMU's name for what it imitates, ``memory`` in MiB; ``arguments`` are for its kernel, ``more`` for QEMU.
+    ``machine`` is QEMU's name for what it imitates, ``memory`` in MiB; ``arguments`` are for its kernel, ``more`` for
+    QEMU.
     """
     words = [
         *(QEMU, "-machine", f"{machine},accel={accelerator}"),
