@@ -18,7 +18,7 @@ ROOTFS = Path("/opt/rootfs")
 STATE = Path("/run/oci")
 GROUPS = Path("/sys/fs/cgroup")
 KINDS = ("pid", "network", "ipc", "uts", "mount", "cgroup")
-MOUNTS = (
+MOUNTS: tuple[tuple[str, str, list[str]], ...] = (
     ("/proc", "proc", []),
     ("/dev", "tmpfs", ["nosuid", "mode=755", "size=65536k"]),
     ("/sys", "sysfs", ["ro"]),
