@@ -16,7 +16,7 @@ TEST_PACKAGES := busybox-static mmdebstrap umoci skopeo buildah podman docker-re
 BENCH_PACKAGES := $(TEST_PACKAGES) bubblewrap crun runc containerd lxc systemd-container qemu-system-x86 e2fsprogs
 SOURCES := $(shell find rust packaging -type f -not -path '*/target/*') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: install build demo test test-rust test-python check format bench soak clean
+.PHONY: install build demo test test-rust test-python test-guest check format bench soak clean
 .DEFAULT_GOAL := install
 
 install: $(STAMPS)/installed
@@ -53,6 +53,10 @@ bench: $(STAMPS)/installed $(STAMPS)/bench-packages
 
 soak: $(STAMPS)/installed $(STAMPS)/test-packages
 	$(SUDO) $(BIN)/python -m benches.soak
+
+# Boots a virtual machine: about a quarter of an hour where it has to be emulated, so not in `make test`.
+test-guest: $(STAMPS)/installed $(STAMPS)/bench-packages
+	$(SUDO) $(BIN)/python -m tests.guest
 
 clean:
 	rm -rf build target .venv python/pyrt/_native*.so

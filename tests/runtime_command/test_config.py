@@ -117,6 +117,13 @@ CLAUSES = [
         "0",
     ),
     Clause(
+        "linux.memoryPolicy",
+        "linux.memoryPolicy",
+        {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]},
+        "awk '{print $2}' /proc/self/numa_maps | sort -u",
+        "bind=static:0",
+    ),
+    Clause(
         "process.ioPriority", "process.ioPriority", {"class": "IOPRIO_CLASS_IDLE", "priority": 0}, "ionice -p 1", "idle"
     ),
     Clause(
@@ -158,6 +165,17 @@ def test_what_the_specification_does_not_know_is_worth_a_warning(runtime: Runtim
     answer = runtime.call("run", "--bundle", bundle.path, name)
     assert answer.output == "runs\n"
     assert [line.split(": ")[2] for line in answer.error.splitlines()] == ["mounts[0].odd", "linux.surprise"]
+
+
+def test_what_a_bind_mount_can_not_take_is_worth_a_warning(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """mount(2): the kernel passes a bind's data over, so runc and crun let it stand."""
+    bundle.config["mounts"].append(
+        {"destination": "/tmp", "type": "bind", "source": str(bundle.path), "options": ["rbind", "mode=755", "ro"]}
+    )
+    bundle.shell("awk '$2 == \"/tmp\" {print substr($4, 1, 2)}' /proc/mounts")
+    answer = runtime.call("run", "--bundle", bundle.path, name)
+    assert (answer.code, answer.output) == (0, "ro\n")
+    assert "mounts[4].options: mode=755: no option of a bind mount, ignored" in answer.error
 
 
 def test_a_user_namespace_has_its_maps(runtime: Runtime, bundle: Bundle, name: str) -> None:

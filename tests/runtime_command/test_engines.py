@@ -128,6 +128,32 @@ def test_podman_lives_with_a_container(program: Path, archive: Path, storage: tu
         podman("rm", "-f", "box")
 
 
+def test_a_pod_of_podman_shares_namespaces(program: Path, archive: Path, storage: tuple[Any, ...]) -> None:
+    """Two containers that join what the pod's own process has, by the paths of its namespaces."""
+    flags = ("--tmpdir", f"{storage[1]}/tmp", "--cgroup-manager", "cgroupfs", "--events-backend", "file")
+
+    def podman(*words: str | Path) -> str:
+        return call("podman", *storage, *flags, "--runtime", program, *words)
+
+    podman("import", archive, "bb")
+    infra = ("--infra-image", "bb", "--infra-command", "/bin/sleep 1000", "--network", "none")
+    podman("pod", "create", "--name", "pod", "--share", "net,ipc,uts", *infra)
+    try:
+        podman("run", "-d", "--pod", "pod", "--name", "one", "bb", "/bin/sleep", "1000")
+        script = "for kind in net ipc uts; do readlink /proc/self/ns/$kind; done"
+        first = podman("exec", "one", "/bin/sh", "-c", script)
+        assert podman("run", "--rm", "--pod", "pod", "bb", "/bin/sh", "-c", script) == first
+    finally:
+        podman("pod", "rm", "--force", "--time", "0", "pod")
+
+
+def test_containerd_runs_it_for_runc(docker: Docker, program: Path, busybox_rootfs: Path) -> None:
+    """`ctr run --runc-binary`, at the containerd that Docker has started."""
+    address = docker.folder / "exec" / "containerd" / "containerd.sock"
+    flags = ("--rm", "--runc-binary", program, "--rootfs", busybox_rootfs)
+    assert call("ctr", "--address", address, "run", *flags, "box", "/bin/echo", "hello") == "hello\n"
+
+
 @pytest.mark.skipif(shutil.which("buildah") is None, reason="buildah is not installed")
 def test_buildah_runs_a_step(program: Path, archive: Path, storage: tuple[Any, ...], tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(

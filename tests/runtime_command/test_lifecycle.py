@@ -361,3 +361,37 @@ def test_readers_do_not_wait_for_whoever_holds_the_lock(runtime: Runtime, bundle
         gate.write_text("")
         assert create.wait(10) == 0
     assert runtime.state(name)["status"] == "created"
+
+
+def test_flags_of_engines_are_understood(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """What runc takes before and after the verb; `--rootless` changes nothing for root."""
+    runtime.command += ["--rootless", "auto", "--debug"]
+    bundle.shell("grep -c ' / / ' /proc/self/mountinfo; cat /proc/keys | wc -l; sleep 100")
+    runtime.ok("create", "--no-pivot", "--no-new-keyring", "--bundle", bundle.path, name)
+    runtime.ok("start", name)
+    assert "sleep" in runtime.ok("ps", name)
+    runtime.ok("kill", "--all", name, "KILL")
+
+
+def test_one_more_process_gets_more_capabilities(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.runs("/bin/sleep", "100")
+    runtime.ok("run", "--detach", "--bundle", bundle.path, name)
+    script = "grep -E 'Cap(Eff|Prm|Bnd)' /proc/self/status | cut -f2 | sort -u"
+    assert runtime.ok("exec", "--cap", "CAP_KILL", name, "/bin/sh", "-c", script) == "0000000000000020\n"
+    assert runtime.ok("exec", name, "/bin/sh", "-c", script) == "0000000000000000\n"
+
+
+def test_delete_waits_for_create(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """Both change the container: the second finds it whole, and takes it away."""
+    gate = bundle.path / "gate"
+    os.mkfifo(gate)
+    bundle.set("hooks", {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo in > {gate}; cat {gate}"]}]})
+    line = [*runtime.command, "--root", str(runtime.root)]
+    with subprocess.Popen(
+        [*line, "create", "--bundle", str(bundle.path), name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as create:
+        assert gate.read_text() == "in\n"
+        with subprocess.Popen([*line, "delete", "--force", name]) as delete:
+            gate.write_text("")
+            assert (create.wait(10), delete.wait(10)) == (0, 0)
+    assert not (runtime.root / name).exists()

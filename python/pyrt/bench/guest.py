@@ -89,13 +89,18 @@ def booted(
     initramfs: Path,
     *,
     accelerator: str,
+    machine: str = "microvm,acpi=off",
     memory: int = 128,
     arguments: str = _QUIET,
     more: tuple[str, ...] = (),
 ) -> Iterator[Guest]:
-    """A machine for the time of the block. ``memory`` in MiB; ``arguments`` for its kernel; ``more`` for QEMU."""
+    """A machine for the time of the block.
+
+    ``machine`` is QEMU's name for what it imitates, ``memory`` in MiB; ``arguments`` are for its kernel, ``more`` for
+    QEMU.
+    """
     words = [
-        *(QEMU, "-machine", f"microvm,accel={accelerator},acpi=off"),
+        *(QEMU, "-machine", f"{machine},accel={accelerator}"),
         *("-cpu", "host" if accelerator == "kvm" else "qemu64", "-smp", "1", "-m", str(memory)),
         *("-kernel", str(kernel), "-initrd", str(initramfs), "-append", arguments),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"),

@@ -186,7 +186,15 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::AttachDeviceProgram { .. }, libc::EINVAL | libc::ENOSYS) => {
             "this kernel has no device programs (CONFIG_CGROUP_BPF); leave the device rules out"
         }
-        (Op::SetAppArmorProfile { .. }, libc::ENOENT) => "no such profile is loaded (aa-status)",
+        (Op::SetSecurityLabel { .. }, libc::ENOENT) => "no such profile is loaded (aa-status)",
+        (Op::SetSecurityLabel { .. }, libc::EINVAL) => "the loaded policy does not know this label",
+        (Op::MoveNetDevice { .. }, libc::ENODEV) => "the host has no such network device (ip link)",
+        (Op::MoveNetDevice { .. }, libc::EEXIST) => "the container's network namespace has a device of that name",
+        (Op::MoveNetDevice { .. }, libc::EINVAL) => "this device is bound to its network namespace",
+        (Op::SetMemoryPolicy { .. }, libc::EINVAL) => {
+            "not all of these nodes are there, or the mode does not take them"
+        }
+        (Op::LoadSeccompFor { .. }, libc::EPIPE | libc::ECONNRESET) => "the agent has closed the connection",
         (Op::SetKernelParameter { .. }, libc::ENOENT) => "this kernel has no such parameter in a namespace",
         (Op::LoadSeccomp { .. }, libc::EACCES) => "without no_new_privs the container's root needs CAP_SYS_ADMIN",
         (Op::SetCapabilities { .. }, libc::EPERM) => "more capabilities were asked for than this process has",

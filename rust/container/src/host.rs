@@ -46,6 +46,8 @@ pub struct Host {
     pub devtmpfs: Option<u64>,
     /// Whether AppArmor is there and enabled.
     pub apparmor: bool,
+    /// Whether SELinux is there and enabled.
+    pub selinux: bool,
     /// What is mounted where.
     pub mounts: MountTable,
 }
@@ -75,6 +77,8 @@ impl Host {
             swap_accounting,
             devtmpfs,
             apparmor: read("/sys/module/apparmor/parameters/enabled").is_ok_and(|enabled| enabled.starts_with('Y')),
+            // selinuxfs(5): mounted where SELinux is on.
+            selinux: std::path::Path::new("/sys/fs/selinux/enforce").exists(),
             mounts: MountTable::default(),
         })
     }

@@ -20,7 +20,7 @@ use std::ffi::CStr;
 /// First bytes of every plan.
 pub const MAGIC: &[u8; 8] = b"pyrtplan";
 /// Changes whenever an operation or a field does; an old keeper refuses a newer plan.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Size of the descriptor table of one execution.
 pub const SLOTS: usize = 768;
 /// Most operations in one plan, both lists together; also the length of the timing table.
@@ -374,8 +374,11 @@ operations! {
 
     /// Makes a user namespace with these maps and nobody in it, for [`Op::IdmapMount`].
     33 NewIdMap { uid_map: &'a [u8], gid_map: &'a [u8], out: Slot }
-    /// Opens the child's folder attr/apparmor of the host's /proc.
-    34 OpenAppArmor { out: Slot }
+    /// Opens the child's folder `name` ("attr", "attr/apparmor") of the host's /proc.
+    34 OpenAttributes { name: &'a CStr, out: Slot }
+    /// Moves the network device `name` of the host into a network namespace, the child's if none is given, where it is
+    /// called `inside`; its lasting addresses come along, and it is brought up (config-linux.md, "Network Devices").
+    35 MoveNetDevice { namespace: Option<Slot>, name: &'a CStr, inside: &'a CStr }
 
     // ---- the child's, inside ------------------------------------------------------------------
 
@@ -490,10 +493,17 @@ operations! {
     86 MoveRoot { root: Slot }
     /// Hands `count` descriptors from number 3 on to the command: what comes after them is closed by `CleanProcess`.
     87 PassDescriptors { count: u32 }
+    /// Looks what number the host's /proc has for this process, while that is in sight: for `LoadSeccompFor`.
+    88 NotePid {}
+    /// As [`Op::LoadSeccomp`], with a listener: its descriptor goes to the agent on the connected socket `agent`, with the
+    /// document `before`, process id, `between`, process id, `after`.
+    89 LoadSeccompFor { flags: u64, program: &'a [u8], agent: Slot, before: &'a [u8], between: &'a [u8], after: &'a [u8] }
+    /// set_mempolicy(2): mode with its flags, and the nodes' bits.
+    90 SetMemoryPolicy { mode: u32, nodes: &'a [u8] }
 
-    /// Writes `exec PROFILE` to the file exec of that folder: AppArmor confines what execve(2) is about to start. The host's
-    /// /proc, because the container's may be anybody's (CVE-2019-16884).
-    103 SetAppArmorProfile { attributes: Slot, profile: &'a [u8] }
+    /// Writes to the file exec of that folder what AppArmor (`exec PROFILE`) or SELinux (a context) is to confine with
+    /// what execve(2) is about to start. The host's /proc, because the container's may be anybody's (CVE-2019-16884).
+    103 SetSecurityLabel { attributes: Slot, label: &'a [u8] }
 
     // ---- either side's, on kernels that neither clone nor stack what is not attached (before Linux 6.15) ----
 

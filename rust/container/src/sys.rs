@@ -583,13 +583,23 @@ fn set_file_ids(uid: u32, gid: u32) {
 
 /// seccomp(2) SECCOMP_SET_MODE_FILTER of an array of `struct sock_filter`.
 pub fn load_seccomp(flags: u64, program: &[u8]) -> Result<()> {
+    nothing(load_filter(flags, program))
+}
+
+fn load_filter(flags: u64, program: &[u8]) -> Result<c_long> {
     #[repr(C)]
     struct Program {
         length: u16,
         filter: *const u8,
     }
     let program = Program { length: (program.len() / 8) as u16, filter: program.as_ptr() };
-    nothing(call!(SYS_seccomp, 1, flags as c_uint, &raw const program))
+    call!(SYS_seccomp, 1, flags as c_uint, &raw const program)
+}
+
+/// The same with SECCOMP_FILTER_FLAG_NEW_LISTENER: a descriptor of what the filter notifies, close-on-exec.
+pub fn load_seccomp_with_listener(flags: u64, program: &[u8]) -> Result<Fd> {
+    const NEW_LISTENER: u64 = 1 << 3;
+    load_filter(flags | NEW_LISTENER, program).map(|fd| fd as Fd)
 }
 
 /// bpf(2) BPF_PROG_LOAD of an array of `struct bpf_insn` that decides about devices.
@@ -658,6 +668,20 @@ pub fn set_scheduler(attributes: &[u8]) -> Result<()> {
 /// ioprio_set(2) of this process.
 pub fn set_io_priority(priority: u32) -> Result<()> {
     nothing(call!(SYS_ioprio_set, 1, 0, priority))
+}
+
+/// set_mempolicy(2): mode with flags, and a mask whose length is that of whole words.
+pub fn set_memory_policy(mode: u32, nodes: &[u8]) -> Result<()> {
+    // The kernel reads one bit less than it is told of.
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 8 + 1 };
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    nothing(call!(SYS_set_mempolicy, mode, mask, bits))
+}
+
+/// readlinkat(2): how many bytes the target has.
+pub fn readlink(path: &CStr, buffer: &mut [u8]) -> Result<usize> {
+    call!(SYS_readlinkat, libc::AT_FDCWD, path.as_ptr(), buffer.as_mut_ptr(), buffer.len())
+        .map(|length| length as usize)
 }
 
 /// personality(2).
@@ -776,6 +800,16 @@ pub fn wait_signal(mask: u64) -> Result<i32> {
 }
 
 // ---- sockets and the rest -----------------------------------------------------------------------
+
+/// shutdown(2) SHUT_WR: the other side reads the end of file, whoever else has the socket.
+pub fn end_of_file(socket: Fd) -> Result<()> {
+    nothing(call!(SYS_shutdown, socket, libc::SHUT_WR))
+}
+
+/// A socket of NETLINK_ROUTE in this network namespace.
+pub fn route_socket() -> Result<Fd> {
+    descriptor(call!(SYS_socket, libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE))
+}
 
 /// socketpair(2) AF_UNIX SOCK_SEQPACKET, close-on-exec.
 pub fn packet_pair() -> Result<[Fd; 2]> {

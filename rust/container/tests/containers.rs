@@ -803,7 +803,7 @@ fn a_profile_of_apparmor() {
     assert_eq!(image.output(&spec, &image.start()).trim_end_matches('\0').trim(), "unconfined");
     put(&mut spec, "process.apparmorProfile", json!("no-such-profile"));
     let failure = image.run(&spec, &image.start()).map(|ended| ended.output).unwrap_err();
-    assert_eq!((failure.step, failure.errno), ("SetAppArmorProfile", libc::ENOENT), "{failure:?}");
+    assert_eq!((failure.step, failure.errno), ("SetSecurityLabel", libc::ENOENT), "{failure:?}");
 }
 
 #[test]

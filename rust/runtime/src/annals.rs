@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::systemd::Unit;
 
 /// A container's cgroup in one hierarchy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -55,6 +56,9 @@ pub struct Record {
     pub annotations: BTreeMap<String, String>,
     /// One a hierarchy.
     pub cgroups: Vec<Cgroup>,
+    /// What systemd has made them for.
+    #[serde(default)]
+    pub unit: Option<Unit>,
 }
 
 /// A container's folder, locked.

@@ -5,10 +5,12 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use pyrt_container::compile;
+use pyrt_container::spec::Mount;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::log::Log;
+use crate::systemd::Unit;
 
 /// No config.json is longer; what is has not been written for a container.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -36,6 +38,46 @@ pub fn without_unknown(config: Vec<u8>, log: &Log) -> Vec<u8> {
     log.warn(&Error::new(format!("{}: {}, ignored", error.path, error.message)));
     // One less: this ends.
     without_unknown(document.to_string().into_bytes(), log)
+}
+
+/// The document without words of bind mounts that only a new file system could take (`mode=755`): the kernel passes them
+/// over (mount(2), "Creating a bind mount"), so engines leave them there. Each is worth a warning.
+pub fn without_idle_options(config: Vec<u8>, log: &Log) -> Vec<u8> {
+    let binds = |mount: &Mount<'_>| {
+        mount.kind.as_deref() == Some("bind") || mount.options.iter().any(|word| matches!(&**word, "bind" | "rbind"))
+    };
+    let Ok(spec) = compile::read(&config) else { return config };
+    let idle = |mount: &Mount<'_>| binds(mount) && mount.options.iter().any(|word| word.contains('='));
+    if !spec.mounts.iter().any(idle) {
+        return config;
+    }
+    let Ok(mut document) = serde_json::from_slice::<Value>(&config) else { return config };
+    for (index, mount) in spec.mounts.iter().enumerate().filter(|(_, mount)| idle(mount)) {
+        for word in mount.options.iter().filter(|word| word.contains('=')) {
+            log.warn(&Error::new(format!("mounts[{index}].options: {word}: no option of a bind mount, ignored")));
+        }
+        if let Some(words) = document["mounts"][index]["options"].as_array_mut() {
+            words.retain(|word| word.as_str().is_none_or(|word| !word.contains('=')));
+        }
+    }
+    document.to_string().into_bytes()
+}
+
+/// The document with its groups at the place of a scope, and the unit that makes it.
+pub fn in_scope(config: &[u8], id: &str) -> Result<(Vec<u8>, Unit)> {
+    let spec = compile::read(config)?;
+    let unit = Unit::of(spec.linux.cgroups_path.as_deref(), id)?;
+    let document = serde_json::from_slice::<Value>(config);
+    let mut document = document.map_err(|error| Error::new(format!("config.json: {error}")))?;
+    document["linux"]["cgroupsPath"] = unit.cgroup().into();
+    Ok((document.to_string().into_bytes(), unit))
+}
+
+/// `linux.resources` as it stands.
+pub fn resources(config: &[u8]) -> Vec<u8> {
+    let document = serde_json::from_slice::<Value>(config).unwrap_or_default();
+    let resources = document.pointer("/linux/resources").filter(|resources| resources.is_object());
+    resources.map_or_else(|| b"{}".to_vec(), |resources| resources.to_string().into_bytes())
 }
 
 /// Removes the field at a JSON path; false if there is none. A key may have dots in it, so the longest that fits counts.

@@ -26,6 +26,7 @@ use crate::console::{self, Terminal};
 use crate::error::{Error, Result};
 use crate::hooks;
 use crate::process;
+use crate::systemd;
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -109,12 +110,16 @@ const CONFIG: &str = "config.json";
 pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     close_others(wish.preserve)?;
     let (bundle, config) = config::open(wish.bundle)?;
-    let config = config::without_unknown(config, &global.log);
+    let config = config::without_idle_options(config::without_unknown(config, &global.log), &global.log);
     let host = Host::probe()?;
-    if global.systemd {
-        return Err(no_systemd());
-    }
-    let record = begin(global, &config, &bundle, wish, &host)?;
+    let (config, unit) = if global.systemd {
+        systemd::check()?;
+        let (config, unit) = config::in_scope(&config, wish.id)?;
+        (config, Some(unit))
+    } else {
+        (config, None)
+    };
+    let record = Record { unit, ..begin(global, &config, &bundle, wish, &host)? };
     let annals = Annals::make(&global.root, wish.id)?;
     match make(&annals, record, &config, wish, &host) {
         Ok((record, running)) => {
@@ -127,16 +132,6 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
             Err(error)
         }
     }
-}
-
-/// sd_booted(3).
-fn no_systemd() -> Error {
-    let why = if Path::new("/run/systemd/system").is_dir() {
-        "cgroups made by systemd are not supported"
-    } else {
-        "this machine is not run by systemd"
-    };
-    Error::new(format!("--systemd-cgroup: {why}")).hint("let the engine use the driver cgroupfs")
 }
 
 /// Everything that is open and not the container's: a directory of the host would be a way out (CVE-2024-21626).
@@ -174,6 +169,7 @@ fn begin(global: &Global, config: &[u8], bundle: &Path, wish: &Wish<'_>, host: &
         uid: unsafe { libc::geteuid() },
         annotations: spec.annotations.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         cgroups: cgroups.into_iter().map(cgroup).collect(),
+        unit: None,
     })
 }
 
@@ -201,7 +197,27 @@ fn warn_of_refusals(global: &Global, warnings: u32) {
     }
 }
 
-fn make(annals: &Annals, mut record: Record, config: &[u8], wish: &Wish<'_>, host: &Host) -> Result<(Record, Running)> {
+fn make(annals: &Annals, record: Record, config: &[u8], wish: &Wish<'_>, host: &Host) -> Result<(Record, Running)> {
+    let Some(unit) = record.unit.clone() else { return make_in_cgroups(annals, record, config, wish, host) };
+    // From here on there may be something to clean up, should we be killed.
+    annals.write(CONFIG, config)?;
+    annals.record(&record)?;
+    let limits = compile::cgroup_limits(&config::resources(config), host)?;
+    // Held until the container's process is there.
+    let made = unit.make(wish.id, &limits).and_then(|_scope| make_in_cgroups(annals, record, config, wish, host));
+    if made.is_err() {
+        let _ = unit.stop();
+    }
+    made
+}
+
+fn make_in_cgroups(
+    annals: &Annals,
+    mut record: Record,
+    config: &[u8],
+    wish: &Wish<'_>,
+    host: &Host,
+) -> Result<(Record, Running)> {
     annals.make_fifo(RELEASE)?;
     annals.make_fifo(OUTCOME)?;
     annals.write(CONFIG, config)?;

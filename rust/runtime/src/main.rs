@@ -5,6 +5,7 @@
 
 mod annals;
 mod arguments;
+mod bus;
 mod cgroups;
 mod clock;
 mod config;
@@ -16,6 +17,7 @@ mod hooks;
 mod log;
 mod process;
 mod sealed;
+mod systemd;
 mod verbs;
 
 use std::process::ExitCode;

@@ -179,6 +179,11 @@ pub(super) fn open_existing(
         for part in place.parents.iter().chain([&place.name]) {
             dir = open_at(dir.as_fd(), part, DIRECTORY).map_err(missing)?;
         }
+        for part in below(hierarchy, start) {
+            dir = open_at(dir.as_fd(), &c(part), DIRECTORY).map_err(|failure| {
+                Error::host("start.lifecycle.cgroups", format!("{part} in {label}: {}", describe(failure.0)))
+            })?;
+        }
         if unified {
             placement.clone_into = Some(opened.add(dir, label));
         } else {
@@ -187,6 +192,15 @@ pub(super) fn open_existing(
         }
     }
     Ok(placement)
+}
+
+/// The way from the container's group to the one that a process is to join.
+fn below<'s>(hierarchy: &'s Hierarchy, start: &'s Start<'_>) -> impl Iterator<Item = &'s str> {
+    let chosen = start.lifecycle.as_ref().and_then(|lifecycle| {
+        lifecycle.cgroups.iter().find(|(controller, _)| controller.is_empty() || hierarchy.controls(controller))
+    });
+    let path = chosen.map_or("", |(_, path)| &**path);
+    path.split('/').filter(|part| !part.is_empty() && *part != ".")
 }
 
 /// Where a container's group is in one hierarchy.

@@ -16,12 +16,13 @@ use super::ids::Ids;
 use super::lifecycle::Lifecycle;
 use super::mounts::{Made, Mounts, Surroundings, root_propagation};
 use super::namespaces::{Namespaces, Origin, flag};
+use super::net_devices::NetDevices;
 use super::opened::{Opened, Writer};
 use super::options::{PRIVATE, RDONLY};
 use super::rootfs::Rootfs;
 use super::start::Start;
 use super::sysctl::Parameters;
-use super::{filter, names, write_keyring, write_placement};
+use super::{names, write_keyring, write_placement};
 
 /// Everything that a container is made of, checked and opened.
 pub(super) struct Parts<'a> {
@@ -34,6 +35,7 @@ pub(super) struct Parts<'a> {
     rootfs: Rootfs<'a>,
     mounts: Mounts,
     hidden: Hidden,
+    net_devices: NetDevices,
     parameters: Parameters,
     identity: Identity<'a>,
     propagation: u64,
@@ -71,7 +73,7 @@ impl<'a> Parts<'a> {
         }
         names::check(spec, namespaces)?;
         let identity = Identity::of(process, "process", ids, start, host)?;
-        let identity = identity.in_container(linux.personality.as_ref(), filter(linux)?, start.init)?;
+        let identity = identity.in_container(linux, start.init)?.with_agent(spec, start, opened)?;
         let mut hooks = Hooks::of(spec, start)?;
         let lifecycle = Lifecycle::open(start, std::mem::take(&mut hooks.start), opened)?;
         let identity = identity.with_lifecycle(lifecycle);
@@ -86,6 +88,7 @@ impl<'a> Parts<'a> {
             Surroundings { host, namespaces, ids, idmap_binds, views, binds_views, in_order, cgroup_v2, bundle };
         let mounts = Mounts::open(spec, around, opened)?;
         let hidden = Hidden::of(linux, host)?;
+        let net_devices = NetDevices::of(linux, namespaces)?;
         let parameters = Parameters::of(linux, namespaces)?;
         let propagation = root_propagation(spec)?;
         let clocks = clocks::offsets(linux, namespaces)?;
@@ -100,6 +103,7 @@ impl<'a> Parts<'a> {
             rootfs,
             mounts,
             hidden,
+            net_devices,
             parameters,
             identity,
             propagation,
@@ -119,6 +123,7 @@ impl<'a> Parts<'a> {
         let covered: Vec<String> = self.mounts.destinations().map(str::to_owned).collect();
         let files = self.rootfs.write_files(&covered, ids, writer);
         let empty = self.hidden.write_keeper(writer);
+        self.net_devices.write(writer);
         let attributes = self.identity.write_keeper(writer);
         if !self.parked {
             self.identity.write_gifts(writer);
@@ -212,6 +217,7 @@ impl<'a> Parts<'a> {
 
     /// What needs nothing from the keeper, and goes on while it works.
     fn write_alone(&self, handed: &mut Handed, writer: &mut Writer) {
+        self.identity.write_note(writer);
         write_placement(&handed.placement, writer);
         if self.namespaces.is_new(NamespaceKind::Cgroup) {
             writer.plan.child(Op::Unshare { flags: flag(NamespaceKind::Cgroup) });

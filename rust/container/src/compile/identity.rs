@@ -4,21 +4,22 @@
 //! descriptors, seccomp, exec. With no_new_privs the filter goes last, so that it need not allow what comes before it;
 //! without it loading one takes a capability that leaving uid 0 takes away.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use crate::host::Host;
 use crate::plan::{Op, STDERR, STDIN, STDOUT, Slot, TextsBuf};
 use crate::seccomp;
-use crate::spec::{Personality, Process, Text};
+use crate::spec::{Linux, Process, Spec, Text};
 
+use super::agent::Agent;
 use super::capabilities::Sets;
 use super::error::{Error, Result};
 use super::ids::Ids;
 use super::lifecycle::Lifecycle;
-use super::opened::Writer;
+use super::opened::{Opened, Writer};
 use super::paths::inside;
 use super::rlimits::{Limit, limits};
-use super::scheduling::{affinity, io_priority, persona, scheduler};
+use super::scheduling::{affinity, io_priority, memory_policy, persona, scheduler};
 use super::start::Start;
 
 /// CAP_SYS_ADMIN.
@@ -44,7 +45,17 @@ pub(super) struct Identity<'a> {
     affinity: [Option<Vec<u8>>; 2],
     init: bool,
     lifecycle: Lifecycle,
-    apparmor: Option<String>,
+    label: Option<Label>,
+    memory_policy: Option<(u32, Vec<u8>)>,
+    agent: Option<Agent>,
+}
+
+/// What a security module is to confine the process with.
+#[derive(Debug)]
+struct Label {
+    /// The folder in /proc/PID that takes it.
+    folder: &'static CStr,
+    text: String,
 }
 
 impl<'a> Identity<'a> {
@@ -83,7 +94,9 @@ impl<'a> Identity<'a> {
             affinity: affinity(process, &field("execCPUAffinity"))?,
             init: false,
             lifecycle: Lifecycle::default(),
-            apparmor: apparmor(process, &field("apparmorProfile"), host)?,
+            label: label(process, path, host)?,
+            memory_policy: None,
+            agent: None,
         })
     }
 
@@ -93,16 +106,25 @@ impl<'a> Identity<'a> {
     }
 
     /// What comes from `linux` rather than from `process`.
-    pub fn in_container(
-        mut self,
-        personality: Option<&Personality<'_>>,
-        filter: Option<seccomp::Filter>,
-        init: bool,
-    ) -> Result<Self> {
-        self.personality = personality.map(persona).transpose()?;
-        self.seccomp = filter;
+    pub fn in_container(mut self, linux: &Linux<'_>, init: bool) -> Result<Self> {
+        self.personality = linux.personality.as_ref().map(persona).transpose()?;
+        self.memory_policy = linux.memory_policy.as_ref().map(memory_policy).transpose()?;
+        self.seccomp = super::filter(linux)?;
         self.init = init;
         Ok(self)
+    }
+
+    /// Connects to whoever is to get the filter's notifications, if it makes any.
+    pub fn with_agent(mut self, spec: &Spec<'_>, start: &Start<'_>, opened: &mut Opened) -> Result<Self> {
+        self.agent = Agent::open(self.seccomp.as_ref(), spec, start, opened)?;
+        Ok(self)
+    }
+
+    /// While the host's /proc is in sight.
+    pub fn write_note(&self, writer: &mut Writer) {
+        if self.agent.is_some() {
+            writer.plan.child(Op::NotePid {});
+        }
     }
 
     /// The keeper's part: what needs the host's rights. Returns what the child needs of it.
@@ -111,9 +133,9 @@ impl<'a> Identity<'a> {
             writer.plan.keeper(Op::AdjustOomScore { score });
         }
         self.limits.iter().for_each(|limit| limit.write_early(writer));
-        self.apparmor.as_ref().map(|_| {
-            let out = writer.slot("what AppArmor knows of the child");
-            writer.plan.keeper(Op::OpenAppArmor { out });
+        self.label.as_ref().map(|label| {
+            let out = writer.slot("the security attributes of the child");
+            writer.plan.keeper(Op::OpenAttributes { name: label.folder, out });
             out
         })
     }
@@ -170,8 +192,8 @@ impl<'a> Identity<'a> {
 
     /// From here to the end of the child's list.
     pub fn write_last(&self, attributes: Option<Slot>, parked: bool, writer: &mut Writer) {
-        if let Some((attributes, profile)) = attributes.zip(self.apparmor.as_deref()) {
-            writer.plan.child(Op::SetAppArmorProfile { attributes, profile: profile.as_bytes() });
+        if let Some((attributes, label)) = attributes.zip(self.label.as_ref()) {
+            writer.plan.child(Op::SetSecurityLabel { attributes, label: label.text.as_bytes() });
         }
         self.write_priorities(writer);
         if !self.process.no_new_privileges && !self.filters_last() {
@@ -179,6 +201,10 @@ impl<'a> Identity<'a> {
         }
         self.write_ids(writer);
         self.write_rights(writer);
+        if self.agent.is_some() {
+            // Agents take one connection after the other: none may stay open until somebody starts the container.
+            self.write_last_filter(writer);
+        }
         self.lifecycle.write_wait(writer);
         self.lifecycle.write_last(writer);
         // Before the limits: one of them may allow no descriptor that is still needed here.
@@ -187,7 +213,9 @@ impl<'a> Identity<'a> {
             self.write_waiting(writer);
         } else {
             self.write_limits(writer);
-            self.write_last_filter(writer);
+            if self.agent.is_none() {
+                self.write_last_filter(writer);
+            }
         }
         self.write_exec(writer);
     }
@@ -226,6 +254,9 @@ impl<'a> Identity<'a> {
         }
         if let Some(attributes) = &self.scheduler {
             writer.plan.child(Op::SetScheduler { attributes });
+        }
+        if let Some((mode, nodes)) = &self.memory_policy {
+            writer.plan.child(Op::SetMemoryPolicy { mode: *mode, nodes });
         }
         if let Some(priority) = self.io_priority {
             writer.plan.child(Op::SetIoPriority { priority });
@@ -267,8 +298,12 @@ impl<'a> Identity<'a> {
     }
 
     fn write_filter(&self, writer: &mut Writer) {
-        if let Some(filter) = &self.seccomp {
-            writer.plan.child(Op::LoadSeccomp { flags: filter.flags, program: &filter.program });
+        match (&self.seccomp, &self.agent) {
+            (Some(filter), Some(agent)) => writer.plan.child(agent.op(filter)),
+            (Some(filter), None) => {
+                writer.plan.child(Op::LoadSeccomp { flags: filter.flags, program: &filter.program });
+            }
+            (None, _) => {}
         }
     }
 
@@ -294,15 +329,21 @@ fn texts(list: &[Text<'_>]) -> TextsBuf {
     texts.iter().map(CString::as_c_str).collect()
 }
 
-/// What is written for the profile.
-fn apparmor(process: &Process<'_>, path: &str, host: &Host) -> Result<Option<String>> {
-    let Some(profile) = process.apparmor_profile.as_deref().filter(|profile| !profile.is_empty()) else {
-        return Ok(None);
-    };
-    if !host.apparmor {
-        return Err(Error::host(path, "AppArmor is not enabled on this machine").hint("leave the profile out"));
+/// What is written for a profile or a context; no kernel has both modules on.
+fn label(process: &Process<'_>, path: &str, host: &Host) -> Result<Option<Label>> {
+    let given = |text: &Option<Text<'_>>| text.as_deref().filter(|text| !text.is_empty()).map(str::to_owned);
+    let profile = given(&process.apparmor_profile);
+    if profile.is_some() && !host.apparmor {
+        let field = format!("{path}.apparmorProfile");
+        return Err(Error::host(field, "AppArmor is not enabled on this machine").hint("leave the profile out"));
     }
-    Ok(Some(format!("exec {profile}")))
+    let context = given(&process.selinux_label);
+    if context.is_some() && !host.selinux {
+        let field = format!("{path}.selinuxLabel");
+        return Err(Error::host(field, "SELinux is not enabled on this machine").hint("leave the label out"));
+    }
+    let profile = profile.map(|profile| Label { folder: c"attr/apparmor", text: format!("exec {profile}") });
+    Ok(profile.or(context.map(|text| Label { folder: c"attr", text })))
 }
 
 fn check_command(process: &Process<'_>, path: &str) -> Result<()> {

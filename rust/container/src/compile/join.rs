@@ -27,6 +27,7 @@ pub(super) fn write(
     let attributes = identity.write_keeper(writer);
     identity.write_gifts(writer);
     writer.plan.keeper(Op::Release {});
+    identity.write_note(writer);
     identity.write_first_affinity(writer);
     write_placement(placement, writer);
     writer.plan.child(Op::JoinNamespaces { fd: first, flags: namespaces.join_flags() });

@@ -11,6 +11,7 @@
 //!         -> read-only root -> ids -> rights -> Exec
 //! ```
 
+mod agent;
 mod capabilities;
 mod cgroups;
 mod clocks;
@@ -28,6 +29,7 @@ mod limits;
 mod mounts;
 mod names;
 mod namespaces;
+mod net_devices;
 mod opened;
 mod options;
 mod paths;
@@ -104,7 +106,7 @@ pub fn compile_exec(spec: &[u8], process: &[u8], start: &[u8], pidfd: OwnedFd, h
     let ids = Ids::of(&spec.linux, &namespaces, &opened)?;
     let placement = cgroups::open_existing(&spec.linux, &start, host, &mut opened)?;
     let identity = Identity::of(&process, "process", &ids, &start, host)?;
-    let identity = identity.in_container(spec.linux.personality.as_ref(), filter(&spec.linux)?, false)?;
+    let identity = identity.in_container(&spec.linux, false)?.with_agent(&spec, &start, &mut opened)?;
     let identity = identity.with_lifecycle(Lifecycle::open(&start, Vec::new(), &mut opened)?);
     let mut writer = opened.into_writer()?;
     join::write((&namespaces, &ids), first, &placement, &identity, &start, &mut writer);
@@ -129,7 +131,7 @@ fn check_version(spec: &Spec<'_>) -> Result<()> {
         return Ok(());
     }
     Err(Error::spec("ociVersion", format!("{:?} is no version that pyrt knows", &*spec.oci_version))
-        .hint("it knows 1.0 to 1.2"))
+        .hint("it knows 1.0 to 1.3"))
 }
 
 fn filter(linux: &Linux<'_>) -> Result<Option<seccomp::Filter>> {

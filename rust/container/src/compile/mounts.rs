@@ -14,6 +14,7 @@ mod planned;
 
 use std::ffi::{CStr, CString};
 
+use crate::host::Host;
 use crate::plan::{Op, Slot, Texts, TextsBuf, as_slots, pack_slots};
 use crate::spec::Spec;
 
@@ -57,6 +58,7 @@ pub(super) struct Made {
 impl Mounts {
     /// Checks all and opens what is bound.
     pub fn open(spec: &Spec<'_>, around: Surroundings<'_>, opened: &mut Opened) -> Result<Self> {
+        let label = mount_label(spec, around.host)?;
         let mut planned: Vec<Planned> = Vec::with_capacity(spec.mounts.len() + 1);
         for (index, mount) in spec.mounts.iter().enumerate() {
             let next = plan_mount(mount, &format!("mounts[{index}]"), around, opened)?;
@@ -68,6 +70,9 @@ impl Mounts {
         }
         if !planned.iter().any(|mount| mount.destination == "/dev") {
             planned.insert(0, Planned { destination: "/dev".to_owned(), options: default_dev(), what: What::Dev });
+        }
+        if let Some(label) = &label {
+            planned.iter_mut().for_each(|mount| mount.take_label(label));
         }
         let mounts = Self {
             planned,
@@ -275,6 +280,16 @@ impl Mounts {
     }
 }
 
+/// SELinux's option word for all that is mounted anew.
+fn mount_label(spec: &Spec<'_>, host: &Host) -> Result<Option<CString>> {
+    let Some(label) = spec.linux.mount_label.as_deref().filter(|label| !label.is_empty()) else { return Ok(None) };
+    if !host.selinux {
+        let error = Error::host("linux.mountLabel", "SELinux is not enabled on this machine");
+        return Err(error.hint("leave the label out"));
+    }
+    Ok(Some(c(&format!("context={label}"))))
+}
+
 /// Detached clones of the container's groups.
 fn clone_views(mount: &Planned, groups: &[Slot], writer: &mut Writer) -> Vec<Slot> {
     let clone = |&dir: &Slot| {
@@ -291,6 +306,18 @@ fn clone_views(mount: &Planned, groups: &[Slot], writer: &mut Writer) -> Vec<Slo
 pub(super) type Put<'f> = &'f mut dyn FnMut(&mut Writer, Op<'_>);
 
 impl Planned {
+    /// As runc: what the kernel itself fills (proc, sysfs, cgroup) has labels of the policy, and binds have those of their files.
+    fn take_label(&mut self, label: &CString) {
+        let takes = match &self.what {
+            What::Dev => true,
+            What::New { fstype, .. } => [c"tmpfs", c"devpts", c"ramfs"].contains(&fstype.as_c_str()),
+            _ => false,
+        };
+        if takes {
+            self.options.data.push((usize::MAX, label.clone()));
+        }
+    }
+
     /// Bits and propagation of a mount that exists.
     fn write_attributes(&self, mount: Slot, default_propagation: u64, put: Put<'_>, writer: &mut Writer) {
         let own = self.options.own;

@@ -1,6 +1,6 @@
 //! Priorities, processors and personality of a process, as the kernel's numbers.
 
-use crate::spec::{IoPriority, Personality, Process, Scheduler, Text};
+use crate::spec::{IoPriority, MemoryPolicy, Personality, Process, Scheduler, Text};
 
 use super::error::{Error, Result};
 use super::limits::{MAX_CPUS, parse_list};
@@ -67,6 +67,40 @@ pub(super) fn persona(given: &Personality<'_>) -> Result<u64> {
     }
 }
 
+/// Mode and nodes as set_mempolicy(2) takes them (linux/mempolicy.h).
+pub(super) fn memory_policy(given: &MemoryPolicy<'_>) -> Result<(u32, Vec<u8>)> {
+    const FIELD: &str = "linux.memoryPolicy";
+    let (mode, wants_nodes) = match &*given.mode {
+        "MPOL_DEFAULT" => (0, Some(false)),
+        "MPOL_PREFERRED" => (1, None),
+        "MPOL_BIND" => (2, Some(true)),
+        "MPOL_INTERLEAVE" => (3, Some(true)),
+        "MPOL_LOCAL" => (4, Some(false)),
+        "MPOL_PREFERRED_MANY" => (5, Some(true)),
+        "MPOL_WEIGHTED_INTERLEAVE" => (6, Some(true)),
+        other => return Err(Error::spec(format!("{FIELD}.mode"), format!("{other:?} is no mode"))),
+    };
+    let mut flags = 0u32;
+    for (index, flag) in given.flags.iter().enumerate() {
+        flags |= match &**flag {
+            "MPOL_F_NUMA_BALANCING" => 1 << 13,
+            "MPOL_F_RELATIVE_NODES" => 1 << 14,
+            "MPOL_F_STATIC_NODES" => 1 << 15,
+            other => return Err(Error::spec(format!("{FIELD}.flags[{index}]"), format!("{other:?} is no flag"))),
+        };
+    }
+    let nodes = given.nodes.as_deref().filter(|nodes| !nodes.is_empty());
+    let field = || format!("{FIELD}.nodes");
+    match (nodes, wants_nodes) {
+        (Some(_), Some(false)) => Err(Error::spec(field(), format!("{} takes no nodes", &*given.mode))),
+        (None, Some(true)) => Err(Error::spec(field(), format!("missing: {} needs at least one", &*given.mode))),
+        (nodes, _) => {
+            let numbers = nodes.map(parse_list).transpose().map_err(|message| Error::spec(field(), message))?;
+            Ok((mode | flags, bits(&numbers.unwrap_or_default())))
+        }
+    }
+}
+
 /// Masks of `execCPUAffinity`: before and after the process joins its cgroup.
 pub(super) fn affinity(process: &Process<'_>, path: &str) -> Result<[Option<Vec<u8>>; 2]> {
     let Some(given) = &process.exec_cpu_affinity else { return Ok([None, None]) };
@@ -74,14 +108,14 @@ pub(super) fn affinity(process: &Process<'_>, path: &str) -> Result<[Option<Vec<
         None => Ok(None),
         Some(list) => {
             let numbers = parse_list(list).map_err(|message| Error::spec(format!("{path}.{name}"), message))?;
-            Ok(Some(cpu_mask(&numbers)))
+            Ok(Some(bits(&numbers)))
         }
     };
     Ok([mask(&given.initial, "initial")?, mask(&given.last, "final")?])
 }
 
-/// Bits in longs, as sched_setaffinity(2) takes them.
-fn cpu_mask(numbers: &[usize]) -> Vec<u8> {
+/// Bits in longs, as sched_setaffinity(2) and set_mempolicy(2) take them.
+fn bits(numbers: &[usize]) -> Vec<u8> {
     let mut mask = vec![0; MAX_CPUS / 8];
     numbers.iter().for_each(|number| mask[number / 8] |= 1 << (number % 8));
     let used = mask.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
@@ -95,8 +129,8 @@ mod tests {
 
     #[test]
     fn masks_are_whole_words() {
-        assert_eq!(cpu_mask(&[0, 9]), [1, 2, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(cpu_mask(&[64]).len(), 16);
+        assert_eq!(bits(&[0, 9]), [1, 2, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bits(&[64]).len(), 16);
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub struct Lifecycle<'a> {
     /// The session keyring stays the caller's.
     #[serde(default)]
     pub no_new_keyring: bool,
+    /// One more process goes into these groups below the container's own: controller, or "" for all, and path.
+    #[serde(borrow, default)]
+    pub cgroups: Vec<(Text<'a>, Text<'a>)>,
     /// The root is changed by chroot(2).
     #[serde(default)]
     pub no_pivot: bool,

@@ -3,6 +3,7 @@
 use crate::plan::{Op, Part, Plan, Slot, Texts};
 use crate::sys::{self, Errno, Fd};
 
+use super::agent::Agent;
 use super::channel::ToKeeper;
 use super::exec::{self, Evidence, Vectors};
 use super::hook::{self, Hook};
@@ -27,6 +28,7 @@ struct Child<'a> {
     evidence: Evidence,
     /// From here on descriptors are not the command's.
     first: Fd,
+    agent: Agent,
 }
 
 /// The number after standard input, output and error.
@@ -34,7 +36,7 @@ const FIRST: Fd = 3;
 
 /// Walks the list and ends in execve(2) or in exit.
 pub(super) fn run(plan: &Plan<'_>, slots: &mut Slots, timings: &Timings, vectors: &Prepared, keeper: ToKeeper) -> ! {
-    let mut child = Child { slots, keeper, vectors, evidence: Evidence::new(), first: FIRST };
+    let mut child = Child { slots, keeper, vectors, evidence: Evidence::new(), first: FIRST, agent: Agent::default() };
     let first = plan.len(Part::Keeper);
     for (index, op) in plan.ops(Part::Child).enumerate() {
         if matches!(op, Op::Exec { .. }) {
@@ -78,8 +80,10 @@ impl Child<'_> {
             Op::OpenTerminal { rows, columns, console, out } => self.open_terminal(rows, columns, console, out),
             Op::SetStdio { input, output, error, terminal } => self.set_stdio([input, output, error], terminal),
             Op::BecomeInit {} => self.become_init(),
-            Op::SetAppArmorProfile { attributes, profile } => {
-                sys::write_at(self.slots.get(attributes)?, c"exec", profile)
+            Op::SetSecurityLabel { attributes, label } => sys::write_at(self.slots.get(attributes)?, c"exec", label),
+            Op::NotePid {} => self.agent.note_pid(),
+            Op::LoadSeccompFor { flags, program, agent, before, between, after } => {
+                self.agent.load(flags, program, self.slots.get(agent)?, [before, between, after])
             }
             Op::CleanProcess {} => {
                 sys::reset_signals();
@@ -287,6 +291,7 @@ fn identity(op: &Op<'_>) -> sys::Result<()> {
         }
         Op::SetNice { nice } => sys::set_nice(nice),
         Op::SetScheduler { attributes } => sys::set_scheduler(attributes),
+        Op::SetMemoryPolicy { mode, nodes } => sys::set_memory_policy(mode, nodes),
         Op::SetIoPriority { priority } => sys::set_io_priority(priority),
         Op::SetPersonality { persona } => sys::set_personality(persona),
         Op::SetAffinity { mask } => sys::set_affinity(mask),

@@ -10,7 +10,7 @@ use super::cgroup::Created;
 use super::channel::{ToChild, ToKeeper, Word};
 use super::exec::Vectors;
 use super::hook::{self, Hook};
-use super::{EMPTY, Failed, MISPLACED, Running, Slots, Timings, child, mounts, set_limit, shared_step};
+use super::{EMPTY, Failed, MISPLACED, Running, Slots, Timings, child, mounts, net_device, set_limit, shared_step};
 
 struct Child {
     pid: i32,
@@ -243,8 +243,17 @@ impl<'a> Keeper<'a> {
                 self.slots.set(out, fd);
                 Ok(())
             }
-            Op::OpenAppArmor { out } => {
-                let fd = self.open_of_child("attr/apparmor", libc::O_PATH | libc::O_DIRECTORY)?;
+            Op::MoveNetDevice { namespace, name, inside } => {
+                let namespace = match namespace {
+                    Some(slot) => sys::dup_above(self.slots.get(slot)?, 3)?,
+                    None => self.open_of_child("ns/net", libc::O_RDONLY)?,
+                };
+                let moved = net_device::move_into(namespace, name, inside, |work| aside(work));
+                sys::close(namespace);
+                moved
+            }
+            Op::OpenAttributes { name, out } => {
+                let fd = self.open_of_child(&name.to_string_lossy(), libc::O_PATH | libc::O_DIRECTORY)?;
                 self.open(out, fd);
                 Ok(())
             }

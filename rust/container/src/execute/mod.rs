@@ -14,6 +14,7 @@
 //!
 //! The keeper may allocate; the child never does. Each step's time goes to a page that both share.
 
+mod agent;
 mod cgroup;
 mod channel;
 mod child;
@@ -21,6 +22,7 @@ mod exec;
 mod hook;
 mod keeper;
 mod mounts;
+mod net_device;
 
 use std::ffi::CStr;
 
@@ -260,7 +262,13 @@ fn shared_step(op: &Op<'_>, slots: &mut Slots) -> sys::Result<()> {
         }
         Op::Park { mount } => mounts::park(slots.get(mount)?)?,
         Op::Unpark { mount } => mounts::unpark(slots.get(mount)?)?,
-        Op::Unshare { flags } => sys::unshare(flags)?,
+        Op::Unshare { flags } => {
+            sys::unshare(flags)?;
+            // systemd makes / shared: what is parked here would lie over the host's root as well.
+            if flags & libc::CLONE_NEWNS as u64 != 0 {
+                sys::set_propagation(libc::MS_SLAVE | libc::MS_REC)?;
+            }
+        }
         _ => return Err(MISPLACED),
     }
     Ok(())

@@ -43,7 +43,10 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
             }
         }
         Op::NewIdMap { uid_map, gid_map, out } => format!("{} for {}", ids(uid_map, gid_map), name(out)),
-        Op::OpenAppArmor { .. } => "opening what AppArmor knows of the child".to_owned(),
+        Op::OpenAttributes { .. } => "opening the security attributes of the child".to_owned(),
+        Op::MoveNetDevice { name, inside, .. } => {
+            format!("moving the network device {} into the container as {}", show(name), show(inside))
+        }
         Op::OpenUserNamespace { .. } => "opening the container's user namespace".to_owned(),
         Op::IdmapMount { mount, recursive, .. } => {
             format!("mapping the owners of {}{}", name(mount), below(recursive))
@@ -119,10 +122,10 @@ fn inside(op: &Op<'_>, names: &[String]) -> String {
         Op::Attach { mount, path, .. } => attach(name(mount), &show(path)),
         Op::Mask { path, .. } => format!("hiding {}", show(path)),
         Op::MakeReadonly { path } => format!("making {} read-only", show(path)),
-        Op::SetAppArmorProfile { profile, .. } => {
-            let profile = profile.strip_prefix(b"exec ").unwrap_or(profile);
-            format!("choosing the AppArmor profile {}", show_bytes(profile))
-        }
+        Op::SetSecurityLabel { label, .. } => match label.strip_prefix(b"exec ") {
+            Some(profile) => format!("choosing the AppArmor profile {}", show_bytes(profile)),
+            None => format!("choosing the SELinux label {}", show_bytes(label)),
+        },
         Op::JoinKeyring { name } => format!("joining the session keyring {}", show(name)),
         Op::OpenTerminal { rows: 0, .. } => "opening a terminal".to_owned(),
         Op::OpenTerminal { rows, columns, .. } => format!("opening a terminal of {columns}x{rows}"),
@@ -165,6 +168,11 @@ fn identity(op: &Op<'_>) -> String {
         Op::SetAmbient { ambient } => format!("setting the ambient capabilities {}", capabilities(ambient)),
         Op::NoNewPrivileges {} => "forbidding new privileges".to_owned(),
         Op::LoadSeccomp { program, .. } => format!("loading a seccomp filter of {} instructions", program.len() / 8),
+        Op::NotePid {} => "noting the number that the host has for it".to_owned(),
+        Op::LoadSeccompFor { program, .. } => {
+            format!("loading a seccomp filter of {} instructions, and handing its listener out", program.len() / 8)
+        }
+        Op::SetMemoryPolicy { .. } => "setting the memory policy".to_owned(),
         Op::ChangeDirectory { path, create: true } => format!("making the working directory {}", show(path)),
         Op::ChangeDirectory { path, create: false } => format!("changing to the working directory {}", show(path)),
         Op::BecomeInit {} => "staying behind as PID 1".to_owned(),

@@ -38,6 +38,17 @@ pub struct Filter {
     pub program: Vec<u8>,
     /// SECCOMP_FILTER_FLAG_ bits.
     pub flags: u64,
+    /// Who answers what the filter notifies; none if it notifies nothing.
+    pub notify: Option<Notify>,
+}
+
+/// Where notifications go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notify {
+    /// A socket of the host.
+    pub path: String,
+    /// Handed on as it stands.
+    pub metadata: String,
 }
 
 /// Why a profile is refused.
@@ -88,7 +99,11 @@ fn compile_for(json: &[u8], machine: abi::Machine) -> Result<Filter, Error> {
     if program.len() > LONGEST {
         return Err(Error::TooLong(program.len()));
     }
-    Ok(Filter { program: program.iter().flat_map(assembler::Instruction::bytes).collect(), flags: profile.flags })
+    Ok(Filter {
+        program: program.iter().flat_map(assembler::Instruction::bytes).collect(),
+        flags: profile.flags,
+        notify: profile.notify,
+    })
 }
 
 /// A host has one profile for each set of capabilities in use, so a handful.

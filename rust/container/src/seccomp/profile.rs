@@ -1,14 +1,16 @@
-//! The JSON of `linux.seccomp` (OCI runtime specification 1.2, config-linux.md), checked and in numbers.
+//! The JSON of `linux.seccomp` (OCI runtime specification 1.3, config-linux.md), checked and in numbers.
 
 use serde::Deserialize;
 
-use super::{Error, abi};
+use super::{Error, Notify, abi};
 
 /// What to do with a call: a SECCOMP_RET_ value of linux/seccomp.h, data included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Action(pub u32);
 
 impl Action {
+    /// Somebody else is asked.
+    pub const NOTIFY: Self = Self(0x7FC0_0000);
     /// Ends the process.
     pub const KILL_PROCESS: Self = Self(0x8000_0000);
     /// The call is not there.
@@ -56,6 +58,7 @@ pub struct Profile {
     /// ABIs listed, of those that there are tables for.
     pub listed: Vec<abi::Abi>,
     pub flags: u64,
+    pub notify: Option<Notify>,
     pub rules: Vec<Rule>,
 }
 
@@ -97,18 +100,43 @@ fn refused<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T,
 /// Reads and checks a profile.
 pub fn parse(json: &[u8]) -> Result<Profile, Error> {
     let raw: RawProfile = serde_json::from_slice(json).map_err(|error| Error::Malformed(error.to_string()))?;
-    for (field, text) in [("listenerPath", &raw.listener_path), ("listenerMetadata", &raw.listener_metadata)] {
-        if text.as_ref().is_some_and(|text| !text.is_empty()) {
-            return refused(format!("linux.seccomp.{field}"), "system calls can't be handed to a listener");
-        }
-    }
     let default =
         action(&raw.default_action, raw.default_errno_ret, "linux.seccomp", "defaultAction", "defaultErrnoRet")?;
     let mut rules = Vec::new();
     for (index, rule) in raw.syscalls.unwrap_or_default().into_iter().enumerate() {
         read_rule(rule, &format!("linux.seccomp.syscalls[{index}]"), default, &mut rules)?;
     }
-    Ok(Profile { default, listed: architectures(raw.architectures)?, flags: flags(raw.flags)?, rules })
+    let notify = notify(default, &rules, raw.listener_path, raw.listener_metadata)?;
+    let flags = flags(raw.flags, notify.is_some())?;
+    Ok(Profile { default, listed: architectures(raw.architectures)?, flags, notify, rules })
+}
+
+/// Checks that notifications can be answered: the call that hands the listener out can't itself wait for an answer.
+fn notify(
+    default: Action,
+    rules: &[Rule],
+    path: Option<String>,
+    metadata: Option<String>,
+) -> Result<Option<Notify>, Error> {
+    let path = path.filter(|path| !path.is_empty());
+    let metadata = metadata.filter(|metadata| !metadata.is_empty());
+    if metadata.is_some() && path.is_none() {
+        return refused("linux.seccomp.listenerMetadata", "needs linux.seccomp.listenerPath");
+    }
+    if default == Action::NOTIFY {
+        return refused("linux.seccomp.defaultAction", "SCMP_ACT_NOTIFY can't be the default: nobody could be told");
+    }
+    let mut notified = rules.iter().filter(|rule| rule.action == Action::NOTIFY).peekable();
+    if notified.peek().is_none() {
+        return Ok(None);
+    }
+    if notified.any(|rule| rule.names.iter().any(|name| name == "sendmsg")) {
+        return refused("linux.seccomp.syscalls", "sendmsg can't be notified: by it the listener is handed out");
+    }
+    match path {
+        Some(path) => Ok(Some(Notify { path, metadata: metadata.unwrap_or_default() })),
+        None => refused("linux.seccomp.listenerPath", "missing: SCMP_ACT_NOTIFY needs somebody to tell"),
+    }
 }
 
 /// EPERM: what a refusal says if the profile does not.
@@ -130,9 +158,7 @@ fn action(name: &str, errno: Option<u32>, at: &str, name_field: &str, errno_fiel
             return Ok(Action(0x7FF0_0000 | errno.unwrap_or(EPERM)));
         }
         "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE" => return refused(format!("{at}.{errno_field}"), "too large"),
-        "SCMP_ACT_NOTIFY" => {
-            return refused(format!("{at}.{name_field}"), "SCMP_ACT_NOTIFY needs a listener, which is not supported");
-        }
+        "SCMP_ACT_NOTIFY" => Action::NOTIFY.0,
         _ => return refused(format!("{at}.{name_field}"), format!("{name:?} is not an action")),
     };
     match errno {
@@ -188,7 +214,7 @@ fn read_condition(raw: &RawCondition, at: &str) -> Result<Condition, Error> {
 }
 
 /// What the specification lists: those without a table here are of machines that this is not, or denied.
-const FOREIGN: [&str; 18] = [
+const FOREIGN: [&str; 19] = [
     "SCMP_ARCH_ARM",
     "SCMP_ARCH_MIPS",
     "SCMP_ARCH_MIPS64",
@@ -207,6 +233,7 @@ const FOREIGN: [&str; 18] = [
     "SCMP_ARCH_LOONGARCH64",
     "SCMP_ARCH_M68K",
     "SCMP_ARCH_SH",
+    "SCMP_ARCH_SHEB",
 ];
 
 fn architectures(names: Option<Vec<String>>) -> Result<Vec<abi::Abi>, Error> {
@@ -224,13 +251,14 @@ fn architectures(names: Option<Vec<String>>) -> Result<Vec<abi::Abi>, Error> {
     Ok(listed)
 }
 
-fn flags(names: Option<Vec<String>>) -> Result<u64, Error> {
+fn flags(names: Option<Vec<String>>, notifies: bool) -> Result<u64, Error> {
     let mut flags = 0;
     for (index, name) in names.unwrap_or_default().iter().enumerate() {
         flags |= match name.as_str() {
             "SECCOMP_FILTER_FLAG_TSYNC" => 1 << 0,
             "SECCOMP_FILTER_FLAG_LOG" => 1 << 1,
             "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 1 << 2,
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" if notifies => 1 << 5,
             "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => {
                 return refused(format!("linux.seccomp.flags[{index}]"), format!("{name} is for listeners"));
             }

@@ -32,8 +32,9 @@ pub struct Linux<'a> {
     /// Device nodes beside the default ones.
     #[serde(borrow, default, deserialize_with = "nullable_list")]
     pub devices: Vec<Device<'a>>,
-    #[serde(default)]
-    net_devices: Refused,
+    /// Network devices of the host that become the container's, by their names there.
+    #[serde(borrow, default)]
+    pub net_devices: Map<'a, NetDevice<'a>>,
     /// As it stands, for [`crate::seccomp`], which keeps compiled filters by content.
     #[serde(borrow, default)]
     pub seccomp: Option<&'a RawValue>,
@@ -46,12 +47,14 @@ pub struct Linux<'a> {
     /// Read-only.
     #[serde(borrow, default, deserialize_with = "nullable_list")]
     pub readonly_paths: Vec<Text<'a>>,
-    #[serde(default)]
-    mount_label: Refused,
+    /// SELinux's context of what is mounted.
+    #[serde(borrow, default)]
+    pub mount_label: Option<Text<'a>>,
     #[serde(default)]
     intel_rdt: Refused,
-    #[serde(default)]
-    memory_policy: Refused,
+    /// set_mempolicy(2).
+    #[serde(borrow, default)]
+    pub memory_policy: Option<MemoryPolicy<'a>>,
     /// personality(2).
     #[serde(borrow, default)]
     pub personality: Option<Personality<'a>>,
@@ -138,6 +141,30 @@ pub struct Personality<'a> {
     pub domain: Text<'a>,
     #[serde(default)]
     flags: Refused,
+}
+
+/// One of `linux.netDevices`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetDevice<'a> {
+    /// What it is called in the container; as on the host if absent.
+    #[serde(borrow, default)]
+    pub name: Option<Text<'a>>,
+}
+
+/// `linux.memoryPolicy`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryPolicy<'a> {
+    /// `MPOL_...`.
+    #[serde(borrow)]
+    pub mode: Text<'a>,
+    /// A list like `0-3,7`.
+    #[serde(borrow, default)]
+    pub nodes: Option<Text<'a>>,
+    /// `MPOL_F_...`.
+    #[serde(borrow, default, deserialize_with = "nullable_list")]
+    pub flags: Vec<Text<'a>>,
 }
 
 /// One of `linux.timeOffsets`.

@@ -1,4 +1,4 @@
-//! The OCI runtime specification 1.2, Linux: config.json as types that borrow from its bytes.
+//! The OCI runtime specification 1.3, Linux: config.json as types that borrow from its bytes.
 //!
 //! Every field of the specification is here. What pyrt does not honour has the type [`Refused`]: asking for it
 //! is an error that names the field. What the specification does not know is an error as well.
@@ -10,7 +10,7 @@ mod resources;
 mod state;
 mod text;
 
-pub use linux::{Device, IdMapping, Linux, Namespace, NamespaceKind, Personality, TimeOffset};
+pub use linux::{Device, IdMapping, Linux, MemoryPolicy, Namespace, NamespaceKind, NetDevice, Personality, TimeOffset};
 pub use process::{Affinity, Capabilities, ConsoleSize, IoPriority, Process, ResourceLimit, Scheduler, User};
 pub use resources::{
     BlockIo, Cpu, DeviceRate, DeviceRule, DeviceWeight, HugepageLimit, InterfacePriority, Memory, Network, Pids, Rdma,

@@ -46,8 +46,9 @@ pub struct Process<'a> {
     /// sched_setattr(2).
     #[serde(borrow, default)]
     pub scheduler: Option<Scheduler<'a>>,
-    #[serde(default)]
-    selinux_label: Refused,
+    /// SELinux's context of the process.
+    #[serde(borrow, default)]
+    pub selinux_label: Option<Text<'a>>,
     /// ioprio_set(2).
     #[serde(borrow, default)]
     pub io_priority: Option<IoPriority<'a>>,

@@ -14,6 +14,7 @@ use crate::container::Status;
 use crate::error::{Error, Result};
 use crate::hooks;
 use crate::process;
+use crate::systemd::Unit;
 
 const FLAGS: [Flag; 1] = [switch("force").or('f')];
 
@@ -45,6 +46,7 @@ pub fn remove(global: &Global, id: &str, force: bool) -> Result<()> {
         }
     }
     cgroups::remove(&record.cgroups)?;
+    record.unit.as_ref().map_or(Ok(()), Unit::stop)?;
     let config = annals.read("config.json");
     annals.remove()?;
     after(global, &record, &config?);

@@ -47,9 +47,7 @@ pub fn exec(global: &Global, words: &[String]) -> Result<u8> {
     let arguments = Arguments::parse(words, &FLAGS, Order::FlagsFirst)?;
     let (id, command) = arguments.words.split_first().ok_or_else(|| Error::new("the id of a container is missing"))?;
     check_id(id)?;
-    if let Some(cgroup) = arguments.value("cgroup") {
-        return Err(Error::new(format!("--cgroup {cgroup}: not supported")));
-    }
+    let cgroups = cgroups(&arguments)?;
     let pid_file = file(&arguments, "pid-file")?;
     let preserve = arguments.number("preserve-fds")?.unwrap_or(0);
     sealed::ensure()?;
@@ -68,11 +66,12 @@ pub fn exec(global: &Global, words: &[String]) -> Result<u8> {
     let stays = !arguments.has("detach");
     let terminal = Terminal::choose(process["terminal"] == json!(true), arguments.value("console-socket"), stays)?;
     let (config, process) = (config.to_string(), process.to_string());
-    let start = json!({ "id": id, "lifecycle": { "preserve": preserve } }).to_string();
+    let start = json!({ "id": id, "lifecycle": { "preserve": preserve, "cgroups": cgroups } }).to_string();
     let pidfd = open_first(&found.record)?;
     let host = Host::probe()?;
     let compiled = compile::compile_exec(config.as_bytes(), process.as_bytes(), start.as_bytes(), pidfd, &host)?;
     let running = execute(&compiled)?;
+    drop(compiled);
     // Whoever deletes the container need not wait for this process.
     drop(found);
     if let (Terminal::Socket(socket), Some(master)) = (terminal, running.terminal) {
@@ -87,6 +86,19 @@ pub fn exec(global: &Global, words: &[String]) -> Result<u8> {
     }
     let here = running.terminal.filter(|_| matches!(terminal, Terminal::Here));
     foreground::attend(running.pid, here, foreground::hold_signals()?)
+}
+
+/// `--cgroup [CONTROLLER[,CONTROLLER...]:]PATH`, below the container's own group; never beside it.
+fn cgroups(arguments: &Arguments) -> Result<Vec<(String, String)>> {
+    let mut cgroups = Vec::new();
+    for given in arguments.values("cgroup").filter(|given| !given.is_empty()) {
+        let (controllers, path) = given.split_once(':').unwrap_or(("", given));
+        if path.split('/').any(|part| part == "..") {
+            return Err(Error::new(format!("--cgroup {given}: contains ..")));
+        }
+        cgroups.extend(controllers.split(',').map(|controller| (controller.to_owned(), path.to_owned())));
+    }
+    Ok(cgroups)
 }
 
 /// A pidfd of the first process, which is sure to be that one.

@@ -59,6 +59,9 @@ pub fn update(global: &Global, words: &[String]) -> Result<u8> {
         None => from_flags(&arguments)?.to_string().into_bytes(),
     };
     let limits = compile::cgroup_limits(&resources, &Host::probe()?)?;
+    if let Some(unit) = &found.record.unit {
+        unit.change(&limits)?;
+    }
     write(&found.record.cgroups, &limits)?;
     Ok(0)
 }
