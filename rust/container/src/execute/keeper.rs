@@ -477,7 +477,12 @@ fn may_share_memory(plan: &Plan<'_>, flags: u64) -> bool {
         use Op::{AdjustOomScore, AwaitStart, BecomeInit, CallKeeper, JoinNamespaces, JoinPidNamespace};
         matches!(
             op,
-            JoinPidNamespace { .. } | JoinNamespaces { .. } | BecomeInit {} | CallKeeper {} | AwaitStart { .. } | AdjustOomScore { .. }
+            JoinPidNamespace { .. }
+                | JoinNamespaces { .. }
+                | BecomeInit {}
+                | CallKeeper {}
+                | AwaitStart { .. }
+                | AdjustOomScore { .. }
         )
     };
     is_alone && !plan.ops(Part::Keeper).chain(plan.ops(Part::Child)).any(parts)
