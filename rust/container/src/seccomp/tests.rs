@@ -272,7 +272,7 @@ fn what_is_not_honoured_is_named() {
         (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#.into(), "linux.seccomp.defaultAction"),
         (r#"{"defaultAction":"nothing"}"#.into(), "linux.seccomp.defaultAction"),
         (r#"{"defaultAction":"SCMP_ACT_ALLOW","defaultErrnoRet":1}"#.into(), "linux.seccomp.defaultErrnoRet"),
-        (r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/run/x"}"#.into(), "linux.seccomp.listenerPath"),
+        (rule(r#""action":"SCMP_ACT_NOTIFY""#), "linux.seccomp.listenerPath"),
         (r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerMetadata":"x"}"#.into(), "linux.seccomp.listenerMetadata"),
         (r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["Z80"]}"#.into(), "linux.seccomp.architectures[0]"),
         (r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":["FAST"]}"#.into(), "linux.seccomp.flags[0]"),
