@@ -44,13 +44,9 @@ fn what_is_not_supported_is_named() {
         ("vm", object()),
         ("zos", object()),
         ("freebsd", object()),
-        ("process.selinuxLabel", json!("system_u:system_r:svirt_lxc_net_t:s0")),
         ("process.commandLine", json!("cmd.exe")),
         ("process.user.username", json!("Administrator")),
         ("linux.intelRdt", json!({"closID": "guaranteed"})),
-        ("linux.memoryPolicy", json!({"mode": "MPOL_BIND"})),
-        ("linux.netDevices", json!({"eth0": {}})),
-        ("linux.mountLabel", json!("label")),
         ("linux.personality", json!({"domain": "LINUX", "flags": ["x"]})),
         ("linux.resources.blockIO", json!({"leafWeight": 10})),
         ("linux.resources.memory", json!({"kernel": 5})),
@@ -60,6 +56,15 @@ fn what_is_not_supported_is_named() {
         let error = refusal(&machine, field, &value);
         assert!(error.path.starts_with(field), "{field}: {error}");
         assert_eq!(error.message, "not supported", "{error}");
+    }
+}
+
+#[test]
+fn what_this_machine_lacks_is_named() {
+    let machine = Machine::with_cgroup_v1();
+    for field in ["process.selinuxLabel", "linux.mountLabel"] {
+        let error = refusal(&machine, field, &json!("system_u:object_r:container_file_t:s0"));
+        assert_eq!(error.to_string(), format!("{field}: SELinux is not enabled on this machine"));
     }
 }
 
