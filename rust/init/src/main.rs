@@ -4,7 +4,9 @@
 //! reports on it; with `--init` its child stays behind as the container's PID 1 (see `pyrt_container::execute`).
 //! Called anything else it is the native client, `pyrt`. Single-threaded throughout.
 
-#![no_main]
+// The tests have a main of their own.
+#![cfg_attr(not(test), no_main)]
+#![cfg_attr(test, allow(dead_code))]
 
 mod client;
 mod keeper;
@@ -21,7 +23,7 @@ use pyrt_container::sys;
 ///
 /// # Safety
 /// Called by the C library, with the array that execve(2) was given.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 unsafe extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
     // SAFETY: `count` C strings, as every C program finds them.
     let arguments = (0..count as usize).map(|index| unsafe { CStr::from_ptr(*words.add(index)) });

@@ -156,6 +156,7 @@ fn host_plan(command: &[&CStr]) -> (Vec<u8>, Vec<OwnedFd>) {
     plan.child(Op::MakeReadonly { path: c"/proc/sys" });
     plan.child(Op::SetStdio { input: STDIN, output: STDOUT, error: STDERR, terminal: false });
     plan.child(Op::ChangeDirectory { path: c"/srv/made/here", create: true });
+    plan.child(Op::ChangeDirectory { path: c"/srv/made/here", create: false });
     plan.child(Op::NoNewPrivileges {});
     plan.child(Op::CleanProcess {});
     let (words, environment) = (texts(command), texts(&[c"PATH=/usr/bin:/bin"]));
