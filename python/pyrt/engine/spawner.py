@@ -165,7 +165,10 @@ def control_pair() -> tuple[socket.socket, socket.socket]:
 
 
 async def receive(control: socket.socket) -> Message:
-    """The next message of a keeper. A keeper that was killed is at its end of file too."""
+    """The next message of a keeper. A keeper that was killed is at its end of file too.
+
+    Raises ClosedResourceError if the socket is closed here meanwhile.
+    """
     while True:
         try:
             data, ancillary, _, _ = control.recvmsg(MAX_MESSAGE, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
@@ -174,6 +177,11 @@ async def receive(control: socket.socket) -> Message:
             continue
         except ConnectionResetError:
             return Message(b"", [], unread=True)
+        except OSError:
+            if control.fileno() < 0:
+                # Closed between the wake-up for what it had and our turn.
+                raise trio.ClosedResourceError from None
+            raise
         return Message(data, _descriptors(ancillary))
 
 
