@@ -131,8 +131,8 @@ def is_alive(process: int) -> bool:
     """Whether it runs; one that nobody has reaped yet does not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # Gone before, or while it was read.
 
 
 def _has_ended(process: int, lock: Path) -> bool:

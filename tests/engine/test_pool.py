@@ -87,7 +87,7 @@ async def test_other_options_are_made_anew(engine: Engine, change: dict[str, Any
 
 async def test_one_whose_keeper_was_killed_is_replaced(engine: Engine) -> None:
     ready = await fill(engine, "true")
-    while not (keepers := parked_keepers(engine)):  # noqa: ASYNC110 - they are on their way there
+    while len(keepers := parked_keepers(engine)) < ready:  # noqa: ASYNC110 - they are on their way there
         await trio.sleep(0.01)
     for keeper in keepers:
         pidfd = os.pidfd_open(keeper)

@@ -120,7 +120,7 @@ def test_the_long_line_and_each_of_its_limits(box: Desk) -> None:
     identifier = box.ok("ps", "--no-trunc", "-q").strip()
     wanted = {
         "memory/memory.limit_in_bytes": str(64 << 20),
-        "memory/memory.memsw.limit_in_bytes": str(64 << 20),
+        "memory/memory.memsw.limit_in_bytes": str(128 << 20),
         "pids/pids.max": "32",
         "cpu/cpu.cfs_quota_us": "50000",
         "cpu/cpu.cfs_period_us": "100000",
