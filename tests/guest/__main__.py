@@ -91,7 +91,7 @@ def archive() -> Path:
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         bare = 'rm -rf "$1"/usr/share/doc "$1"/usr/share/man "$1"/usr/share/locale "$1"/var/cache/apt'
-        words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+        words = ["mmdebstrap", "--quiet", "--format=tar", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
         subprocess.run([*words, f"--customize-hook={bare}", "bookworm", f"{path}.new"], check=True)
         Path(f"{path}.new").rename(path)
     return path
