@@ -288,6 +288,8 @@ fn clone_null(dev: Fd) -> sys::Result<Fd> {
 
 /// Attaches `mount` over /. Paths still begin below it: a process's root is a place, not a name.
 pub(super) fn park(mount: Fd) -> sys::Result<()> {
+    // A clone of a shared mount is shared: what is parked over it next would lie over its original as well.
+    sys::set_mount_attributes(mount, 0, 0, libc::MS_PRIVATE, true)?;
     let slash = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
     let result = sys::move_mount(mount, slash);
     sys::close(slash);
