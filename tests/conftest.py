@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -35,13 +34,8 @@ OpenEngine = Callable[[], AbstractAsyncContextManager[Engine]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Enters the ward, with the terminal's descriptors in their places for what its init may have to say."""
-    capture: Any = config.pluginmanager.getplugin("capturemanager")
-    if capture is not None:
-        capture.suspend_global_capture(in_=True)
+    """Enters the ward, while the terminal's descriptors are in their places for what its init may have to say."""
     ward.enter()
-    if capture is not None:
-        capture.resume_global_capture()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
