@@ -61,6 +61,10 @@ class Step:
 class Plan:
     """How one container, or one more process in it, is made. Owns what it has opened until it is dropped."""
 
+    @property
+    def takes_command(self) -> bool:
+        """Whether it waits for its standard descriptors, and another command may come with them."""
+
     def steps(self) -> list[Step]:
         """Every operation, the keeper's first."""
 
@@ -247,8 +251,15 @@ def parse_report(message: bytes) -> Started | Failed | Exited | Attached:
         EngineError: not a message of this version.
     """
 
-def stdio_message() -> bytes:
-    """What lets a container go on that waits for its standard descriptors; they go with it by SCM_RIGHTS."""
+def stdio_message(process: bytes | None = None) -> bytes | None:
+    """What lets a container go on that waits for its standard descriptors; they go with it by SCM_RIGHTS.
+
+    It ends with the command of ``process``, an OCI process object, if there is one: its arguments and environment
+    count. None if they are too long for that: 128 KiB.
+
+    Raises:
+        SpecError: as for ``compile``.
+    """
 
 # ---- logs -----------------------------------------------------------------------------------------------------------
 

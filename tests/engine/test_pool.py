@@ -76,13 +76,52 @@ async def test_limits_hold_and_verdicts_are_right(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"env": {"A": "1"}}, {"user": "1000"}, {"limits": Limits(pids=7)}, {"hostname": "x"}]
+    "change", [{"user": "1000"}, {"limits": Limits(pids=7)}, {"hostname": "x"}, {"workdir": "/tmp"}, {"init": True}]
 )
 async def test_other_options_are_made_anew(engine: Engine, change: dict[str, Any]) -> None:
-    assert await fill(engine, "sh", "-c", "echo $A; id -u; cat /etc/hostname")
-    done = await engine.run("host", ["sh", "-c", "echo $A; id -u; cat /etc/hostname"], **change)
+    assert await fill(engine, "sh", "-c", "id -u; cat /etc/hostname")
+    done = await engine.run("host", ["sh", "-c", "id -u; cat /etc/hostname"], **change)
     assert not was_parked(done)
     assert done.exit_code == 0
+
+
+async def test_another_command_fits_and_its_environment_with_it(engine: Engine) -> None:
+    await fill(engine, "true")
+    show = ("sh", "-c", 'echo "$A $PATH $HOSTNAME"; printf "%s|" "$0" "$@"', "name", "", "last word")
+    env = {"A": "1", "PATH": "/nowhere:/bin:/usr/bin"}
+    done = await engine.run("host", show, env=env, labels={"of": "this"}, name="other")
+    assert was_parked(done)
+    told, arguments = done.stdout.decode().splitlines()
+    assert told == f"1 /nowhere:/bin:/usr/bin {done.id[:12]}"
+    assert arguments == "name||last word|"
+    async with engine.open_container("host", ["cat"], entrypoint=[], labels={"of": "this"}, name="box") as box:
+        assert any(mark.name == "AwaitStdio" for mark in box.timing.marks)
+        assert engine.inspect("box").labels["of"] == "this"
+        assert engine.inspect("box").command == ("cat",)
+
+
+async def test_another_command_that_is_not_there_is_told_by_its_name(engine: Engine) -> None:
+    await fill(engine, "true")
+    with pytest.raises(CommandNotFound, match="/no/such/thing"):
+        await engine.run("host", ["/no/such/thing"])
+    with pytest.raises(CommandNotFound, match="nothing-of-that-name"):
+        await engine.run("host", ["nothing-of-that-name"], env={"PATH": "/bin"})
+
+
+async def test_a_command_that_is_too_long_to_be_handed_over_is_started_in_the_plain_way(engine: Engine) -> None:
+    await fill(engine, "echo")
+    words = ["echo", *["x" * 100_000] * 2]
+    done = await engine.run("host", words)
+    assert (was_parked(done), len(done.stdout)) == (False, 200_002)
+    done = await engine.run("host", words[:-1])
+    assert (was_parked(done), len(done.stdout)) == (True, 100_001)
+
+
+async def test_what_has_an_init_waits_for_its_own_command_only(engine: Engine) -> None:
+    """Its PID 1 is there already, in a memory of its own."""
+    assert await fill(engine, "true", init=True)
+    assert not was_parked(await engine.run("host", ["echo"], init=True))
+    assert was_parked(await engine.run("host", ["true"], init=True))
 
 
 async def test_one_whose_keeper_was_killed_is_replaced(engine: Engine) -> None:
@@ -121,7 +160,7 @@ async def test_a_command_that_is_not_there_is_told_as_ever(engine: Engine) -> No
 
 
 async def test_a_name_that_is_in_use_costs_nothing_but_the_parked_one(engine: Engine) -> None:
-    async with engine.open_container("host", ["sleep", "1000"], name="taken"):
+    async with engine.open_container("host", ["sleep", "1000"], name="taken", hostname="other"):
         await fill(engine, "true")
         with pytest.raises(NameInUse):
             await engine.run("host", ["true"], name="taken")
@@ -132,7 +171,7 @@ async def test_a_name_that_is_in_use_costs_nothing_but_the_parked_one(engine: En
 async def test_no_more_wait_than_were_allowed(state: State) -> None:
     async with open_engine(state.root, run_dir=state.run, warm=2) as engine:
         for number in "12":
-            await fill(engine, "echo", number)
+            await fill(engine, "true", hostname=f"h{number}")
         assert len(engine.journal.parked(engine.owner.id)) == 2
     async with open_engine(state.root, run_dir=state.run, warm=0) as engine:
         for _ in range(3):
@@ -143,10 +182,10 @@ async def test_no_more_wait_than_were_allowed(state: State) -> None:
 async def test_what_is_wanted_now_takes_the_place_of_what_was(state: State) -> None:
     async with open_engine(state.root, run_dir=state.run, warm=2) as engine:
         for number in "1234":
-            await fill(engine, "echo", number)
+            await fill(engine, "true", hostname=f"h{number}")
         for number in "34":
-            assert was_parked(await engine.run("host", ["echo", number]))
-        assert not was_parked(await engine.run("host", ["echo", "1"]))
+            assert was_parked(await engine.run("host", ["true"], hostname=f"h{number}"))
+        assert not was_parked(await engine.run("host", ["true"], hostname="h1"))
 
 
 async def test_many_at_once_take_what_is_there_and_make_the_rest(engine: Engine) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pyrt.engine.recipe import OF_A_COMMAND
 from pyrt.errors import UsageError
 from pyrt.runtime.capabilities import ALL
 from pyrt.runtime.options import Limits, make_options
@@ -158,3 +159,23 @@ def test_it_drags_nothing_along() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_comes_with_a_command_changes_nothing_else() -> None:
+    """What is made beforehand for one command serves another."""
+    fields: dict[str, Any] = {
+        "command": ["other", "words"],
+        "entrypoint": ["/entry"],
+        "env": {"PATH": "/elsewhere", "HOME": "/x", "HOSTNAME": "y", "TERM": "dumb"},
+        "labels": {"a": "b"},
+        "name": "box",
+        "stop_signal": "SIGQUIT",
+        "stop_timeout": 1.5,
+    }
+    assert set(fields) == set(OF_A_COMMAND)
+    plain, other = make(), make(**fields)
+    assert other.process.pop("args") == ["/entry", "other", "words"]
+    assert "PATH=/elsewhere" in other.process.pop("env")
+    del plain.process["args"], plain.process["env"]
+    assert (other.spec, other.start) == (plain.spec, plain.start)
+    assert json.loads(other.built.process)["args"] == ["/entry", "other", "words"]

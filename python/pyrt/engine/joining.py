@@ -80,7 +80,7 @@ class Joining(ContainerVerbs):
         """The same with a container of which all but the command is made; ``stdio`` stays whole if that fails."""
         process = parked.process
         try:
-            process.give_stdio(stdio.theirs)
+            process.give_stdio(parked.message, stdio.theirs)
             report = await self._begun(process, lambda: _native.compile(*parked.documents()))
             stdio.sent()
             return process, report

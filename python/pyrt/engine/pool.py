@@ -8,8 +8,8 @@
     take:  the row becomes a record, standard descriptors go to the keeper -> Started
 
 That is the same plan, executed in two goes, and saves whoever starts it all but the last 0.1 ms of the kernel's work. A
-parked container belongs to its mould: another image, other options, another machine make another mould. It has run
-nothing of the image, and dies with its engine like all that are attached.
+parked container belongs to its frame: another image, other options, another machine make another frame, another command
+or environment does not. It has run nothing of the image, and dies with its engine like all that are attached.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pyrt.errors import PyrtError
 if TYPE_CHECKING:
     from pyrt.engine.joining import Joining
     from pyrt.engine.journal import Transaction
-    from pyrt.engine.recipe import Mould
+    from pyrt.engine.recipe import Frame, Mould
 
 DEFAULT_WARM: Final = 4
 """Parked containers of one engine, all together. Each has some 300 KiB of kernel memory and a keeper's."""
@@ -52,12 +52,32 @@ class Parked(NamedTuple):
     id: str
     id_base: int | None
     mould: Mould
+    frame: Frame
     process: Process
     until: float
+    takes_command: bool = False
+    """Whether another command of the same frame may take the place of its own."""
+    message: bytes = b""
+    """What lets it go on."""
 
     def documents(self) -> tuple[bytes, bytes]:
-        """What its plan was compiled from."""
+        """What its plan was compiled from; with another command, what it would have been compiled from."""
         return self.mould.fill(self.id, self.id_base, parked=True)
+
+    def meant_for(self, mould: Mould) -> Parked | None:
+        """The same with the command of ``mould``; None if it can't take that."""
+        if mould is self.mould:
+            return self._replace(message=_native.stdio_message() or b"")
+        message = mould.message(self.id) if self.takes_command else None
+        return self._replace(mould=mould, message=message) if message else None
+
+
+class _Asked:
+    """When containers of a frame were started lately, and the mould of the last one."""
+
+    def __init__(self, most: int) -> None:
+        self.times: deque[float] = deque(maxlen=most)
+        self.mould: Mould | None = None
 
 
 @final
@@ -70,33 +90,43 @@ class Pool:
         self._parked: deque[Parked] = deque()
         self._dropped: deque[Parked] = deque()
         self._turn = trio.Lock()
-        self._asked: dict[Mould, deque[float]] = {}
-        """When containers of a mould were started lately."""
+        self._asked: dict[Frame, _Asked] = {}
         self._last = 0.0
         self._wanted = trio.Event()
         self._filled = trio.Event()
         self._filled.set()
 
     def take(self, mould: Mould) -> Parked | None:
-        """One of this mould that is alive, for the caller to wake or to drop; None if there is none."""
-        if not self._most or not mould.can_wait:
+        """One that is alive and can be of this mould, for the caller to wake or to drop; None if there is none.
+
+        Best one that was made with this very command.
+        """
+        frame = mould.frame
+        # What stays as it is can be made beforehand, unless a terminal's size is wanted.
+        if not self._most or frame is None or frame.options.tty or mould.peers:
             return None
-        self._note(mould)
-        for parked in [*self._parked]:
-            if parked.mould is mould:
-                self._parked.remove(parked)
-                if parked.process.is_silent():
-                    return parked
-                self.drop(parked)
+        self._note(frame, mould)
+        fitting = sorted(
+            (parked for parked in self._parked if parked.frame is frame), key=lambda it: it.mould is not mould
+        )
+        for parked in fitting:
+            meant = parked.meant_for(mould)
+            if meant is None:
+                continue
+            self._parked.remove(parked)
+            if parked.process.is_silent():
+                return meant
+            self.drop(parked)
         return None
 
-    def _note(self, mould: Mould) -> None:
+    def _note(self, frame: Frame, mould: Mould) -> None:
         self._last = trio.current_time()
-        asked = self._asked.get(mould)
+        asked = self._asked.get(frame)
         if asked is None:
-            asked = self._asked[mould] = deque(maxlen=self._most)
-        asked.append(self._last)
-        if len(asked) > 1:
+            asked = self._asked[frame] = _Asked(self._most)
+        asked.times.append(self._last)
+        asked.mould = mould
+        if len(asked.times) > 1:
             self._wake()
 
     async def filled(self) -> int:
@@ -131,8 +161,8 @@ class Pool:
         missing = self._make_room()
         await self._take_away_dropped()
         last = self._last
-        for mould in missing:
-            await self._park(mould)
+        for frame in missing:
+            await self._park(frame)
             if self._last != last:
                 # Somebody starts containers again: the rest is for later.
                 self._wake()
@@ -159,41 +189,45 @@ class Pool:
     def _tidy(self) -> None:
         """Forgets what is long ago."""
         now = trio.current_time()
-        for mould, asked in [*self._asked.items()]:
-            if asked[-1] + KEPT < now:
-                del self._asked[mould]
+        for frame, asked in [*self._asked.items()]:
+            if asked.times[-1] + KEPT < now:
+                del self._asked[frame]
         for parked in [*self._parked]:
-            if parked.until < now or not self._engine.recipes.is_current(parked.mould):
+            if parked.until < now or not self._engine.recipes.is_current(parked.frame):
                 self._put_away(parked)
 
     def _put_away(self, parked: Parked) -> None:
         self._parked.remove(parked)
         self._dropped.append(parked)
 
-    def _make_room(self) -> list[Mould]:
+    def _make_room(self) -> list[Frame]:
         """Puts away what others are wanted more than; returns what to park."""
-        missing = self._wanted_moulds()
+        missing = self._wanted_frames()
         for parked in [*self._parked]:
-            if parked.mould in missing:
-                missing.remove(parked.mould)
+            if parked.frame in missing:
+                missing.remove(parked.frame)
             else:
                 self._put_away(parked)
         return missing
 
-    def _wanted_moulds(self) -> list[Mould]:
-        """What is to be parked: one of each mould that was started twice lately, the last first, then a second, and on.
+    def _wanted_frames(self) -> list[Frame]:
+        """What is to be parked: one of each frame that was asked for twice lately, the last first, then a second.
 
         Of none more than were started.
         """
         since = trio.current_time() - KEPT
-        lately = {mould: sum(at > since for at in asked) for mould, asked in self._asked.items()}
-        known = [mould for mould, count in lately.items() if count > 1 and self._engine.recipes.is_current(mould)]
-        known.sort(key=lambda mould: self._asked[mould][-1], reverse=True)
-        wanted = [mould for nth in range(self._most) for mould in known if lately[mould] > nth]
+        lately = {frame: sum(at > since for at in asked.times) for frame, asked in self._asked.items()}
+        known = [frame for frame, count in lately.items() if count > 1 and self._engine.recipes.is_current(frame)]
+        known.sort(key=lambda frame: self._asked[frame].times[-1], reverse=True)
+        wanted = [frame for nth in range(self._most) for frame in known if lately[frame] > nth]
         return wanted[: self._most]
 
-    async def _park(self, mould: Mould) -> None:
+    async def _park(self, frame: Frame) -> None:
         engine = self._engine
+        asked = self._asked.get(frame)
+        if asked is None or asked.mould is None:
+            return
+        mould = asked.mould
         container = secrets.token_hex(32)
 
         def change(transaction: Transaction) -> int | None:
@@ -205,20 +239,22 @@ class Pool:
         except PyrtError:
             return  # A full disk, most likely; a start will say so.
         ours, theirs = control_pair()
-        parked = Parked(container, base, mould, Process(ours), trio.current_time() + KEPT)
+        parked = Parked(container, base, mould, frame, Process(ours), trio.current_time() + KEPT)
         try:
             with theirs, engine.store.pinned():
                 if mould.built.upper == "directory":
                     engine.spares.take(container)
                 plan = _native.compile(*parked.documents())
-                mould.parked_steps = mould.parked_steps or steps_of(plan)
-                message, descriptors = plan.start_message(*[theirs.fileno()] * 4, limit=nanoseconds(mould.limit))
+                frame.steps = frame.steps or steps_of(plan)
+                parked = parked._replace(takes_command=plan.takes_command)
+                limit = nanoseconds(frame.options.limits.time)
+                message, descriptors = plan.start_message(*[theirs.fileno()] * 4, limit=limit)
                 await engine.spawner.send(message, descriptors)
                 del plan
         except (PyrtError, OSError) as error:
             # Whoever starts the next one in the plain way is told why.
             log.debug("no container could be made beforehand: %s", error)
-            self._asked.pop(mould, None)
+            self._asked.pop(frame, None)
             await self._take_away(parked)
             return
         self._parked.append(parked)

@@ -130,11 +130,11 @@ class Process:
             pass
         return False
 
-    def give_stdio(self, descriptors: tuple[int, int, int]) -> None:
-        """Lets a parked container go on to its command; raises KeeperLost."""
+    def give_stdio(self, message: bytes, descriptors: tuple[int, int, int]) -> None:
+        """Lets a parked container go on to its command, or to that of the message; raises KeeperLost."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         try:
-            self._control.sendmsg([_native.stdio_message()], rights, socket.MSG_NOSIGNAL)
+            self._control.sendmsg([message], rights, socket.MSG_NOSIGNAL)
         except OSError as error:
             raise KeeperLost(untouched=True) from error
 

@@ -48,9 +48,16 @@ _BASE: Final = LEASE_FIRST - LEASE_SIZE
 _BLANK_BASE: Final = b'"hostID":%d,' % _BASE
 
 
+# The options that make no other container of it: at most another command in the same place.
+OF_A_COMMAND: Final[dict[str, Any]] = {
+    name: getattr(RunOptions(), name)
+    for name in ("command", "entrypoint", "env", "labels", "name", "stop_signal", "stop_timeout")
+}
+
+
 _Stamp: TypeAlias = tuple[tuple[int, int], ...]
 Key: TypeAlias = tuple[str, RunOptions, bool, _Stamp]
-"""Image id, options without the name, whether the container is kept."""
+"""Image id, options, whether the container is kept."""
 
 
 class _Machine(NamedTuple):
@@ -63,6 +70,23 @@ class _Machine(NamedTuple):
 
 
 @final
+class Frame:
+    """What all containers of one image with the same options have in common, whatever their commands are.
+
+    ``options`` are those that count: neither name nor labels, command and environment.
+    """
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.steps: Steps = ()
+        """The steps of the plan of one that waits for its descriptors, once one was compiled."""
+
+    @property
+    def options(self) -> RunOptions:
+        return self.key[1]
+
+
+@final
 class Mould:
     """The specification of all containers of one image with the same options, with blanks for what differs.
 
@@ -70,28 +94,17 @@ class Mould:
     where no text can. Filling them in takes 5 us, making the specification 90.
     """
 
-    def __init__(self, built: Built, blank: str, peers: Sequence[str] = ()) -> None:
+    def __init__(self, built: Built, blank: str, peers: Sequence[str] = (), frame: Frame | None = None) -> None:
         self.built = built
+        self.frame = frame
+        """None for one that serves a single start."""
         self.peers = peers
         """Containers whose namespaces are shared."""
         # Both maps have it, or fill would leave a container with ids of nobody's.
         assert built.spec.count(_BLANK_BASE) == (2 if b'"uidMappings"' in built.spec else 0)
         self.steps: Steps = ()
-        self.parked_steps: Steps = ()
-        """The steps of its plan, once one was compiled; and of the plan of a parked one."""
-        self.key: Key | None = None
-        """By what it is remembered; None for one that serves a single start."""
+        """The steps of its plan, once one was compiled."""
         self._blank = blank
-
-    @property
-    def can_wait(self) -> bool:
-        """Whether containers of it can be made beforehand: it stays as it is, and no terminal's size is wanted."""
-        return self.key is not None and not self.key[1].tty and not self.peers
-
-    @property
-    def limit(self) -> float | None:
-        """Seconds after which its containers are killed."""
-        return self.key[1].limits.time if self.key else None
 
     @property
     def leases_ids(self) -> bool:
@@ -106,6 +119,10 @@ class Mould:
         if id_base is not None:
             spec = spec.replace(_BLANK_BASE, b'"hostID":%d,' % id_base)
         return spec, start
+
+    def message(self, container: str) -> bytes | None:
+        """What lets a container of this frame go on with this mould's command; None if that is too long."""
+        return _native.stdio_message(self._name(self.built.process, container))
 
     def _name(self, document: bytes, container: str) -> bytes:
         named = document.replace(self._blank.encode(), container.encode())
@@ -126,6 +143,7 @@ class Recipes:
         self._scaffold = str(layout.scaffold)
         self._files: dict[tuple[str, str], bytes | None] = {}
         self._moulds: dict[Key, Mould] = {}
+        self._frames: dict[Key, Frame] = {}
         self._machine = self._look()
 
     def image(self, find: Callable[[str], Image], image: str | Image) -> Image:
@@ -147,17 +165,30 @@ class Recipes:
             hint = "tuples are meant; make_options takes lists as well"
             raise UsageError("an option holds a list or another value that can change", hint=hint) from None
         if mould is None:
-            mould = self._build(machine, image, options, keep=keep)
+            mould = self._build(machine, image, options, keep=keep, frame=self._frame(key))
             if len(self._moulds) >= _MOST_MOULDS:
-                self._moulds.clear()
-            mould.key = key
+                del self._moulds[next(iter(self._moulds))]
             self._moulds[key] = mould
         return mould
 
-    def is_current(self, mould: Mould) -> bool:
-        """Whether ``mould`` would give this very one still."""
+    def _frame(self, key: Key) -> Frame:
+        image, options, keep, stamp = key
+        key = image, msgspec.structs.replace(options, **OF_A_COMMAND), keep, stamp
+        frame = self._frames.get(key)
+        if frame is None:
+            if len(self._frames) >= _MOST_MOULDS:
+                self._forget()
+            frame = self._frames[key] = Frame(key)
+        return frame
+
+    def _forget(self) -> None:
+        self._moulds.clear()
+        self._frames.clear()
+
+    def is_current(self, frame: Frame) -> bool:
+        """Whether what was made in ``frame`` is what would be made of its image and options now."""
         self._now()
-        return mould.key is not None and self._moulds.get(mould.key) is mould
+        return self._frames.get(frame.key) is frame
 
     def _build(
         self,
@@ -168,6 +199,7 @@ class Recipes:
         keep: bool,
         joins: bool = False,
         peer: int | None = None,
+        frame: Frame | None = None,
     ) -> Mould:
         blank = secrets.token_hex(32)
         is_host = image.id == host_view.NAME
@@ -187,7 +219,7 @@ class Recipes:
             exists=_is_there if joins else os.path.exists,
             peers=self._peers if peer is None else lambda name: peer,
         )
-        return Mould(built, blank, shares(options))
+        return Mould(built, blank, shares(options), frame)
 
     def joining_plan(self, image: Image, record: Record, options: ExecOptions, pidfd: int) -> _native.Plan:
         """The plan of a process that joins a running container, of which ``pidfd`` is PID 1."""
@@ -221,7 +253,7 @@ class Recipes:
         if time.monotonic() > self._machine.until:
             before, self._machine = self._machine, self._look()
             if before[1:] != self._machine[1:]:
-                self._moulds.clear()
+                self._forget()
         return self._machine
 
     def _look(self) -> _Machine:

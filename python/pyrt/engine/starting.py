@@ -233,7 +233,7 @@ class Starting(Joining):
         if parked:
             watch.mark("make its pipes")
             try:
-                return *await self.wake(parked, ends), mould.parked_steps
+                return *await self.wake(parked, ends), parked.frame.steps
             except KeeperLost as lost:
                 if not lost.untouched:
                     raise

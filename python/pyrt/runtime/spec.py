@@ -49,12 +49,13 @@ _HOSTNAME: Final = re.compile(r"(?=.{1,64}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za
 class Built(msgspec.Struct, frozen=True):
     """Both documents, and what was decided on the way that others want to know.
 
-    ``stop_signal`` is a number; ``labels`` are the image's with the caller's over them; ``cgroup_parent`` is "" for the
-    usual one.
+    ``process`` is the specification's part of that name; ``stop_signal`` is a number; ``labels`` are the image's with
+    the caller's over them; ``cgroup_parent`` is "" for the usual one.
     """
 
     spec: bytes
     start: bytes
+    process: bytes
     command: tuple[str, ...]
     user: User
     hostname: str
@@ -107,9 +108,10 @@ def build(
     linux = _linux(options, host, id, id_base, rights, peers)
     linux["maskedPaths"] = filesystem.masked(options, host, hidden, asked)
     linux["readonlyPaths"] = filesystem.readonly(options)
+    described = encode(process.process(options, words, env, who, cwd, rights))
     spec: dict[str, Any] = {
         "ociVersion": VERSION,
-        "process": process.process(options, words, env, who, cwd, rights),
+        "process": msgspec.Raw(described),
         "root": {"path": "rootfs", "readonly": options.read_only},
         "mounts": filesystem.mounts(asked, options, hidden),
         "linux": linux,
@@ -127,6 +129,7 @@ def build(
     return Built(
         spec=encode(spec),
         start=encode({"id": id, "rootfs": rootfs, "init": options.init}),
+        process=described,
         command=words,
         user=who,
         hostname=hostname,

@@ -20,7 +20,7 @@ use std::ffi::CStr;
 /// First bytes of every plan.
 pub const MAGIC: &[u8; 8] = b"pyrtplan";
 /// Changes whenever an operation or a field does; an old keeper refuses a newer plan.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Size of the descriptor table of one execution.
 pub const SLOTS: usize = 768;
 /// Most operations in one plan, both lists together; also the length of the timing table.
@@ -516,6 +516,21 @@ operations! {
     102 MountOverlay { lowers: Slots<'a>, upper: Option<Slot>, volatile: bool, attributes: u64, uid: u32, gid: u32, at: Slot, name: &'a CStr }
 }
 
+impl<'a> Op<'a> {
+    /// One operation on its own, as [`Self::encode`] has written it.
+    pub fn read(mut input: &'a [u8]) -> Result<Self, Malformed> {
+        let op = Self::take(&mut input)?;
+        if input.is_empty() { Ok(op) } else { Err(Malformed::Truncated) }
+    }
+
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.put(&mut bytes);
+        bytes
+    }
+}
+
 /// Which list an operation stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
@@ -572,6 +587,32 @@ impl<'a> Plan<'a> {
             Part::Keeper => (self.keeper, self.keeper_ops),
             Part::Child => (self.child, self.child_ops),
         }
+    }
+
+    /// Whether the child may run in the keeper's memory until it calls execve(2). Not if anybody else is in its pid
+    /// namespace, who might be allowed to trace it, nor if it goes elsewhere first, stays what it is (as PID 1 of
+    /// `--init`), or waits for longer than its keeper may live. What is written to oom_score_adj is for all that share
+    /// a memory.
+    pub fn shares_memory(&self) -> bool {
+        const ALONE: u64 = libc::CLONE_NEWPID as u64;
+        const CLONE_NEWTIME: u64 = 0x80;
+        let allowed = |op: Op<'_>| match op {
+            Op::Clone { flags, .. } => flags & ALONE != 0 && flags & CLONE_NEWTIME == 0,
+            Op::CloneFrom { .. }
+            | Op::JoinPidNamespace { .. }
+            | Op::JoinNamespaces { .. }
+            | Op::BecomeInit {}
+            | Op::CallKeeper {}
+            | Op::AwaitStart { .. }
+            | Op::AdjustOomScore { .. } => false,
+            _ => true,
+        };
+        self.ops(Part::Keeper).chain(self.ops(Part::Child)).all(allowed)
+    }
+
+    /// Whether another command may come with the standard descriptors: it is put where the child sees it.
+    pub fn takes_command(&self) -> bool {
+        self.shares_memory() && self.ops(Part::Keeper).any(|op| matches!(op, Op::AwaitStdio { .. }))
     }
 
     /// How many operations a part has.

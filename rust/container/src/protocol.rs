@@ -6,7 +6,7 @@
 //!    | Start + [plan, control, folder, listener, folder of the   |
 //!    |          listener's name, (journald's), opened...] -----> |   or detached
 //!    |                      control socket                       | executes the keeper's list
-//!    | Stdio + [0, 1, 2] --------------------------------------> | only where the plan waits for it (AwaitStdio)
+//!    | Stdio, a command perhaps + [0, 1, 2] -------------------> | only where the plan waits for it (AwaitStdio)
 //!    | <-------------------- Started + [pidfd, (terminal)]       | the child has called execve
 //!    | <-------------------- Failed                              | or a step failed; keeper ends
 //!    |                                                           |
@@ -40,7 +40,7 @@ use std::ffi::CString;
 use crate::plan::{Field, MAX_OPS, Part, split};
 
 /// Changes whenever a message does.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// No message is longer: a `Started` with a full timing table, a `Failed` with its evidence.
 pub const MAX_MESSAGE: usize = 16 * 1024;
 /// The kernel passes at most this many descriptors in one message (SCM_MAX_FD, include/net/scm.h).
@@ -227,14 +227,24 @@ impl Ask {
     }
 }
 
-/// Engine to keeper: here are standard input, output and error of the container that waits for them.
-pub fn stdio() -> Vec<u8> {
-    begin(STDIO)
+/// Longest command that a container that waits takes instead of its own, in bytes. A socket takes half as much again, and
+/// so large a buffer is memory only where something is put into it.
+pub const MAX_COMMAND: usize = 128 << 10;
+
+/// Engine to keeper: here are standard input, output and error of the container that waits for them. `command` is the
+/// [`crate::plan::Op::Exec`] to end with instead of the plan's own, empty if that is meant.
+pub fn stdio(command: &[u8]) -> Vec<u8> {
+    let mut message = begin(STDIO);
+    message.extend_from_slice(command);
+    message
 }
 
-/// Whether `input` is [`stdio`] of this version.
-pub fn is_stdio(input: &[u8]) -> bool {
-    open(input) == Some((STDIO, &[]))
+/// The command that comes with [`stdio`] of this version; `None` if `input` is another message.
+pub fn read_stdio(input: &[u8]) -> Option<&[u8]> {
+    match open(input)? {
+        (STDIO, command) => Some(command),
+        _ => None,
+    }
 }
 
 /// `None` travels as this, which no exit code and no signal number is.
@@ -392,10 +402,10 @@ mod tests {
 
     #[test]
     fn stdio_is_told_from_all_else() {
-        assert!(is_stdio(&stdio()));
-        assert!(!is_stdio(&Start { limit: 0, detached: None }.encode()));
-        assert!(!is_stdio(&[stdio(), vec![0]].concat()));
-        assert!(!is_stdio(b""));
+        assert_eq!(read_stdio(&stdio(b"")), Some(&b""[..]));
+        assert_eq!(read_stdio(&stdio(b"command")), Some(&b"command"[..]));
+        assert_eq!(read_stdio(&Start { limit: 0, detached: None }.encode()), None);
+        assert_eq!(read_stdio(b""), None);
     }
 
     #[test]

@@ -24,9 +24,9 @@ mod native {
     #[pymodule_export]
     use crate::lookup::read_image_file;
     #[pymodule_export]
-    use crate::plan::{Plan, Step, compile, compile_exec, failure, host};
+    use crate::plan::{Plan, Step, compile, compile_exec, failure, host, stdio_message};
     #[pymodule_export]
-    use crate::reports::{Attached, Exited, Failed, Started, ask, parse_report, stdio_message};
+    use crate::reports::{Attached, Exited, Failed, Started, ask, parse_report};
     #[pymodule_export]
     use crate::rootfs::{limits, mount_layers, open_in_root, set_file_ids};
     #[pymodule_export]

@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyDict};
 use pyrt_container::compile::Compiled;
 use pyrt_container::host::Host;
 use pyrt_container::plan::Part;
-use pyrt_container::protocol::{Detached, Start};
+use pyrt_container::protocol::{Detached, MAX_COMMAND, Start, stdio};
 use pyrt_container::{compile as compiler, explain};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
@@ -56,6 +56,12 @@ impl Plan {
             .into_iter()
             .map(|explain::Step { part, index, name, text }| Step { part: part_name(part), index, name, text })
             .collect()
+    }
+
+    /// See the stub.
+    #[getter]
+    fn takes_command(&self) -> bool {
+        self.parsed().takes_command()
     }
 
     /// See the stub.
@@ -139,6 +145,14 @@ pub fn compile(spec: &[u8], start: &[u8]) -> PyResult<Plan> {
 pub fn compile_exec(spec: &[u8], process: &[u8], start: &[u8], pidfd: RawFd) -> PyResult<Plan> {
     let compiled = compiler::compile_exec(spec, process, start, duplicate(pidfd)?, machine()?);
     Plan::new(compiled.map_err(compile_error)?)
+}
+
+/// Compiles what lets a container go on that waits; see the stub.
+#[pyfunction]
+#[pyo3(signature = (process=None))]
+pub fn stdio_message<'py>(py: Python<'py>, process: Option<&[u8]>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let command = process.map(compiler::compile_command).transpose().map_err(compile_error)?.unwrap_or_default();
+    Ok((command.len() <= MAX_COMMAND).then(|| PyBytes::new(py, &stdio(&command))))
 }
 
 /// The exception for a failed start; see the stub.

@@ -95,9 +95,3 @@ pub fn ask<'py>(py: Python<'py>, what: &str) -> PyResult<Bound<'py, PyBytes>> {
     };
     Ok(PyBytes::new(py, &ask.encode()))
 }
-
-/// See the stub.
-#[pyfunction]
-pub fn stdio_message(py: Python<'_>) -> Bound<'_, PyBytes> {
-    PyBytes::new(py, &protocol::stdio())
-}

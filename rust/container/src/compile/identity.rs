@@ -309,12 +309,18 @@ impl<'a> Identity<'a> {
 
     fn write_exec(&self, writer: &mut Writer) {
         let (arguments, environment) = (texts(&self.process.args), texts(&self.process.env));
-        writer.plan.child(Op::Exec {
-            candidates: self.candidates.as_texts(),
-            arguments: arguments.as_texts(),
-            environment: environment.as_texts(),
-        });
+        writer.plan.child(exec(&self.candidates, &arguments, &environment));
     }
+}
+
+fn exec<'a>(candidates: &'a TextsBuf, arguments: &'a TextsBuf, environment: &'a TextsBuf) -> Op<'a> {
+    Op::Exec { candidates: candidates.as_texts(), arguments: arguments.as_texts(), environment: environment.as_texts() }
+}
+
+/// The `Exec` alone, of a process whose arguments and environment are all that counts.
+pub(super) fn command(process: &Process<'_>) -> Result<Vec<u8>> {
+    check_command(process, "process")?;
+    Ok(exec(&candidates(process), &texts(&process.args), &texts(&process.env)).encode())
 }
 
 /// Joins a user namespace's root, after the maps are written or the namespace is entered.

@@ -72,6 +72,12 @@ pub struct Compiled {
     pub names: Vec<String>,
 }
 
+/// Writes the command of an OCI process object for a container that waits and may be given another: see
+/// [`crate::protocol::stdio`].
+pub fn compile_command(process: &[u8]) -> Result<Vec<u8>> {
+    identity::command(&error::parse(process, "process")?)
+}
+
 /// Reads the bytes of config.json.
 pub fn read(spec: &[u8]) -> Result<Spec<'_>> {
     error::parse(spec, "")

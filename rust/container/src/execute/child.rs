@@ -5,7 +5,7 @@ use crate::sys::{self, Errno, Fd};
 
 use super::agent::Agent;
 use super::channel::ToKeeper;
-use super::exec::{self, Evidence, Vectors};
+use super::exec::{self, Another, Evidence, Vectors};
 use super::hook::{self, Hook};
 use super::keeper::make_entry;
 use super::{MISPLACED, Slots, Timings, mounts, set_limit, shared_step};
@@ -17,6 +17,8 @@ const NOT_STARTED: i32 = 125;
 pub(super) struct Prepared {
     /// Of the command.
     pub exec: Vectors,
+    /// What takes its place.
+    pub another: Another,
     /// Of the hooks, by the index of their operation.
     pub hooks: Vec<(usize, Vectors)>,
 }
@@ -239,7 +241,8 @@ impl Child<'_> {
     }
 
     fn execute(&mut self, candidates: Texts<'_>) -> sys::Result<()> {
-        Err(self.vectors.exec.execute(candidates, &mut self.evidence))
+        let failure = self.vectors.another.execute(&mut self.evidence);
+        Err(failure.unwrap_or_else(|| self.vectors.exec.execute(candidates, &mut self.evidence)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The last step, and what can be told of a file that could not be executed.
 
 use std::ffi::{CStr, c_char};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::plan::{Op, Part, Plan, Texts};
 use crate::protocol::EVIDENCE;
@@ -76,6 +77,48 @@ impl Vectors {
             }
         }
         failure
+    }
+}
+
+/// A command that came after the plan was compiled, for a child that shares the keeper's memory.
+///
+/// The keeper puts it there before it releases the child; both only ever read what is there then.
+#[derive(Clone, Copy)]
+pub(super) struct Another(&'static AtomicPtr<Command>);
+
+struct Command {
+    exec: Vec<u8>,
+    vectors: Vectors,
+}
+
+impl Another {
+    /// Leaks a few bytes: a keeper has one child, and ends with it.
+    pub fn none() -> Self {
+        Self(Box::leak(Box::default()))
+    }
+
+    /// Has the child end with this `Exec`.
+    pub fn set(self, exec: &[u8]) -> sys::Result<()> {
+        let exec = exec.to_vec();
+        match Op::read(&exec) {
+            Ok(op @ Op::Exec { .. }) => {
+                // The pointers are into `exec`, whose bytes stay where they are when it is moved.
+                let vectors = Vectors::of_op(&op).unwrap_or_default();
+                self.0.store(Box::into_raw(Box::new(Command { exec, vectors })), Ordering::Release);
+                Ok(())
+            }
+            _ => Err(Errno(libc::EPROTO)),
+        }
+    }
+
+    /// Executes it, if there is one; returns only on failure.
+    pub fn execute(self, file: &mut Evidence) -> Option<Errno> {
+        // SAFETY: null, or what `set` has leaked.
+        let command = unsafe { self.0.load(Ordering::Acquire).as_ref() }?;
+        match Op::read(&command.exec) {
+            Ok(Op::Exec { candidates, .. }) => Some(command.vectors.execute(candidates, file)),
+            _ => None,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::sys::{self, Errno, Fd, Side};
 
 use super::cgroup::Created;
 use super::channel::{ToChild, ToKeeper, Word};
-use super::exec::Vectors;
+use super::exec::{Another, Vectors};
 use super::hook::{self, Hook};
 use super::{EMPTY, Failed, MISPLACED, Running, Slots, Timings, child, mounts, net_device, set_limit, shared_step};
 
@@ -25,6 +25,7 @@ pub(super) struct Keeper<'a> {
     timings: Timings,
     /// The child's, until it is born.
     vectors: Option<child::Prepared>,
+    another: Another,
     hooks: Vec<(usize, Vectors)>,
     child: Option<Child>,
     opened: Vec<Slot>,
@@ -45,10 +46,12 @@ impl<'a> Keeper<'a> {
         let (slots, timings) = prepared.map_err(|errno| failed_at(0, errno))?;
         let (child, terminal) = (None, None);
         let (opened, cgroups) = (Vec::new(), Vec::new());
-        let vectors = Some(child::Prepared { exec: Vectors::of(plan), hooks: Vectors::of_hooks(plan, Part::Child) });
+        let another = Another::none();
+        let (exec, of_child) = (Vectors::of(plan), Vectors::of_hooks(plan, Part::Child));
+        let vectors = Some(child::Prepared { exec, another, hooks: of_child });
         let hooks = Vectors::of_hooks(plan, Part::Keeper);
         let (warnings, called) = (0, false);
-        Ok(Self { plan, slots, timings, vectors, hooks, child, opened, cgroups, terminal, warnings, called })
+        Ok(Self { plan, slots, timings, vectors, another, hooks, child, opened, cgroups, terminal, warnings, called })
     }
 
     /// Walks the list, then waits for the child to call execve(2) or to say why it can't.
@@ -316,12 +319,17 @@ impl<'a> Keeper<'a> {
         if entries[0].revents != 0 {
             return Err(Errno(libc::ECHILD));
         }
-        let mut message = [0; 16];
+        let mut message = vec![0; protocol::MAX_COMMAND + 16];
         let mut descriptors = [EMPTY; 3];
         let (length, passed) = sys::receive_packet(socket, &mut message, &mut descriptors)?;
-        if passed != descriptors.len() || !protocol::is_stdio(&message[..length]) {
-            descriptors[..passed].iter().copied().for_each(sys::close);
-            return Err(Errno(libc::EPIPE));
+        let command = protocol::read_stdio(&message[..length]).filter(|_| passed == descriptors.len());
+        match command {
+            Some([]) => {}
+            Some(command) if self.plan.takes_command() => self.another.set(command)?,
+            _ => {
+                descriptors[..passed].iter().copied().for_each(sys::close);
+                return Err(Errno(libc::EPIPE));
+            }
         }
         for (slot, fd) in [STDIN, STDOUT, STDERR].into_iter().zip(descriptors) {
             if let Ok(former) = self.slots.get(slot) {
@@ -358,7 +366,7 @@ impl<'a> Keeper<'a> {
         let cgroup = cgroup.map(|slot| self.slots.get(slot)).transpose()?;
         let [ours, theirs] = sys::packet_pair()?;
         let mut birth = self.birth([ours, theirs])?;
-        let (pid, pidfd) = if may_share_memory(self.plan, flags) {
+        let (pid, pidfd) = if self.plan.shares_memory() {
             // The child takes it along, and both may outlive this call.
             birth.beside(flags, cgroup)?
         } else {
@@ -466,26 +474,6 @@ fn new_stack() -> sys::Result<*mut u8> {
         }
         Ok(map.cast::<u8>().add(GUARD))
     }
-}
-
-/// Whether the child may run in the keeper's memory until it calls execve(2). Not if anybody else is in its pid namespace,
-/// who might be allowed to trace it, nor if it goes elsewhere first, stays what it is (as PID 1 of `--init`), or waits
-/// for longer than its keeper may live. What is written to oom_score_adj is for all that share a memory.
-fn may_share_memory(plan: &Plan<'_>, flags: u64) -> bool {
-    let is_alone = flags & libc::CLONE_NEWPID as u64 != 0 && flags & CLONE_NEWTIME == 0;
-    let parts = |op: Op<'_>| {
-        use Op::{AdjustOomScore, AwaitStart, BecomeInit, CallKeeper, JoinNamespaces, JoinPidNamespace};
-        matches!(
-            op,
-            JoinPidNamespace { .. }
-                | JoinNamespaces { .. }
-                | BecomeInit {}
-                | CallKeeper {}
-                | AwaitStart { .. }
-                | AdjustOomScore { .. }
-        )
-    };
-    is_alone && !plan.ops(Part::Keeper).chain(plan.ops(Part::Child)).any(parts)
 }
 
 /// Whether a process of ours, alive or not yet reaped, has called execve(2): the kernel takes PF_FORKNOEXEC off its flags
