@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 
-@pytest.mark.parametrize(
-    ("errors", "verbs", "count"), [(("",), 3, 15), (ERRORS, 2, 8)], ids=["killed", "refused by disk, memory, limits"]
-)
+@pytest.mark.parametrize(("errors", "verbs", "count"), [(("",), 3, 15), (ERRORS, 2, 8)], ids=["killed", "refused"])
 def test_anywhere(tmp_path: Path, errors: tuple[str, ...], verbs: int, count: int) -> None:
     """A sample; `make soak` takes every point. PYRT_SEED repeats one."""
     seed = os.environ.get("PYRT_SEED") or str(secrets.randbelow(1 << 32))
@@ -36,8 +34,12 @@ def test_anywhere(tmp_path: Path, errors: tuple[str, ...], verbs: int, count: in
         str(count),
         *(word for error in errors for word in ("--error", error)),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, f"PYRT_SEED={seed}: {done.stderr[-4000:]}"
-    found = json.loads(done.stdout)
-    assert found["survived"] == found["points"], f"PYRT_SEED={seed}: {done.stderr[-4000:]}"
-    assert found["points"] > count // 2
+    # Into files: whoever hangs must not keep a pipe open for which this test would wait.
+    output, error = tmp_path / "output", tmp_path / "error"
+    with open(output, "wb") as into, open(error, "wb") as aside:
+        code = subprocess.run(command, stdout=into, stderr=aside, timeout=240, check=False).returncode
+    said = f"PYRT_SEED={seed}: {error.read_text()[-4000:]}"
+    assert code == 0, said
+    found = json.loads(output.read_text())
+    assert found["survived"] == found["points"], said
+    assert found["points"] > count // 2, said

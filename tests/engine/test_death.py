@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from pyrt.engine.engine import open_engine
 from pyrt.engine.events import ContainerExited, ContainerRemoved
 from pyrt.engine.results import Verdict
 from pyrt.engine.states import State as Life
@@ -251,3 +253,35 @@ async def test_a_forked_child_of_the_program_keeps_no_container_alive(opened: Op
                 await until_removed(engine, "box")
         os.close(pidfd)
         os.close(writing)
+
+
+async def test_an_error_of_ours_ends_the_engine_and_is_told(state: State, leakcheck: object) -> None:
+    async def broken() -> None:
+        raise RuntimeError("not foreseen")
+
+    async def work() -> None:
+        async with open_engine(state.root, run_dir=state.run) as engine:
+            await engine.start("host", make_options(["sleep", "1000"]))
+            engine.in_background(broken)
+            await trio.sleep_forever()
+
+    with (
+        trio.fail_after(20),
+        pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="not foreseen"), flatten_subgroups=True),
+    ):
+        await work()
+    # Its end was not seen to: that is for the next one.
+    async with open_engine(state.root, run_dir=state.run) as engine:
+        await engine.settled()
+
+
+async def test_what_can_go_wrong_in_the_background_is_logged_and_nobody_elses(
+    opened: OpenEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken() -> None:
+        raise OSError(errno.EMFILE, "no descriptor")
+
+    async with opened() as engine:
+        engine.in_background(broken)
+        assert (await engine.run("host", ["true"])).exit_code == 0
+    assert "no descriptor" in caplog.text

@@ -19,11 +19,11 @@ from pyrt.engine.journal import CHECKPOINT_EVERY, Busy, Journal
 from pyrt.engine.owner import Owner
 from pyrt.engine.spares import Spares
 from pyrt.engine.spawner import Spawner
-from pyrt.errors import ContainerError, EngineError, HostError, SpecError, StateError
+from pyrt.errors import ContainerError, EngineError, HostError, PyrtError, SpecError, StateError
 from pyrt.images.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from pyrt.engine.container import Container, Execution
     from pyrt.engine.events import Event
@@ -49,6 +49,8 @@ class Core:
         self.layout = layout
         self.nursery = nursery
         self.closing = False
+        self.over = trio.Event()
+        """Set when nobody works in the background any more."""
         self._owed: list[tuple[Callable[[Transaction], Record], Record]] = []
         self.live: dict[str, Container] = {}
         self.executions: set[Execution] = set()
@@ -77,6 +79,16 @@ class Core:
         self.feed.close()
         await self.spawner.aclose()
         self._parts.close()
+
+    def in_background(self, work: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """Does something beside all else, until the engine is closed. If it fails that is logged and nobody else's."""
+        self.nursery.start_soon(self._guarded, work, arguments, name=work)
+
+    async def _guarded(self, work: Callable[..., Awaitable[object]], arguments: tuple[object, ...]) -> None:
+        try:
+            await work(*arguments)
+        except (PyrtError, OSError):
+            log.exception("%s has failed", getattr(work, "__qualname__", work))
 
     async def commit(self, change: Callable[[Transaction], T]) -> T:
         """Applies a change to the journal, in 20 to 40 us and without a checkpoint, unless another process writes.

@@ -84,9 +84,10 @@ class Detaching(Starting):
             found = self.recipes.image(self.find_image, image)
             mould = self.recipes.mould(found, options, keep=keep)
             called = asked or called_by(image, found)
-            record = await self._create(
+            creation = self._creation(
                 found, called, mould, options, keep=keep, cause=cause, state=State.CREATED, lasting=lasting
             )
+            record = await self.commit(creation)
             self._make_folder(record, mould)
         return record
 
@@ -112,7 +113,9 @@ class Detaching(Starting):
             mould = self.recipes.mould(found, options, keep=keep)
             watch.mark("make the specification")
             called = asked or called_by(image, found)
-            record = await self._create(found, called, mould, options, keep=keep, cause=cause, lasting=lasting)
+            record = await self.commit(
+                self._creation(found, called, mould, options, keep=keep, cause=cause, lasting=lasting)
+            )
             watch.mark("record it")
             return await self._detach(record, mould, options, watch, cause)
 
@@ -221,9 +224,9 @@ class Detaching(Starting):
     def _look_after(self, record: Record, process: Process, timing: Timing) -> None:
         container = Container(self, record, process, Stdio(NOBODYS), timing)
         self.live[record.id] = container
-        self.nursery.start_soon(self._supervise, container)
+        self.in_background(self._supervise, container)
         if record.lasting and record.lasting.health:
-            self.nursery.start_soon(watch_health, self, container, record.lasting.health)
+            self.in_background(watch_health, self, container, record.lasting.health)
 
     # ---- after an engine's death, or the end ----
 
@@ -235,7 +238,7 @@ class Detaching(Starting):
         if record.state is State.RUNNING:
             # Its engine may have been killed between the freezer and the journal.
             Groups(record.id, record.cgroup_parent).thaw()
-        self.nursery.start_soon(self._adopt, record, connection)
+        self.in_background(self._adopt, record, connection)
         return True
 
     async def _adopt(self, record: Record, connection: socket.socket) -> None:
@@ -301,7 +304,7 @@ class Detaching(Starting):
 
     async def ended(self, record: Record) -> None:
         if record.state is State.RESTARTING:
-            self.nursery.start_soon(self.restart_later, record)
+            self.in_background(self.restart_later, record)
         await super().ended(record)
 
     async def restart_later(self, record: Record) -> None:
@@ -345,7 +348,7 @@ class Detaching(Starting):
 
         try:
             if after := await self.commit(change):
-                self.nursery.start_soon(self.restart_later, after)
+                self.in_background(self.restart_later, after)
         except PyrtError as refused:
             log.warning("container %s is not restarted any more: %s", record.name, refused)
 

@@ -101,11 +101,11 @@ class Engine(FileVerbs):
 
     async def begin(self) -> None:
         """Starts the background work; takes over what dead engines left."""
-        self.nursery.start_soon(self.janitor.run)
-        self.nursery.start_soon(self.pool.run)
+        self.in_background(self.janitor.run)
+        self.in_background(self.pool.run)
         left = await take_over(self)
-        self.nursery.start_soon(sweep_for_ever, self, left, SWEEP_EVERY)
-        self.nursery.start_soon(self.resume_boot)
+        self.in_background(sweep_for_ever, self, left, SWEEP_EVERY)
+        self.in_background(self.resume_boot)
 
     async def settled(self) -> None:
         """Returns when nothing is left of the containers that have ended and were not to be kept.
@@ -125,17 +125,29 @@ class Engine(FileVerbs):
         """
         self.closing = True
         with trio.CancelScope(shield=True):
-            for _ in range(AT_ONCE):
-                await self.turns.acquire()  # Whoever is starting a container just now is done.
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.pool.aclose)
-                for container in [*self.live.values()]:
-                    nursery.start_soon(_let_go if container.record.lasting else _end, container)
-                for execution in self.executions:
-                    nursery.start_soon(_end, execution)
-            await self.settled()
+                nursery.start_soon(self._end_all, nursery.cancel_scope)
+                # Never before, unless there is an error in pyrt: then all that is left to do is to let go.
+                await self.over.wait()
+                nursery.cancel_scope.cancel()
+            for attended in [*self.live.values(), *self.executions]:
+                attended.abandon()
             self.nursery.cancel_scope.cancel()
+            # A thread of the janitor's may be at work still, with descriptors that are closed now.
+            await self.over.wait()
             await self.close_parts()
+
+    async def _end_all(self, whole: trio.CancelScope) -> None:
+        for _ in range(AT_ONCE):
+            await self.turns.acquire()  # Whoever is starting a container just now is done.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.pool.aclose)
+            for container in [*self.live.values()]:
+                nursery.start_soon(_let_go if container.record.lasting else _end, container)
+            for execution in self.executions:
+                nursery.start_soon(_end, execution)
+        await self.settled()
+        whole.cancel()
 
 
 async def _end(attended: Attended) -> None:
@@ -150,12 +162,15 @@ async def _let_go(container: Container) -> None:
     await container.left.wait()
 
 
-async def _background(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+async def _background(over: trio.Event, task_status: trio.TaskStatus[trio.Nursery]) -> None:
     """A nursery that works on until the engine is closed, whatever is cancelled around it: closing needs its tasks."""
-    with trio.CancelScope(shield=True):
-        async with trio.open_nursery() as nursery:
-            task_status.started(nursery)
-            await trio.sleep_forever()
+    try:
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                task_status.started(nursery)
+                await trio.sleep_forever()
+    finally:
+        over.set()
 
 
 @asynccontextmanager
@@ -178,9 +193,11 @@ async def open_engine(
     async with trio.open_nursery() as nursery:
         # Errors are raised below: out of a nursery they would come as an ExceptionGroup.
         try:
-            background: trio.Nursery = await nursery.start(_background)
+            over = trio.Event()
+            background: trio.Nursery = await nursery.start(_background, over)
             try:
                 async with aclosing(Engine(layout, background, kept_events=kept_events, warm=warm)) as engine:
+                    engine.over = over
                     await engine.begin()
                     yield engine
             finally:

@@ -156,7 +156,7 @@ class Joining(ContainerVerbs):
             ends.use_terminal(process.take_terminal())
         execution = Execution(secrets.token_hex(32), record, asked.command, process, ends, timing)
         self.executions.add(execution)
-        self.nursery.start_soon(self._supervise_execution, execution)
+        self.in_background(self._supervise_execution, execution)
         return execution
 
     async def _supervise_execution(self, execution: Execution) -> None:
@@ -164,10 +164,12 @@ class Joining(ContainerVerbs):
             await self._tell_safely(execution.exited_event(status))
             return status
 
-        await self._tell_safely(execution.started_event())
-        await execution.attend(record)
-        self.executions.discard(execution)
-        execution.left.set()
+        try:
+            await self._tell_safely(execution.started_event())
+            await execution.attend(record)
+        finally:
+            self.executions.discard(execution)
+            execution.left.set()
 
     async def _tell_safely(self, event: Event) -> None:
         try:

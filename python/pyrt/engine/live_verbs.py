@@ -63,7 +63,7 @@ class LiveVerbs(Attaching):
                 await self.in_thread(groups.thaw)
                 raise
         if limit := options_of(record).limits.time:
-            self.nursery.start_soon(self._thaw_at_limit, record, limit)
+            self.in_background(self._thaw_at_limit, record, limit)
         return self._hold(after)
 
     async def _thaw_at_limit(self, record: Record, limit: float) -> None:

@@ -89,6 +89,8 @@ class Pool:
         self._most = most
         self._parked: deque[Parked] = deque()
         self._dropped: deque[Parked] = deque()
+        self._left: list[Parked] = []
+        """Ended, and not quite taken away."""
         self._turn = trio.Lock()
         self._asked: dict[Frame, _Asked] = {}
         self._last = 0.0
@@ -152,7 +154,10 @@ class Pool:
             await trio.sleep(QUIET)
             with trio.CancelScope(shield=True):
                 async with self._turn:
-                    await self._fill()
+                    try:
+                        await self._fill()
+                    except OSError as error:
+                        log.debug("no container can be made beforehand: %s", error)
             if not self._wanted.is_set():
                 self._filled.set()
 
@@ -160,6 +165,7 @@ class Pool:
         self._tidy()
         missing = self._make_room()
         await self._take_away_dropped()
+        await self._clear_left()
         last = self._last
         for frame in missing:
             await self._park(frame)
@@ -175,6 +181,7 @@ class Pool:
             self._dropped += self._parked
             self._parked.clear()
             await self._take_away_dropped()
+            await self._clear_left()
 
     def forget(self) -> None:
         """After a fork, in the child: see ``Core.forget``."""
@@ -234,38 +241,54 @@ class Pool:
             transaction.park(container, engine.owner.id)
             return transaction.lease(container) if mould.leases_ids else None
 
-        try:
-            base = await engine.commit(change)
-        except PyrtError:
-            return  # A full disk, most likely; a start will say so.
         ours, theirs = control_pair()
-        parked = Parked(container, base, mould, frame, Process(ours), trio.current_time() + KEPT)
-        try:
-            with theirs, engine.store.pinned():
-                if mould.built.upper == "directory":
-                    engine.spares.take(container)
-                plan = _native.compile(*parked.documents())
-                frame.steps = frame.steps or steps_of(plan)
-                parked = parked._replace(takes_command=plan.takes_command)
-                limit = nanoseconds(frame.options.limits.time)
-                message, descriptors = plan.start_message(*[theirs.fileno()] * 4, limit=limit)
-                await engine.spawner.send(message, descriptors)
-                del plan
-        except (PyrtError, OSError) as error:
-            # Whoever starts the next one in the plain way is told why.
-            log.debug("no container could be made beforehand: %s", error)
-            self._asked.pop(frame, None)
-            await self._take_away(parked)
-            return
+        process = Process(ours)
+        with theirs:
+            try:
+                base = await engine.commit(change)
+            except PyrtError:
+                process.close()
+                return  # A full disk, most likely; a start will say so.
+            parked = Parked(container, base, mould, frame, process, trio.current_time() + KEPT)
+            try:
+                with engine.store.pinned():
+                    if mould.built.upper == "directory":
+                        engine.spares.take(container)
+                    plan = _native.compile(*parked.documents())
+                    frame.steps = frame.steps or steps_of(plan)
+                    parked = parked._replace(takes_command=plan.takes_command)
+                    limit = nanoseconds(frame.options.limits.time)
+                    message, descriptors = plan.start_message(*[theirs.fileno()] * 4, limit=limit)
+                    await engine.spawner.send(message, descriptors)
+                    del plan
+            except (PyrtError, OSError) as error:
+                # Whoever starts the next one in the plain way is told why.
+                log.debug("no container could be made beforehand: %s", error)
+                self._asked.pop(frame, None)
+                theirs.close()
+                await self._take_away(parked)
+                return
         self._parked.append(parked)
 
     async def _take_away(self, parked: Parked) -> None:
-        engine = self._engine
         with trio.CancelScope(shield=True):
             await parked.process.dismiss()
-            if not await debris.clear_cgroups(parked.id, parked.mould.built.cgroup_parent):
-                return  # The row stays, and with it what a later engine has to clear.
-            stuck = await engine.janitor.remove_folders([parked.id])
-            if not stuck:
-                with suppress(PyrtError):
-                    await engine.commit(lambda transaction: transaction.dispose(parked.id))
+            await self._clear(parked)
+
+    async def _clear(self, parked: Parked) -> None:
+        """Removes what a parked container has left; what can't be is tried again, if need be by a later engine."""
+        engine = self._engine
+        try:
+            clear = await debris.clear_cgroups(parked.id, parked.mould.built.cgroup_parent)
+        except OSError:
+            clear = False  # No descriptor is left.
+        if clear and not await engine.janitor.remove_folders([parked.id]):
+            with suppress(PyrtError):
+                await engine.commit(lambda transaction: transaction.dispose(parked.id))
+                return
+        self._left.append(parked)
+
+    async def _clear_left(self) -> None:
+        left, self._left = self._left, []
+        for parked in left:
+            await self._clear(parked)

@@ -11,11 +11,13 @@ What must be on record before the process runs is recorded before; that it has s
 from __future__ import annotations
 
 import secrets
+import time
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from signal import SIGKILL
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import trio
 
 from pyrt import _native
@@ -41,11 +43,11 @@ from pyrt.engine.results import Verdict
 from pyrt.engine.states import State, Verb
 from pyrt.engine.stopwatch import Steps, Stopwatch, steps_of
 from pyrt.engine.verdict import asked_for
-from pyrt.errors import PyrtError, StateError
+from pyrt.errors import NameInUse, PyrtError, StateError
 from pyrt.images.image import familiar_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from pyrt.engine.events import ContainerEvent
     from pyrt.engine.journal import Transaction
@@ -105,8 +107,14 @@ class Starting(Joining):
             watch.mark("make the specification")
             called = asked or called_by(image, found)
             parked = self.pool.take(mould)
+            creation = self._creation(found, called, mould, options, keep=keep, cause=cause, parked=parked)
+            if parked and not keep and not options.name:
+                wants_stdin = wants_stdin and not options.tty
+                container = await self._wake_first(parked, creation, stdio, wants_stdin, watch, cause)
+                if container is not None:
+                    return container
             try:
-                record = await self._create(found, called, mould, options, keep=keep, cause=cause, parked=parked)
+                record = await self.commit(creation)
             except BaseException:
                 if parked:
                     self.pool.drop(parked)
@@ -141,7 +149,56 @@ class Starting(Joining):
         finally:
             self.turns.release()
 
-    async def _create(
+    async def _wake_first(
+        self,
+        parked: Parked,
+        creation: Callable[[Transaction], Record],
+        stdio: tuple[int, int, int] | None,
+        wants_stdin: bool,
+        watch: Stopwatch,
+        cause: str,
+    ) -> Container | None:
+        """Starts a parked container of which nothing is kept, and records all of it while it runs.
+
+        What would be left of it is on record already, and no name can be in use. None if its keeper was killed in the
+        moment before.
+        """
+        try:
+            ends = Stdio(stdio, wants_stdin=wants_stdin)
+        except BaseException as error:
+            self.pool.drop(parked)
+            if (explained := self._explained(error)) is error:
+                raise
+            raise explained from error
+        with ends:
+            watch.mark("make its pipes")
+            try:
+                process, report = await self.wake(parked, ends)
+            except BaseException as error:
+                if isinstance(error, KeeperLost) and error.untouched:
+                    ends.close()
+                    return None
+                failure = await self._failed(await self.commit(creation), error)
+                if failure is error:
+                    raise
+                raise failure from error
+            timing = watch.timing(parked.frame.steps, report)
+            try:
+                record = await self.commit(
+                    lambda transaction: self._start(transaction, creation(transaction), process, timing, cause)
+                )
+            except BaseException:
+                self.pool.drop(parked)
+                raise
+        return self._live_on(record, process, ends, timing)
+
+    def _live_on(self, record: Record, process: Process, ends: Stdio, timing: Timing) -> Container:
+        container = Container(self, record, process, ends, timing)
+        self.live[record.id] = container
+        self.in_background(self._supervise, container)
+        return container
+
+    def _creation(
         self,
         found: Image,
         called: str,
@@ -153,11 +210,12 @@ class Starting(Joining):
         state: State = State.STARTING,
         lasting: Lasting | None = None,
         parked: Parked | None = None,
-    ) -> Record:
-        """A record that says what may be left if this process is killed from now on, and a lease of ids.
+    ) -> Callable[[Transaction], Record]:
+        """What makes a record that says what may be left if this process is killed from then on, and a lease of ids.
 
         A container that is not started yet gets no lease, and is in no engine's care.
         """
+        asked_at = time.time_ns()
         starts = state is State.STARTING
         container = parked.id if parked else secrets.token_hex(32)
         name = names.check(options.name) if options.name else names.generate(container)
@@ -179,7 +237,7 @@ class Starting(Joining):
                 state=state,
                 auto_remove=not keep,
                 command=built.command,
-                created=transaction.now,
+                created=asked_at,
                 id_base=lease(transaction) if starts else None,
                 labels=built.labels,
                 stop_signal=built.stop_signal,
@@ -190,11 +248,19 @@ class Starting(Joining):
                 boot=self.journal.boot if lasting and starts else "",
                 health=HealthState() if lasting and lasting.health and starts else None,
             )
-            transaction.insert(record)
-            transaction.emit(ContainerCreated(container=container, name=name, image=record.image, cause=cause))
+            try:
+                transaction.insert(record)
+            except NameInUse:
+                if options.name:
+                    raise
+                # One in hundreds of millions for each that is there.
+                record = msgspec.structs.replace(record, name=names.generate(secrets.token_hex(2)))
+                transaction.insert(record)
+            created = ContainerCreated(container=container, name=record.name, image=record.image, cause=cause)
+            transaction.emit(created, at=asked_at)
             return record
 
-        return await self.commit(change)
+        return change
 
     async def _launch(
         self,
@@ -216,10 +282,7 @@ class Starting(Joining):
             except BaseException:
                 process.close()
                 raise
-        container = Container(self, record, process, ends, timing)
-        self.live[record.id] = container
-        self.nursery.start_soon(self._supervise, container)
-        return container
+        return self._live_on(record, process, ends, timing)
 
     async def _executed(
         self,
@@ -257,19 +320,18 @@ class Starting(Joining):
         return plan
 
     async def _started(self, record: Record, process: Process, timing: Timing, cause: str) -> Record:
-        def change(transaction: Transaction) -> Record:
-            after = transaction.move(record, Verb.STARTED, pid=process.pid, started=process.started)
-            if not record.auto_remove:
-                transaction.keep_timing(record, timing)
-            transaction.emit(
-                ContainerStarted(
-                    container=record.id, name=record.name, image=record.image, pid=process.pid, cause=cause
-                ),
-                at=process.started,
-            )
-            return after
+        return await self.commit(lambda transaction: self._start(transaction, record, process, timing, cause))
 
-        return await self.commit(change)
+    @staticmethod
+    def _start(transaction: Transaction, record: Record, process: Process, timing: Timing, cause: str) -> Record:
+        after = transaction.move(record, Verb.STARTED, pid=process.pid, started=process.started)
+        if not record.auto_remove:
+            transaction.keep_timing(record, timing)
+        started = ContainerStarted(
+            container=record.id, name=record.name, image=record.image, pid=process.pid, cause=cause
+        )
+        transaction.emit(started, at=process.started)
+        return after
 
     async def _failed(self, record: Record, raised: BaseException) -> BaseException:
         """Records a start that failed; returns the error as the caller is to see it."""
@@ -300,7 +362,17 @@ class Starting(Joining):
         return error
 
     async def _supervise(self, container: Container) -> None:
-        await container.attend(lambda status: self._exited(container, status))
+        try:
+            await container.attend(lambda status: self._exited(container, status))
+            await self._clear(container)
+        finally:
+            # Whatever goes wrong: nobody is to wait for it for ever, and the folder is the last to go.
+            del self.live[container.id]
+            if not container.released:
+                await self.ended(container.record)
+            container.left.set()
+
+    async def _clear(self, container: Container) -> None:
         if container.status and container.status.verdict is Verdict.LOST:
             # Its keeper was killed, and has not cleaned up.
             await debris.clear_cgroups(container.id, container.record.cgroup_parent)
@@ -309,10 +381,6 @@ class Starting(Joining):
                 # Usually it has done so itself; not if it was killed after it had told the end.
                 keepers.forget(Path(container.record.keeper))
             Groups(container.id, container.record.cgroup_parent).remove_left()
-        del self.live[container.id]
-        if not container.released:
-            await self.ended(container.record)
-        container.left.set()
 
     async def ended(self, record: Record) -> None:
         """What follows the end of a container, once nothing of it runs."""
