@@ -155,8 +155,8 @@ class Recipes:
     def mould(self, image: Image, options: RunOptions, *, keep: bool) -> Mould:
         """The specification of such containers. Raises UsageError, InvalidImage."""
         machine = self._now()
-        if options.mounts or options.devices or options.seccomp.startswith("/") or shares(options):
-            return self._build(machine, image, options, keep=keep)  # It depends on what there is just now.
+        if _changes(options):
+            return self._build(machine, image, options, keep=keep)
         unnamed = options if not options.name else msgspec.structs.replace(options, name="")
         key = (image.id, unnamed, keep, _stamp(image))
         try:
@@ -223,9 +223,12 @@ class Recipes:
 
     def joining_plan(self, image: Image, record: Record, options: ExecOptions, pidfd: int) -> _native.Plan:
         """The plan of a process that joins a running container, of which ``pidfd`` is PID 1."""
-        machine, own = self._now(), options_of(record)
-        # Namespaces that it shares with another are its own first process's as well, whatever became of the other.
-        mould = self._build(machine, image, own, keep=not record.auto_remove, joins=True, peer=record.pid)
+        machine, own, keep = self._now(), options_of(record), not record.auto_remove
+        if _changes(own):
+            # Namespaces that it shares with another are its own first process's as well, whatever became of the other.
+            mould = self._build(machine, image, own, keep=keep, joins=True, peer=record.pid)
+        else:
+            mould = self.mould(image, own, keep=keep)
         spec, start = mould.fill(record.id, record.id_base)
         process = build_process(spec, options, host=machine.facts, lookup=partial(self._file, image))
         return _native.compile_exec(spec, process, start, pidfd)
@@ -270,6 +273,11 @@ def _stamp(image: Image) -> _Stamp:
     except OSError:
         return ()  # One is gone: compiling the plan says which.
     return tuple((status.st_ino, status.st_ctime_ns) for status in found)
+
+
+def _changes(options: RunOptions) -> bool:
+    """Whether the specification depends on what there is just now."""
+    return bool(options.mounts or options.devices or options.seccomp.startswith("/") or shares(options))
 
 
 def shares(options: RunOptions) -> list[str]:

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use pyrt_container::plan::Part;
-use pyrt_container::protocol::{self, Ask, Report};
+use pyrt_container::protocol::{Ask, Report};
 
 use crate::errors::another_version;
 

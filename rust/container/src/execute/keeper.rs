@@ -315,13 +315,14 @@ impl<'a> Keeper<'a> {
         let (socket, channel) = (self.slots.get(socket)?, self.child()?.channel.0);
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let mut entries = [entry(channel), entry(socket)];
+        // Made before anybody waits, and kept: a mapping that goes takes its time.
+        let message = Vec::leak(vec![0; protocol::MAX_COMMAND + 16]);
         sys::poll(&mut entries, -1)?;
         if entries[0].revents != 0 {
             return Err(Errno(libc::ECHILD));
         }
-        let mut message = vec![0; protocol::MAX_COMMAND + 16];
         let mut descriptors = [EMPTY; 3];
-        let (length, passed) = sys::receive_packet(socket, &mut message, &mut descriptors)?;
+        let (length, passed) = sys::receive_packet(socket, message, &mut descriptors)?;
         let command = protocol::read_stdio(&message[..length]).filter(|_| passed == descriptors.len());
         match command {
             Some([]) => {}
