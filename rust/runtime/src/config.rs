@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use pyrt_container::compile;
-use pyrt_container::spec::Mount;
+use pyrt_container::spec::{Mount, Spec};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -24,34 +24,36 @@ pub fn open(bundle: Option<&str>) -> Result<(PathBuf, Vec<u8>)> {
     Ok((bundle, content))
 }
 
-/// The document without what the specification does not know, which a runtime has to pass over (config.md,
-/// "Extensibility"): each such field is worth a warning.
-pub fn without_unknown(config: Vec<u8>, log: &Log) -> Vec<u8> {
-    let Err(error) = compile::read(&config) else { return config };
-    if error.message != compile::UNKNOWN_FIELD {
-        return config;
-    }
-    let Ok(mut document) = serde_json::from_slice::<Value>(&config) else { return config };
-    if !remove(&mut document, &error.path) {
-        return config;
-    }
-    log.warn(&Error::new(format!("{}: {}, ignored", error.path, error.message)));
-    // One less: this ends.
-    without_unknown(document.to_string().into_bytes(), log)
+/// The document as a plan can be made of it. Without fields that the specification does not know, which a runtime has to pass
+/// over (config.md, "Extensibility"), and without words of bind mounts that only a new file system could take (`mode=755`):
+/// the kernel passes them over (mount(2), "Creating a bind mount"), so engines leave them there. Each is worth a warning.
+pub fn known(config: Vec<u8>, log: &Log) -> Vec<u8> {
+    let less = match compile::read(&config) {
+        Ok(spec) => without_idle_options(&config, &spec, log),
+        Err(error) if error.message == compile::UNKNOWN_FIELD => without_field(&config, &error.path).inspect(|_| {
+            log.warn(&Error::new(format!("{}: {}, ignored", error.path, error.message)));
+        }),
+        Err(_) => None,
+    };
+    // Less of it each time: this ends.
+    less.map_or(config, |less| known(less, log))
 }
 
-/// The document without words of bind mounts that only a new file system could take (`mode=755`): the kernel passes them
-/// over (mount(2), "Creating a bind mount"), so engines leave them there. Each is worth a warning.
-pub fn without_idle_options(config: Vec<u8>, log: &Log) -> Vec<u8> {
+fn without_field(config: &[u8], path: &str) -> Option<Vec<u8>> {
+    let mut document = serde_json::from_slice::<Value>(config).ok()?;
+    remove(&mut document, path).then(|| document.to_string().into_bytes())
+}
+
+/// `None` if there are no such words.
+fn without_idle_options(config: &[u8], spec: &Spec<'_>, log: &Log) -> Option<Vec<u8>> {
     let binds = |mount: &Mount<'_>| {
         mount.kind.as_deref() == Some("bind") || mount.options.iter().any(|word| matches!(&**word, "bind" | "rbind"))
     };
-    let Ok(spec) = compile::read(&config) else { return config };
     let idle = |mount: &Mount<'_>| binds(mount) && mount.options.iter().any(|word| word.contains('='));
     if !spec.mounts.iter().any(idle) {
-        return config;
+        return None;
     }
-    let Ok(mut document) = serde_json::from_slice::<Value>(&config) else { return config };
+    let mut document = serde_json::from_slice::<Value>(config).ok()?;
     for (index, mount) in spec.mounts.iter().enumerate().filter(|(_, mount)| idle(mount)) {
         for word in mount.options.iter().filter(|word| word.contains('=')) {
             log.warn(&Error::new(format!("mounts[{index}].options: {word}: no option of a bind mount, ignored")));
@@ -60,7 +62,7 @@ pub fn without_idle_options(config: Vec<u8>, log: &Log) -> Vec<u8> {
             words.retain(|word| word.as_str().is_none_or(|word| !word.contains('=')));
         }
     }
-    document.to_string().into_bytes()
+    Some(document.to_string().into_bytes())
 }
 
 /// The document with its groups at the place of a scope, and the unit that makes it.
