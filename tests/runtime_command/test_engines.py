@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,47 @@ def test_docker_gives_everything_to_the_privileged(docker: Docker) -> None:
     seen = docker(*RUN, "--rm", "--privileged", "bb", "/bin/grep", "CapEff", "/proc/self/status")
     # Docker 20.10 ends at CAP_AUDIT_READ, the 38th.
     assert int(seen.split()[1], 16) == int(own.split()[1], 16) & ((1 << 38) - 1)
+
+
+@pytest.fixture(scope="module")
+def docker_aside(program: Path, archive: Path) -> Iterator[Docker]:
+    """Docker with a bridge, published ports and user ids of its own for containers."""
+    try:
+        with docker_daemon(runtime=program, aside=True) as docker:
+            docker("import", archive, "bb")
+            yield docker
+    except Unavailable as error:
+        pytest.skip(str(error))
+
+
+def test_docker_publishes_ports(docker_aside: Docker) -> None:
+    server = ("/bin/busybox", "nc", "-ll", "-p", "80", "-e", "/bin/echo", "served")
+    docker_aside("run", "--runtime", "pyrt", "-d", "--name", "box", "--publish", "8080:80", "bb", *server)
+    try:
+        daemon = (docker_aside.folder / "pid").read_text()
+        # By the daemon's proxy, and by the firewall's rules.
+        for address in ("127.0.0.1", "172.17.0.1"):
+            line = ["nsenter", "--target", daemon, "--net", "/bin/busybox", "nc", "-w", "5", address, "8080"]
+            deadline, answer = time.monotonic() + PATIENCE, ""
+            while not answer and time.monotonic() < deadline:
+                # Empty until the server in the container listens.
+                answer = subprocess.run(line, stdin=subprocess.PIPE, capture_output=True, text=True, check=False).stdout
+            assert answer == "served\n", address
+    finally:
+        docker_aside("rm", "-f", "box")
+
+
+def test_docker_remaps_users(docker_aside: Docker) -> None:
+    out = docker_aside.folder / "out"
+    out.mkdir()
+    out.chmod(0o777)
+    script = "cat /proc/self/uid_map; touch /out/made; id -u"
+    volume = ("--volume", f"{out}:/out")
+    seen = docker_aside("run", "--runtime", "pyrt", "--rm", *volume, "bb", "/bin/sh", "-c", script).split()
+    assert seen == ["0", "300000", "65536", "0"]
+    assert (out / "made").stat().st_uid == 300000
+    kept = ("--runtime", "pyrt", "--rm", "--userns", "host", "bb", "/bin/cat", "/proc/self/uid_map")
+    assert docker_aside("run", *kept).split() == ["0", "0", "4294967295"]
 
 
 def call(*words: str | Path) -> str:

@@ -36,7 +36,7 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("root.path", "/no/such/folder", "root.path: "),
     ("root.path", "/etc/passwd", "root.path: "),
     ("hostname", "x" * 65, "hostname: "),
-    ("mounts", [TMPFS, TMPFS], "mounts[1].destination: "),
+    ("mounts", [TMPFS, {**TMPFS, "destination": "/tmp/below"}, TMPFS], "mounts[2].destination: "),
     ("mounts", [{"destination": "relative", "type": "tmpfs"}], "mounts[0].destination: "),
     ("mounts", [{"destination": "/tmp", "type": "nofs"}], "mounts[0].type: "),
     ("mounts", [{"destination": "/tmp", "type": "bind", "source": "/no/such"}], "mounts[0].source: "),
