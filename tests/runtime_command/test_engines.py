@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -168,6 +169,65 @@ def test_podman_lives_with_a_container(program: Path, archive: Path, storage: tu
         podman("stop", "--time", "0", "box")
     finally:
         podman("rm", "-f", "box")
+
+
+class PlainUser:
+    """Runs commands as a user without rights, whom only these commands see in the lists of users."""
+
+    UID = 7777
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        lists = {
+            "passwd": f"root:x:0:0::/root:/bin/sh\nplain:x:{self.UID}:{self.UID}::{home}:/bin/sh\n",
+            "group": f"root:x:0:\nplain:x:{self.UID}:\n",
+            "subuid": "plain:400000:65536\n",
+            "subgid": "plain:400000:65536\n",
+        }
+        for name, text in lists.items():
+            (home / name).write_text(text)
+        (home / "run").mkdir()
+        for place in (home, home / "run"):
+            os.chown(place, self.UID, self.UID)
+        steps = [f"mount --bind {home / name} /etc/{name}" for name in lists]
+        ids = f"--reuid {self.UID} --regid {self.UID} --clear-groups"
+        environment = f"HOME={home} XDG_RUNTIME_DIR={home}/run PATH=/usr/bin:/bin:/usr/sbin:/sbin"
+        script = " && ".join([*steps, "cd /", f'exec setpriv {ids} env -i {environment} "$@"'])
+        self._words = ("unshare", "--mount", "sh", "-c", script, "sh")
+
+    def __call__(self, *words: str | Path) -> str:
+        return call(*self._words, *words)
+
+
+@pytest.fixture
+def plain_user(leakcheck: Oracle) -> Iterator[PlainUser]:
+    """With a home of its own."""
+    with tempfile.TemporaryDirectory(prefix="plain-", dir=SHORT) as name:
+        yield PlainUser(Path(name))
+
+
+def test_podman_of_a_plain_user(program: Path, archive: Path, plain_user: PlainUser) -> None:
+    """In the user namespace that podman makes: devices are bound, and there are no cgroups to be had."""
+    runtime = shutil.copy2(program, plain_user.home / "pyrt-runtime")
+    image = shutil.copy2(archive, plain_user.home / "bb.tar")
+    flags = ("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file")
+
+    def podman(*words: str | Path) -> str:
+        return plain_user("podman", *flags, "--runtime", runtime, *words)
+
+    podman("import", image, "bb")
+    try:
+        script = "cat /proc/self/uid_map; echo x > /dev/null && head -c 3 /dev/zero | wc -c; touch /proc/version 2>&1"
+        seen = podman("run", "--rm", "--network", "none", "bb", "/bin/sh", "-c", f"{script}; true").split()
+        assert seen[:7] == ["0", "7777", "1", "1", "400000", "65536", "3"]
+        podman("run", "-d", "--name", "box", "--network", "none", "--tty", "bb", "/bin/sleep", "1000")
+        assert podman("exec", "box", "/bin/echo", "inside") == "inside\n"
+        assert podman("inspect", "--format", "{{.State.Status}}", "box") == "running\n"
+        podman("stop", "--time", "0", "box")
+        podman("rm", "-f", "box")
+    finally:
+        # Ends the process that keeps podman's namespaces.
+        podman("system", "migrate")
 
 
 def test_a_pod_of_podman_shares_namespaces(program: Path, archive: Path, storage: tuple[Any, ...]) -> None:

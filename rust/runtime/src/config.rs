@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use pyrt_container::compile;
 use pyrt_container::spec::{Mount, Spec};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::log::Log;
@@ -89,6 +89,36 @@ pub fn in_scope(config: &[u8], id: &str) -> Result<(Vec<u8>, Unit)> {
     let mut document = document.map_err(|error| Error::new(format!("config.json: {error}")))?;
     document["linux"]["cgroupsPath"] = unit.cgroup().into();
     Ok((document.to_string().into_bytes(), unit))
+}
+
+/// The document for whoever is in a user namespace and may make no device nodes: the machine's are bound. Rules about devices
+/// go, because who makes none opens what its user may open anyway.
+pub fn with_bound_devices(config: Vec<u8>) -> Vec<u8> {
+    const DEFAULTS: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+    let Ok(mut document) = serde_json::from_slice::<Value>(&config) else { return config };
+    let mut devices: Vec<String> = DEFAULTS.map(str::to_owned).into();
+    if let Some(linux) = document["linux"].as_object_mut() {
+        let listed = linux.remove("devices");
+        let paths = listed.iter().flat_map(|list| list.as_array()).flatten();
+        devices.extend(paths.filter_map(|device| device["path"].as_str()).map(str::to_owned));
+        if let Some(resources) = linux.get_mut("resources").and_then(Value::as_object_mut) {
+            resources.remove("devices");
+        }
+    }
+    if !document["mounts"].is_array() {
+        document["mounts"] = Value::Array(Vec::new());
+    }
+    let Some(mounts) = document["mounts"].as_array_mut() else { return config };
+    let is_bound = |mount: &Value| mount["destination"] == "/dev" && mount["type"] != "tmpfs";
+    if !mounts.iter().any(is_bound) {
+        devices.dedup();
+        for path in devices {
+            if !mounts.iter().any(|mount| mount["destination"] == path.as_str()) {
+                mounts.push(json!({"destination": path, "type": "bind", "source": path, "options": ["bind", "rprivate"]}));
+            }
+        }
+    }
+    document.to_string().into_bytes()
 }
 
 /// `linux.resources` as it stands.

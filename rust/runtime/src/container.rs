@@ -112,6 +112,7 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     let (bundle, config) = config::open(wish.bundle)?;
     let config = config::known(config, &global.log);
     let host = Host::probe()?;
+    let config = if host.nested { config::with_bound_devices(config) } else { config };
     let (config, unit) = if global.systemd {
         systemd::check()?;
         let (config, unit) = config::in_scope(&config, wish.id)?;
@@ -288,6 +289,8 @@ fn settle(annals: &Annals, record: &mut Record, wish: &Wish<'_>, running: &mut R
     }
     record.pid = running.pid;
     record.start_time = process::look(running.pid).map_or(0, |seen| seen.start_time);
+    // A plain user may have none.
+    record.cgroups.retain(|cgroup| cgroup.path.is_dir());
     annals.record(record)?;
     if let Some(path) = &wish.pid_file {
         write_pid(path, running.pid)?;

@@ -112,8 +112,13 @@ impl Cgroups {
             let is_mine = |setting: &Setting| unified || hierarchy.controls(&setting.controller);
             let (mine, rest) = wanted.into_iter().partition(is_mine);
             wanted = rest;
-            let group = open_group(hierarchy, &place, mine, unified, opened)?;
-            groups.push(group);
+            let is_free = host.nested && mine.is_empty();
+            match open_group(hierarchy, &place, mine, unified, opened) {
+                Ok(group) => groups.push(group),
+                // A plain user has none, and nothing is asked of it.
+                Err(error) if is_free && error.is_refusal() => continue,
+                Err(error) => return Err(error),
+            }
             if !unified {
                 views.push(View { name: hierarchy.name().to_owned(), controllers: hierarchy.controllers.clone() });
             }
@@ -175,10 +180,13 @@ pub(super) fn open_existing(
             let error = Error::host("linux.cgroupsPath", format!("{label}: {}", describe(failure.0)));
             error.because(failure.0, format!("{}{}", hierarchy.mount, place.text()))
         };
-        let mut dir = duplicate(hierarchy.root.as_fd()).map_err(missing)?;
-        for part in place.parents.iter().chain([&place.name]) {
-            dir = open_at(dir.as_fd(), part, DIRECTORY).map_err(missing)?;
-        }
+        let dir = duplicate(hierarchy.root.as_fd()).map_err(missing)?;
+        let mut parts = place.parents.iter().chain([&place.name]);
+        let mut dir = match parts.try_fold(dir, |dir, part| open_at(dir.as_fd(), part, DIRECTORY)) {
+            Ok(group) => group,
+            Err(Failure(Errno(libc::ENOENT))) if host.nested => continue,
+            Err(failure) => return Err(missing(failure)),
+        };
         for part in below(hierarchy, start) {
             dir = open_at(dir.as_fd(), &c(part), DIRECTORY).map_err(|failure| {
                 Error::host("start.lifecycle.cgroups", format!("{part} in {label}: {}", describe(failure.0)))
@@ -317,6 +325,7 @@ fn open_group(
         let (file, value) = setting.choose(|file| sys::stat_at(dir.as_raw_fd(), &c(file)).is_ok());
         (c(&file), value)
     }));
+    sys::may_make_in(dir.as_raw_fd()).map_err(|errno| cannot(hierarchy, Failure(errno)))?;
     let parent = opened.add(dir, format!("the parents of {}", label(place, hierarchy, unified)));
     Ok(Group { parent, label: label(place, hierarchy, unified), writes })
 }

@@ -83,7 +83,7 @@ impl<'a> Parts<'a> {
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
         let binds_views = start.lifecycle.is_some() && !namespaces.is_own(NamespaceKind::Cgroup);
         let bundle = start.bundle.as_deref();
-        let in_order = start.lifecycle.is_some() && !ids.mapped;
+        let in_order = start.lifecycle.is_some() && !ids.mapped && !host.nested;
         let around =
             Surroundings { host, namespaces, ids, idmap_binds, views, binds_views, in_order, cgroup_v2, bundle };
         let mounts = Mounts::open(spec, around, opened)?;
