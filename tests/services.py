@@ -89,8 +89,8 @@ class Docker(NamedTuple):
 def docker_daemon(storage: str = "vfs", *, runtime: Path | None = None, aside: bool = False) -> Iterator[Docker]:
     """Docker's daemon, in folders of its own and without a network.
 
-    With `runtime` that OCI runtime is called by the name `pyrt`. `aside` is a daemon in a network and a mount namespace of
-    its own, which has its bridge and its firewall rules there, and gives each container the user ids from 300000 on.
+    With `runtime` that OCI runtime is called by the name `pyrt`. `aside` is a daemon in a network and a mount namespace
+    of its own, which has its bridge and its firewall rules there, and gives each container the user ids from 300000 on.
 
     Raises:
         Unavailable: it is not installed or does not start.

@@ -177,7 +177,7 @@ def test_a_container_writes_to_nothing_that_meets_it(
     """CVE-2019-5736: it opens every /proc/PID/exe for writing while processes join it."""
     before = program.read_bytes()
     loop = "while :; do for each in /proc/[0-9]*; do (echo bad > $each/exe) 2>/dev/null; done; done"
-    bundle.set("process.capabilities", dict.fromkeys(("bounding", "effective", "permitted"), ["CAP_DAC_OVERRIDE"]))
+    bundle.set("process.capabilities", {kind: ["CAP_DAC_OVERRIDE"] for kind in ("bounding", "effective", "permitted")})
     bundle.shell(loop)
     runtime.ok("run", "--detach", "--bundle", bundle.path, name)
     for _ in range(5):
