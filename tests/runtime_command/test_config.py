@@ -190,6 +190,14 @@ def test_what_another_mount_lies_over_is_worth_a_warning(runtime: Runtime, bundl
     assert "mounts[4].destination: /tmp is hidden by mounts[5], ignored" in answer.error
 
 
+def test_a_limit_that_the_kernel_has_lost_is_worth_a_warning(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """`docker run --kernel-memory` of Docker 20.10; runc and crun let it stand."""
+    bundle.set("linux.resources", {"memory": {"limit": 32 << 20, "kernel": 16 << 20}})
+    answer = runtime.call("run", "--bundle", bundle.path, name)
+    assert answer.code == 0
+    assert "linux.resources.memory.kernel: kernels have no such limit any more, ignored" in answer.error
+
+
 def test_a_user_namespace_has_its_maps(runtime: Runtime, bundle: Bundle, name: str) -> None:
     bundle.set("linux.namespaces", USER)
     bundle.set("linux.uidMappings", MAPPING)

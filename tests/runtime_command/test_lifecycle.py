@@ -167,7 +167,7 @@ def test_a_container_does_not_execute_what_made_it(runtime: Runtime, bundle: Bun
     if verb == "create":
         runtime.ok("create", "--bundle", bundle.path, name)
         verb = "start"
-    line = runtime.fails(verb, *([] if verb == "start" else ["--bundle", bundle.path]), name)
+    line = runtime.fails("start", name) if verb == "start" else runtime.fails("run", "--bundle", bundle.path, name)
     assert "/tmp/trap" in line
 
 

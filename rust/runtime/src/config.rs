@@ -15,6 +15,8 @@ use crate::systemd::Unit;
 /// No config.json is longer; what is has not been written for a container.
 const MAX_CONFIG: u64 = 16 << 20;
 
+const KERNEL_MEMORY: &str = "linux.resources.memory.kernel";
+
 /// The bundle, which becomes the working directory, and the bytes of its config.json.
 pub fn open(bundle: Option<&str>) -> Result<(PathBuf, Vec<u8>)> {
     let given = Path::new(bundle.unwrap_or("."));
@@ -27,12 +29,16 @@ pub fn open(bundle: Option<&str>) -> Result<(PathBuf, Vec<u8>)> {
 /// The document as a plan can be made of it. Without fields that the specification does not know, which a runtime has to pass
 /// over (config.md, "Extensibility"), and without words of bind mounts that only a new file system could take (`mode=755`):
 /// the kernel passes them over (mount(2), "Creating a bind mount"), so engines leave them there. And without mounts that
-/// another comes to lie over at once: Kubernetes has a /dev/shm in every pod and gives it one more. Each is worth a warning.
+/// another comes to lie over at once: Kubernetes has a /dev/shm in every pod and gives it one more. And without a limit that
+/// the kernel has lost, which engines can still be asked for. Each is worth a warning.
 pub fn known(config: Vec<u8>, log: &Log) -> Vec<u8> {
     let less = match compile::read(&config) {
         Ok(spec) => without_idle_options(&config, &spec, log).or_else(|| without_hidden_mount(&config, &spec, log)),
         Err(error) if error.message == compile::UNKNOWN_FIELD => without_field(&config, &error.path).inspect(|_| {
             log.warn(&Error::new(format!("{}: {}, ignored", error.path, error.message)));
+        }),
+        Err(error) if error.path == KERNEL_MEMORY => without_field(&config, KERNEL_MEMORY).inspect(|_| {
+            log.warn(&Error::new(format!("{KERNEL_MEMORY}: kernels have no such limit any more, ignored")));
         }),
         Err(_) => None,
     };
@@ -114,7 +120,9 @@ pub fn with_bound_devices(config: Vec<u8>) -> Vec<u8> {
         devices.dedup();
         for path in devices {
             if !mounts.iter().any(|mount| mount["destination"] == path.as_str()) {
-                mounts.push(json!({"destination": path, "type": "bind", "source": path, "options": ["bind", "rprivate"]}));
+                mounts.push(
+                    json!({"destination": path, "type": "bind", "source": path, "options": ["bind", "rprivate"]}),
+                );
             }
         }
     }
