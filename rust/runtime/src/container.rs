@@ -24,6 +24,7 @@ use crate::clock;
 use crate::config;
 use crate::console::{self, Terminal};
 use crate::error::{Error, Result};
+use crate::foreground;
 use crate::hooks;
 use crate::process;
 use crate::systemd;
@@ -249,6 +250,9 @@ fn make_in_cgroups(
     }
     // From here on there may be something to clean up, should we be killed.
     annals.record(&record)?;
+    if record.at_once {
+        foreground::block_signals();
+    }
     let mut running = execute(&compiled)?;
     match settle(annals, &mut record, wish, &mut running) {
         Ok(()) => Ok((record, running)),
