@@ -84,6 +84,8 @@ pub(super) struct Cgroups {
     views: Vec<View>,
     /// Version 2: decides which devices may be opened and made.
     device_program: Option<Vec<u8>>,
+    /// Version 2: who may make groups below it.
+    owner: Option<u32>,
 }
 
 /// What the keeper has made of them.
@@ -123,7 +125,12 @@ impl Cgroups {
                 views.push(View { name: hierarchy.name().to_owned(), controllers: hierarchy.controllers.clone() });
             }
         }
-        Ok(Self { name: place.name, groups, unified, views, device_program })
+        Ok(Self { name: place.name, groups, unified, views, device_program, owner: None })
+    }
+
+    /// The container's user, as the host numbers it, is handed the group of version 2.
+    pub fn given_to(self, owner: Option<u32>) -> Self {
+        Self { owner: owner.filter(|_| self.unified), ..self }
     }
 
     /// Whether this is version 2 alone.
@@ -149,6 +156,11 @@ impl Cgroups {
             if let Some(program) = &self.device_program {
                 writer.plan.keeper(Op::AttachDeviceProgram { cgroup: out, program });
             }
+            if let Some(uid) = self.owner {
+                for name in delegated() {
+                    writer.plan.keeper(Op::DelegateCgroup { cgroup: out, name: &name, uid });
+                }
+            }
             if self.unified {
                 placement.clone_into = Some(out);
             } else {
@@ -160,6 +172,13 @@ impl Cgroups {
         }
         placement
     }
+}
+
+/// The group, and the files in it that go with it: this kernel's list, or what all have (cgroups(7), "Cgroup delegation").
+fn delegated() -> Vec<CString> {
+    let list = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
+    let list = list.unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned());
+    std::iter::once("").chain(list.lines()).map(c).collect()
 }
 
 /// Opens the existing groups of a container for one more process.
