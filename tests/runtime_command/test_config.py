@@ -206,6 +206,29 @@ def test_a_user_namespace_has_its_maps(runtime: Runtime, bundle: Bundle, name: s
     assert runtime.ok("run", "--bundle", bundle.path, name).split() == ["0", "100000", "65536", "0"]
 
 
+# The hierarchies of version 1 out of sight; what is left here has no controllers, but owners and groups all the same.
+ONLY_VERSION_2 = """
+for place in /sys/fs/cgroup/* /sys/fs/cgroup; do umount -l $place 2>/dev/null; done
+mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"
+"""
+
+
+@pytest.mark.parametrize(("options", "seen"), [([], "0 made"), (["ro"], "65534 refused")])
+def test_a_group_is_handed_to_whoever_may_write_to_it(
+    runtime: Runtime, bundle: Bundle, name: str, options: list[str], seen: str
+) -> None:
+    """config-linux.md, "Cgroup ownership": with namespaces of its own for users and groups."""
+    runtime.command = ["unshare", "--mount", "sh", "-c", ONLY_VERSION_2, "sh", *runtime.command]
+    bundle.set("linux.namespaces", USER)
+    bundle.set("linux.uidMappings", MAPPING)
+    bundle.set("linux.gidMappings", MAPPING)
+    bundle.config["mounts"].append(
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options}
+    )
+    bundle.shell("cd /sys/fs/cgroup; stat -c %u cgroup.procs; mkdir x 2>/dev/null && echo made || echo refused")
+    assert runtime.ok("run", "--bundle", bundle.path, name).split() == seen.split()
+
+
 @pytest.mark.parametrize("kind", ["network", "ipc", "uts"])
 def test_a_namespace_is_joined_by_its_path(runtime: Runtime, bundle: Bundle, name: str, kind: str) -> None:
     file = {"network": "net"}.get(kind, kind)
