@@ -114,7 +114,7 @@ impl Cgroups {
             let is_mine = |setting: &Setting| unified || hierarchy.controls(&setting.controller);
             let (mine, rest) = wanted.into_iter().partition(is_mine);
             wanted = rest;
-            let is_free = host.nested && mine.is_empty();
+            let is_free = start.is_of_plain_user(host) && mine.is_empty();
             match open_group(hierarchy, &place, mine, unified, opened) {
                 Ok(group) => groups.push(group),
                 // A plain user has none, and nothing is asked of it.
@@ -203,7 +203,7 @@ pub(super) fn open_existing(
         let mut parts = place.parents.iter().chain([&place.name]);
         let mut dir = match parts.try_fold(dir, |dir, part| open_at(dir.as_fd(), part, DIRECTORY)) {
             Ok(group) => group,
-            Err(Failure(Errno(libc::ENOENT))) if host.nested => continue,
+            Err(Failure(Errno(libc::ENOENT))) if start.is_of_plain_user(host) => continue,
             Err(failure) => return Err(missing(failure)),
         };
         for part in below(hierarchy, start) {

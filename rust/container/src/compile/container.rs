@@ -105,8 +105,18 @@ impl<'a> Parts<'a> {
         let binds_views = start.lifecycle.is_some() && !namespaces.is_own(NamespaceKind::Cgroup);
         let bundle = start.bundle.as_deref();
         let in_order = start.lifecycle.is_some() && !ids.mapped && !host.nested;
-        let around =
-            Surroundings { host, namespaces, ids, idmap_binds, views, binds_views, in_order, cgroup_v2, bundle };
+        let around = Surroundings {
+            host,
+            namespaces,
+            ids,
+            idmap_binds,
+            views,
+            binds_views,
+            in_order,
+            binds_nodes: start.is_of_plain_user(host),
+            cgroup_v2,
+            bundle,
+        };
         let mounts = Mounts::open(spec, around, opened)?;
         let hidden = Hidden::of(linux, host)?;
         let net_devices = NetDevices::of(linux, namespaces)?;

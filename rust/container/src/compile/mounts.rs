@@ -41,7 +41,6 @@ pub(super) struct Mounts {
     /// The child makes them one after the other: /proc/self/mountinfo lists them by their age.
     in_order: bool,
     nodes: Vec<Node>,
-    /// Nodes can't be made: they are bound.
     binds_nodes: bool,
     terminal: bool,
 }
@@ -85,7 +84,7 @@ impl Mounts {
             in_order: around.in_order,
             // A bind over /dev brings its own; runc makes none there either.
             nodes: dev::nodes(&spec.linux.devices, around.ids)?,
-            binds_nodes: around.host.nested,
+            binds_nodes: around.binds_nodes,
             terminal: spec.process.as_ref().is_some_and(|process| process.terminal),
         };
         mounts.check()?;
