@@ -1,4 +1,4 @@
-"""Other people's daemons, each with folders and an address of its own: docker-registry and dockerd."""
+"""Other people's daemons, each with folders and an address of its own: docker-registry, dockerd, containerd."""
 
 from __future__ import annotations
 
@@ -86,10 +86,11 @@ class Docker(NamedTuple):
 
 
 @contextmanager
-def docker_daemon(storage: str = "vfs", *, runtime: Path | None = None) -> Iterator[Docker]:
+def docker_daemon(storage: str = "vfs", *, runtime: Path | None = None, aside: bool = False) -> Iterator[Docker]:
     """Docker's daemon, in folders of its own and without a network.
 
-    With `runtime` that OCI runtime is called by the name `pyrt`.
+    With `runtime` that OCI runtime is called by the name `pyrt`. `aside` is a daemon in a network and a mount namespace
+    of its own, which has its bridge and its firewall rules there, and gives each container the user ids from 300000 on.
 
     Raises:
         Unavailable: it is not installed or does not start.
@@ -102,15 +103,77 @@ def docker_daemon(storage: str = "vfs", *, runtime: Path | None = None) -> Itera
         command = [
             *("dockerd", "--host", docker.address, "--pidfile", str(folder / "pid")),
             *("--data-root", str(folder / "data"), "--exec-root", str(folder / "exec")),
-            *(f"--storage-driver={storage}", "--bridge=none", "--iptables=false", "--ip6tables=false"),
+            f"--storage-driver={storage}",
             *([] if runtime is None else [f"--add-runtime=pyrt={runtime}"]),
+            *(
+                ["--userns-remap=nobody:nogroup"]
+                if aside
+                else ["--bridge=none", "--iptables=false", "--ip6tables=false"]
+            ),
         ]
+        if aside:
+            command = _aside(folder, command)
         with _running(command, folder / "log") as server:
             try:
                 _wait_for(server, folder / "log", lambda log: re.search("API listen on", log))
             except RuntimeError as error:
                 raise Unavailable(f"dockerd does not start here: {error}") from error
             yield docker
+
+
+def _aside(folder: Path, command: list[str]) -> list[str]:
+    """The command where it neither finds nor leaves anything of this machine's network and its lists of user ids."""
+    # Its containers' root has to come by.
+    folder.chmod(0o711)
+    steps = ["ip link set lo up"]
+    for file in ("subuid", "subgid"):
+        (folder / file).write_text("nobody:300000:65536\n")
+        steps.append(f"mount --bind {folder / file} /etc/{file}")
+    script = " && ".join([*steps, 'exec "$@"'])
+    return ["unshare", "--net", "--mount", "sh", "-c", script, "sh", *command]
+
+
+@contextmanager
+def containerd(folder: Path, runtime: Path, *, pause: str) -> Iterator[Path]:
+    """containerd with its CRI plug-in, which calls `runtime` and makes pods of the image `pause`; yields its socket.
+
+    Raises:
+        Unavailable: it is not installed or does not start.
+    """
+    if shutil.which("containerd") is None:
+        raise Unavailable("containerd is not installed")
+    configuration = folder / "containerd.toml"
+    configuration.write_text(_CONTAINERD.format(folder=folder, runtime=runtime, pause=pause))
+    with _running(["containerd", "--config", str(configuration)], folder / "log") as server:
+        try:
+            _wait_for(server, folder / "log", lambda log: re.search("containerd successfully booted", log))
+        except RuntimeError as error:
+            raise Unavailable(f"containerd does not start here: {error}") from error
+        yield folder / "socket"
+
+
+_CONTAINERD = """
+version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+[grpc]
+address = "{folder}/socket"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{folder}/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{pause}"
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{folder}/cni"
+conf_dir = "{folder}/cni"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "native"
+default_runtime_name = "pyrt"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.pyrt]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.pyrt.options]
+BinaryName = "{runtime}"
+"""
 
 
 @contextmanager

@@ -178,12 +178,55 @@ def test_what_a_bind_mount_can_not_take_is_worth_a_warning(runtime: Runtime, bun
     assert "mounts[4].options: mode=755: no option of a bind mount, ignored" in answer.error
 
 
+def test_what_another_mount_lies_over_is_worth_a_warning(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """The containers that a kubelet makes have two at /dev/shm."""
+    bundle.config["mounts"] += [
+        {"destination": "/tmp", "options": ["size=1m"], **NOTHING},
+        {"destination": "/tmp/", "options": ["size=2m"], **NOTHING},
+    ]
+    bundle.shell("grep -c ' /tmp ' /proc/mounts; df -k /tmp | awk 'NR == 2 {print $2}'")
+    answer = runtime.call("run", "--bundle", bundle.path, name)
+    assert (answer.code, answer.output.split()) == (0, ["1", "2048"])
+    assert "mounts[4].destination: /tmp is hidden by mounts[5], ignored" in answer.error
+
+
+def test_a_limit_that_the_kernel_has_lost_is_worth_a_warning(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """`docker run --kernel-memory` of Docker 20.10; runc and crun let it stand."""
+    bundle.set("linux.resources", {"memory": {"limit": 32 << 20, "kernel": 16 << 20}})
+    answer = runtime.call("run", "--bundle", bundle.path, name)
+    assert answer.code == 0
+    assert "linux.resources.memory.kernel: kernels have no such limit any more, ignored" in answer.error
+
+
 def test_a_user_namespace_has_its_maps(runtime: Runtime, bundle: Bundle, name: str) -> None:
     bundle.set("linux.namespaces", USER)
     bundle.set("linux.uidMappings", MAPPING)
     bundle.set("linux.gidMappings", MAPPING)
     bundle.shell("cat /proc/self/uid_map; id -u")
     assert runtime.ok("run", "--bundle", bundle.path, name).split() == ["0", "100000", "65536", "0"]
+
+
+# The hierarchies of version 1 out of sight; what is left here has no controllers, but owners and groups all the same.
+ONLY_VERSION_2 = """
+for place in /sys/fs/cgroup/* /sys/fs/cgroup; do umount -l $place 2>/dev/null; done
+mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"
+"""
+
+
+@pytest.mark.parametrize(("options", "seen"), [([], "0 made"), (["ro"], "65534 refused")])
+def test_a_group_is_handed_to_whoever_may_write_to_it(
+    runtime: Runtime, bundle: Bundle, name: str, options: list[str], seen: str
+) -> None:
+    """config-linux.md, "Cgroup ownership": with namespaces of its own for users and groups."""
+    runtime.command = ["unshare", "--mount", "sh", "-c", ONLY_VERSION_2, "sh", *runtime.command]
+    bundle.set("linux.namespaces", USER)
+    bundle.set("linux.uidMappings", MAPPING)
+    bundle.set("linux.gidMappings", MAPPING)
+    bundle.config["mounts"].append(
+        {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options}
+    )
+    bundle.shell("cd /sys/fs/cgroup; stat -c %u cgroup.procs; mkdir x 2>/dev/null && echo made || echo refused")
+    assert runtime.ok("run", "--bundle", bundle.path, name).split() == seen.split()
 
 
 @pytest.mark.parametrize("kind", ["network", "ipc", "uts"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +94,47 @@ def test_docker_gives_everything_to_the_privileged(docker: Docker) -> None:
     assert int(seen.split()[1], 16) == int(own.split()[1], 16) & ((1 << 38) - 1)
 
 
+@pytest.fixture(scope="module")
+def docker_aside(program: Path, archive: Path) -> Iterator[Docker]:
+    """Docker with a bridge, published ports and user ids of its own for containers."""
+    try:
+        with docker_daemon(runtime=program, aside=True) as docker:
+            docker("import", archive, "bb")
+            yield docker
+    except Unavailable as error:
+        pytest.skip(str(error))
+
+
+def test_docker_publishes_ports(docker_aside: Docker) -> None:
+    server = ("/bin/busybox", "nc", "-ll", "-p", "80", "-e", "/bin/echo", "served")
+    docker_aside("run", "--runtime", "pyrt", "-d", "--name", "box", "--publish", "8080:80", "bb", *server)
+    try:
+        daemon = (docker_aside.folder / "pid").read_text()
+        # By the daemon's proxy, and by the firewall's rules.
+        for address in ("127.0.0.1", "172.17.0.1"):
+            line = ["nsenter", "--target", daemon, "--net", "/bin/busybox", "nc", "-w", "5", address, "8080"]
+            deadline, answer = time.monotonic() + PATIENCE, ""
+            while not answer and time.monotonic() < deadline:
+                # Empty until the server in the container listens.
+                answer = subprocess.run(line, stdin=subprocess.PIPE, capture_output=True, text=True, check=False).stdout
+            assert answer == "served\n", address
+    finally:
+        docker_aside("rm", "-f", "box")
+
+
+def test_docker_remaps_users(docker_aside: Docker) -> None:
+    out = docker_aside.folder / "out"
+    out.mkdir()
+    out.chmod(0o777)
+    script = "cat /proc/self/uid_map; touch /out/made; id -u"
+    volume = ("--volume", f"{out}:/out")
+    seen = docker_aside("run", "--runtime", "pyrt", "--rm", *volume, "bb", "/bin/sh", "-c", script).split()
+    assert seen == ["0", "300000", "65536", "0"]
+    assert (out / "made").stat().st_uid == 300000
+    kept = ("--runtime", "pyrt", "--rm", "--userns", "host", "bb", "/bin/cat", "/proc/self/uid_map")
+    assert docker_aside("run", *kept).split() == ["0", "0", "4294967295"]
+
+
 def call(*words: str | Path) -> str:
     """A command line to its end."""
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, timeout=PATIENCE)
@@ -126,6 +169,65 @@ def test_podman_lives_with_a_container(program: Path, archive: Path, storage: tu
         podman("stop", "--time", "0", "box")
     finally:
         podman("rm", "-f", "box")
+
+
+class PlainUser:
+    """Runs commands as a user without rights, whom only these commands see in the lists of users."""
+
+    UID = 7777
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        lists = {
+            "passwd": f"root:x:0:0::/root:/bin/sh\nplain:x:{self.UID}:{self.UID}::{home}:/bin/sh\n",
+            "group": f"root:x:0:\nplain:x:{self.UID}:\n",
+            "subuid": "plain:400000:65536\n",
+            "subgid": "plain:400000:65536\n",
+        }
+        for name, text in lists.items():
+            (home / name).write_text(text)
+        (home / "run").mkdir()
+        for place in (home, home / "run"):
+            os.chown(place, self.UID, self.UID)
+        steps = [f"mount --bind {home / name} /etc/{name}" for name in lists]
+        ids = f"--reuid {self.UID} --regid {self.UID} --clear-groups"
+        environment = f"HOME={home} XDG_RUNTIME_DIR={home}/run PATH=/usr/bin:/bin:/usr/sbin:/sbin"
+        script = " && ".join([*steps, "cd /", f'exec setpriv {ids} env -i {environment} "$@"'])
+        self._words = ("unshare", "--mount", "sh", "-c", script, "sh")
+
+    def __call__(self, *words: str | Path) -> str:
+        return call(*self._words, *words)
+
+
+@pytest.fixture
+def plain_user(leakcheck: Oracle) -> Iterator[PlainUser]:
+    """With a home of its own."""
+    with tempfile.TemporaryDirectory(prefix="plain-", dir=SHORT) as name:
+        yield PlainUser(Path(name))
+
+
+def test_podman_of_a_plain_user(program: Path, archive: Path, plain_user: PlainUser) -> None:
+    """In the user namespace that podman makes: devices are bound, and there are no cgroups to be had."""
+    runtime = shutil.copy2(program, plain_user.home / "pyrt-runtime")
+    image = shutil.copy2(archive, plain_user.home / "bb.tar")
+    flags = ("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file")
+
+    def podman(*words: str | Path) -> str:
+        return plain_user("podman", *flags, "--runtime", runtime, *words)
+
+    podman("import", image, "bb")
+    try:
+        script = "cat /proc/self/uid_map; echo x > /dev/null && head -c 3 /dev/zero | wc -c; touch /proc/version 2>&1"
+        seen = podman("run", "--rm", "--network", "none", "bb", "/bin/sh", "-c", f"{script}; true").split()
+        assert seen[:7] == ["0", "7777", "1", "1", "400000", "65536", "3"]
+        podman("run", "-d", "--name", "box", "--network", "none", "--tty", "bb", "/bin/sleep", "1000")
+        assert podman("exec", "box", "/bin/echo", "inside") == "inside\n"
+        assert podman("inspect", "--format", "{{.State.Status}}", "box") == "running\n"
+        podman("stop", "--time", "0", "box")
+        podman("rm", "-f", "box")
+    finally:
+        # Ends the process that keeps podman's namespaces.
+        podman("system", "migrate")
 
 
 def test_a_pod_of_podman_shares_namespaces(program: Path, archive: Path, storage: tuple[Any, ...]) -> None:

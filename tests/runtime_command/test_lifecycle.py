@@ -132,13 +132,57 @@ def test_a_killed_create_is_deleted_by_force(runtime: Runtime, bundle: Bundle, n
 
 
 def test_what_waits_is_no_file_of_the_host(runtime: Runtime, bundle: Bundle, name: str) -> None:
-    """CVE-2019-5736, CVE-2024-21626: a sealed copy, with nothing open but its standard descriptors and two fifos."""
+    """CVE-2019-5736, CVE-2024-21626: a sealed memfd, with nothing open but its standard descriptors and two fifos."""
     bundle.runs("/bin/sleep", "100")
     runtime.ok("create", "--bundle", bundle.path, name)
+    _is_no_file_of_the_host(runtime, name)
+
+
+def test_where_the_kernel_keeps_the_file_a_copy_is_executed(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """PR_SET_MM, the first prctl(2) of the program, needs a kernel with CONFIG_CHECKPOINT_RESTORE."""
+    bundle.runs("/bin/sleep", "100")
+    refused = ["strace", "-qq", "-o", os.devnull, "-e", "inject=prctl:error=EINVAL:when=1"]
+    plain, runtime.command = runtime.command, [*refused, *runtime.command]
+    runtime.ok("create", "--bundle", bundle.path, name)
+    runtime.command = plain
+    assert _is_no_file_of_the_host(runtime, name).stat().st_size == Path(plain[0]).stat().st_size
+    runtime.ok("start", name)
+
+
+def _is_no_file_of_the_host(runtime: Runtime, name: str) -> Path:
     process = Path(f"/proc/{runtime.state(name)['pid']}")
     assert os.readlink(process / "exe").startswith("/memfd:pyrt-runtime")
     opened = {os.readlink(file) for file in (process / "fd").iterdir() if int(file.name) > 2}
     assert opened == {str(runtime.root / name / "release"), str(runtime.root / name / "outcome")}
+    return process / "exe"
+
+
+@pytest.mark.parametrize("verb", ["run", "create"])
+def test_a_container_does_not_execute_what_made_it(runtime: Runtime, bundle: Bundle, name: str, verb: str) -> None:
+    """CVE-2019-5736: the kernel resolves an interpreter inside, where /proc/self/exe is still the runtime's."""
+    (bundle.path / "trap").write_text("#!/proc/self/exe\n")
+    (bundle.path / "trap").chmod(0o755)
+    bundle.config["mounts"].append({"destination": "/tmp", "type": "bind", "source": ".", "options": ["bind"]})
+    bundle.runs("/tmp/trap")
+    if verb == "create":
+        runtime.ok("create", "--bundle", bundle.path, name)
+        verb = "start"
+    line = runtime.fails("start", name) if verb == "start" else runtime.fails("run", "--bundle", bundle.path, name)
+    assert "/tmp/trap" in line
+
+
+def test_a_container_writes_to_nothing_that_meets_it(
+    runtime: Runtime, bundle: Bundle, name: str, program: Path
+) -> None:
+    """CVE-2019-5736: it opens every /proc/PID/exe for writing while processes join it."""
+    before = program.read_bytes()
+    loop = "while :; do for each in /proc/[0-9]*; do (echo bad > $each/exe) 2>/dev/null; done; done"
+    bundle.set("process.capabilities", {kind: ["CAP_DAC_OVERRIDE"] for kind in ("bounding", "effective", "permitted")})
+    bundle.shell(loop)
+    runtime.ok("run", "--detach", "--bundle", bundle.path, name)
+    for _ in range(5):
+        assert runtime.ok("exec", name, "/bin/echo", "here") == "here\n"
+    assert program.read_bytes() == before
 
 
 def test_run_waits_and_has_the_exit_code(runtime: Runtime, bundle: Bundle, name: str) -> None:

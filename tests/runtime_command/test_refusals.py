@@ -36,7 +36,7 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("root.path", "/no/such/folder", "root.path: "),
     ("root.path", "/etc/passwd", "root.path: "),
     ("hostname", "x" * 65, "hostname: "),
-    ("mounts", [TMPFS, TMPFS], "mounts[1].destination: "),
+    ("mounts", [TMPFS, {**TMPFS, "destination": "/tmp/below"}, TMPFS], "mounts[2].destination: "),
     ("mounts", [{"destination": "relative", "type": "tmpfs"}], "mounts[0].destination: "),
     ("mounts", [{"destination": "/tmp", "type": "nofs"}], "mounts[0].type: "),
     ("mounts", [{"destination": "/tmp", "type": "bind", "source": "/no/such"}], "mounts[0].source: "),
@@ -44,6 +44,17 @@ FIELDS: list[tuple[str, Any, str]] = [
     ("linux.namespaces", [{"type": "mount"}, {"type": "mount"}], "linux.namespaces[1]: "),
     ("linux.namespaces", [{"type": "mount"}, {"type": "pid", "path": "/etc/passwd"}], "linux.namespaces[1].path: "),
     ("linux.namespaces", [{"type": "mount"}, {"type": "user"}], "linux.uidMappings: "),
+    ("linux.namespaces", [{"type": "mount"}, {"type": "none"}], "linux.namespaces[1].type: "),
+    ("linux.namespaces", [{"type": "mount"}, {"type": "pid", "path": "/no/such"}], "linux.namespaces[1].path: "),
+    ("linux.uidMappings", [{"containerID": 0, "hostID": 0, "size": 1}], "linux.uidMappings: "),
+    ("linux.timeOffsets", {"monotonic": {"secs": 1}}, "linux.timeOffsets.monotonic: "),
+    ("linux.rootfsPropagation", "sideways", "linux.rootfsPropagation: "),
+    ("linux.maskedPaths", ["relative"], "linux.maskedPaths[0]: "),
+    ("process", None, "process: missing"),
+    ("root", None, "root: missing"),
+    ("process.args", "text", "process.args: "),
+    ("mounts", [{"type": "tmpfs"}], "mounts[0].destination: missing"),
+    ("mounts", [{**TMPFS, "options": ["ro", "remount"]}], "mounts[0].options"),
     ("linux.uidMappings", OVERLAPPING, "linux.uidMappings"),
     ("linux.cgroupsPath", "../up", "linux.cgroupsPath: "),
     ("linux.cgroupsPath", "system.slice:pyrt:x", "linux.cgroupsPath: "),
@@ -67,9 +78,30 @@ FIELDS: list[tuple[str, Any, str]] = [
 def test_a_field_is_blamed_by_its_path(
     runtime: Runtime, bundle: Bundle, name: str, field: str, value: object, line: str
 ) -> None:
-    if field == "linux.uidMappings":
+    if value == OVERLAPPING:
         bundle.config["linux"]["namespaces"].append({"type": "user"})
         bundle.config["linux"]["gidMappings"] = value
+    bundle.set(field, value)
+    assert runtime.fails("create", "--bundle", bundle.path, name).startswith(line)
+    assert not (runtime.root / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "line"),
+    [
+        ("uts", "hostname", "box", "hostname: "),
+        ("uts", "domainname", "lan", "domainname: "),
+        ("network", "linux.sysctl", {"net.ipv4.ip_forward": "1"}, "linux.sysctl.net.ipv4.ip_forward: "),
+        ("ipc", "linux.sysctl", {"kernel.shmmax": "1"}, "linux.sysctl.kernel.shmmax: "),
+        ("mount", "hostname", "box", "linux.namespaces: "),
+    ],
+)
+def test_what_is_a_namespaces_needs_that_namespace(
+    runtime: Runtime, bundle: Bundle, name: str, kind: str, field: str, value: object, line: str
+) -> None:
+    """Else it would be changed for the whole machine."""
+    namespaces = bundle.config["linux"]["namespaces"]
+    bundle.config["linux"]["namespaces"] = [namespace for namespace in namespaces if namespace["type"] != kind]
     bundle.set(field, value)
     assert runtime.fails("create", "--bundle", bundle.path, name).startswith(line)
     assert not (runtime.root / name).exists()

@@ -38,6 +38,9 @@ pub struct Host {
     pub privileged: bool,
     /// Capabilities that this process may use: no container without a user namespace of its own gets more.
     pub capabilities: u64,
+    /// Whether this process is in a user namespace below the machine's: it may make mounts and namespaces, but no device
+    /// nodes and, as a rule, no cgroups.
+    pub nested: bool,
     /// The mounted cgroup hierarchies.
     pub cgroups: Cgroups,
     /// Whether memory limits can cover swap.
@@ -73,6 +76,7 @@ impl Host {
             release,
             privileged,
             capabilities,
+            nested: is_nested(),
             cgroups,
             swap_accounting,
             devtmpfs,
@@ -122,6 +126,11 @@ fn read(path: &str) -> Result<String> {
 fn parse_version(release: &str) -> Option<Version> {
     let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Whether this process is in a user namespace below the machine's, which maps all ids to themselves.
+pub fn is_nested() -> bool {
+    read("/proc/self/uid_map").is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 fn parse_capabilities(status: &str) -> u64 {

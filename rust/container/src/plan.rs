@@ -380,6 +380,9 @@ operations! {
     /// called `inside`; its lasting addresses come along, and it is brought up (config-linux.md, "Network Devices").
     35 MoveNetDevice { namespace: Option<Slot>, name: &'a CStr, inside: &'a CStr }
 
+    /// fchownat(2) of `name` below a cgroup ("" is the cgroup), whose group stays; one that the kernel does not have is let pass.
+    36 DelegateCgroup { cgroup: Slot, name: &'a CStr, uid: u32 }
+
     // ---- the child's, inside ------------------------------------------------------------------
 
     /// Receives the slots that the keeper opened; ends the child if the keeper is gone.

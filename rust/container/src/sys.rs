@@ -299,6 +299,12 @@ pub fn may_execute(path: &CStr) -> Result<()> {
     nothing(call!(SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS))
 }
 
+/// faccessat2(2) W_OK and X_OK of a directory, with the effective ids.
+pub fn may_make_in(dir: Fd) -> Result<()> {
+    let flags = libc::AT_EACCESS | libc::AT_EMPTY_PATH;
+    nothing(call!(SYS_faccessat2, dir, c"".as_ptr(), libc::W_OK | libc::X_OK, flags))
+}
+
 /// Takes close-on-exec off a descriptor.
 pub fn pass_on(fd: Fd) -> Result<()> {
     nothing(call!(SYS_fcntl, fd, libc::F_SETFD, 0))

@@ -104,3 +104,20 @@ fn one_more_process() {
     );
     check("exec", &machine.listing(&compiled.unwrap()));
 }
+
+#[test]
+fn a_group_is_handed_to_whoever_may_write_to_what_it_sees_of_it() {
+    let machine = Machine::with_cgroup_v2();
+    let (mut spec, mut start) = (spec("pyrt"), bundle());
+    put(&mut start, "lifecycle", json!({}));
+    for (options, handed) in [(json!([]), true), (json!(["ro"]), false)] {
+        let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "options": options});
+        put(&mut spec, "mounts", json!([mount]));
+        let listing = machine.listing(&machine.compile(&spec, &start).unwrap());
+        assert_eq!(
+            listing.contains("DelegateCgroup") || listing.contains("giving cgroup.procs of"),
+            handed,
+            "{listing}"
+        );
+    }
+}

@@ -59,6 +59,16 @@ pub struct Record {
     /// What systemd has made them for.
     #[serde(default)]
     pub unit: Option<Unit>,
+    /// Whether config.json has hooks: else nobody need look for them.
+    #[serde(default = "yes")]
+    pub has_hooks: bool,
+    /// Made and started in one, by `run`.
+    #[serde(default)]
+    pub at_once: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A container's folder, locked.

@@ -194,10 +194,10 @@ impl Global {
     }
 }
 
-/// As runc chooses it: a plain user has a place of its own.
+/// As runc chooses it: a plain user has a place of its own, also where a user namespace calls it root.
 fn default_root() -> PathBuf {
     // SAFETY: geteuid(2) takes nothing and can't fail.
-    let is_root = unsafe { libc::geteuid() } == 0;
+    let is_root = unsafe { libc::geteuid() } == 0 && !pyrt_container::host::is_nested();
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(folder) if !is_root => PathBuf::from(folder).join("pyrt-runtime"),
         _ => PathBuf::from("/run/pyrt-runtime"),

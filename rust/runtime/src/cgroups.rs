@@ -113,9 +113,17 @@ pub fn remove(cgroups: &[Cgroup]) -> Result<()> {
 }
 
 fn remove_tree(group: &Path) -> io::Result<()> {
+    // Most groups have none below them, and looking is dearer than trying.
+    if remove_one(group).is_ok() {
+        return Ok(());
+    }
     for child in below(group) {
         remove_tree(&child)?;
     }
+    remove_one(group)
+}
+
+fn remove_one(group: &Path) -> io::Result<()> {
     match fs::remove_dir(group) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

@@ -5,8 +5,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use pyrt_container::compile;
-use pyrt_container::spec::Mount;
-use serde_json::Value;
+use pyrt_container::spec::{Mount, Spec};
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::log::Log;
@@ -14,6 +14,8 @@ use crate::systemd::Unit;
 
 /// No config.json is longer; what is has not been written for a container.
 const MAX_CONFIG: u64 = 16 << 20;
+
+const KERNEL_MEMORY: &str = "linux.resources.memory.kernel";
 
 /// The bundle, which becomes the working directory, and the bytes of its config.json.
 pub fn open(bundle: Option<&str>) -> Result<(PathBuf, Vec<u8>)> {
@@ -24,34 +26,41 @@ pub fn open(bundle: Option<&str>) -> Result<(PathBuf, Vec<u8>)> {
     Ok((bundle, content))
 }
 
-/// The document without what the specification does not know, which a runtime has to pass over (config.md,
-/// "Extensibility"): each such field is worth a warning.
-pub fn without_unknown(config: Vec<u8>, log: &Log) -> Vec<u8> {
-    let Err(error) = compile::read(&config) else { return config };
-    if error.message != compile::UNKNOWN_FIELD {
-        return config;
-    }
-    let Ok(mut document) = serde_json::from_slice::<Value>(&config) else { return config };
-    if !remove(&mut document, &error.path) {
-        return config;
-    }
-    log.warn(&Error::new(format!("{}: {}, ignored", error.path, error.message)));
-    // One less: this ends.
-    without_unknown(document.to_string().into_bytes(), log)
+/// The document as a plan can be made of it. Without fields that the specification does not know, which a runtime has to pass
+/// over (config.md, "Extensibility"), and without words of bind mounts that only a new file system could take (`mode=755`):
+/// the kernel passes them over (mount(2), "Creating a bind mount"), so engines leave them there. And without mounts that
+/// another comes to lie over at once: Kubernetes has a /dev/shm in every pod and gives it one more. And without a limit that
+/// the kernel has lost, which engines can still be asked for. Each is worth a warning.
+pub fn known(config: Vec<u8>, log: &Log) -> Vec<u8> {
+    let less = match compile::read(&config) {
+        Ok(spec) => without_idle_options(&config, &spec, log).or_else(|| without_hidden_mount(&config, &spec, log)),
+        Err(error) if error.message == compile::UNKNOWN_FIELD => without_field(&config, &error.path).inspect(|_| {
+            log.warn(&Error::new(format!("{}: {}, ignored", error.path, error.message)));
+        }),
+        Err(error) if error.path == KERNEL_MEMORY => without_field(&config, KERNEL_MEMORY).inspect(|_| {
+            log.warn(&Error::new(format!("{KERNEL_MEMORY}: kernels have no such limit any more, ignored")));
+        }),
+        Err(_) => None,
+    };
+    // Less of it each time: this ends.
+    less.map_or(config, |less| known(less, log))
 }
 
-/// The document without words of bind mounts that only a new file system could take (`mode=755`): the kernel passes them
-/// over (mount(2), "Creating a bind mount"), so engines leave them there. Each is worth a warning.
-pub fn without_idle_options(config: Vec<u8>, log: &Log) -> Vec<u8> {
+fn without_field(config: &[u8], path: &str) -> Option<Vec<u8>> {
+    let mut document = serde_json::from_slice::<Value>(config).ok()?;
+    remove(&mut document, path).then(|| document.to_string().into_bytes())
+}
+
+/// `None` if there are no such words.
+fn without_idle_options(config: &[u8], spec: &Spec<'_>, log: &Log) -> Option<Vec<u8>> {
     let binds = |mount: &Mount<'_>| {
         mount.kind.as_deref() == Some("bind") || mount.options.iter().any(|word| matches!(&**word, "bind" | "rbind"))
     };
-    let Ok(spec) = compile::read(&config) else { return config };
     let idle = |mount: &Mount<'_>| binds(mount) && mount.options.iter().any(|word| word.contains('='));
     if !spec.mounts.iter().any(idle) {
-        return config;
+        return None;
     }
-    let Ok(mut document) = serde_json::from_slice::<Value>(&config) else { return config };
+    let mut document = serde_json::from_slice::<Value>(config).ok()?;
     for (index, mount) in spec.mounts.iter().enumerate().filter(|(_, mount)| idle(mount)) {
         for word in mount.options.iter().filter(|word| word.contains('=')) {
             log.warn(&Error::new(format!("mounts[{index}].options: {word}: no option of a bind mount, ignored")));
@@ -60,7 +69,22 @@ pub fn without_idle_options(config: Vec<u8>, log: &Log) -> Vec<u8> {
             words.retain(|word| word.as_str().is_none_or(|word| !word.contains('=')));
         }
     }
-    document.to_string().into_bytes()
+    Some(document.to_string().into_bytes())
+}
+
+/// `None` if none is hidden. What lies below the first of two of one destination would be hidden as well: that is refused later.
+fn without_hidden_mount(config: &[u8], spec: &Spec<'_>, log: &Log) -> Option<Vec<u8>> {
+    let place = |mount: &Mount<'_>| Path::new(&*mount.destination).components().collect::<PathBuf>();
+    let places: Vec<PathBuf> = spec.mounts.iter().map(place).collect();
+    let (index, over) = places.iter().enumerate().find_map(|(index, place)| {
+        let next = places[index + 1..].iter().position(|other| other.starts_with(place))? + index + 1;
+        (places[next] == *place).then_some((index, next))
+    })?;
+    let mut document = serde_json::from_slice::<Value>(config).ok()?;
+    document["mounts"].as_array_mut()?.remove(index);
+    let place = places[index].display();
+    log.warn(&Error::new(format!("mounts[{index}].destination: {place} is hidden by mounts[{over}], ignored")));
+    Some(document.to_string().into_bytes())
 }
 
 /// The document with its groups at the place of a scope, and the unit that makes it.
@@ -71,6 +95,38 @@ pub fn in_scope(config: &[u8], id: &str) -> Result<(Vec<u8>, Unit)> {
     let mut document = document.map_err(|error| Error::new(format!("config.json: {error}")))?;
     document["linux"]["cgroupsPath"] = unit.cgroup().into();
     Ok((document.to_string().into_bytes(), unit))
+}
+
+/// The document for whoever is in a user namespace and may make no device nodes: the machine's are bound. Rules about devices
+/// go, because who makes none opens what its user may open anyway.
+pub fn with_bound_devices(config: Vec<u8>) -> Vec<u8> {
+    const DEFAULTS: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+    let Ok(mut document) = serde_json::from_slice::<Value>(&config) else { return config };
+    let mut devices: Vec<String> = DEFAULTS.map(str::to_owned).into();
+    if let Some(linux) = document["linux"].as_object_mut() {
+        let listed = linux.remove("devices");
+        let paths = listed.iter().flat_map(|list| list.as_array()).flatten();
+        devices.extend(paths.filter_map(|device| device["path"].as_str()).map(str::to_owned));
+        if let Some(resources) = linux.get_mut("resources").and_then(Value::as_object_mut) {
+            resources.remove("devices");
+        }
+    }
+    if !document["mounts"].is_array() {
+        document["mounts"] = Value::Array(Vec::new());
+    }
+    let Some(mounts) = document["mounts"].as_array_mut() else { return config };
+    let is_bound = |mount: &Value| mount["destination"] == "/dev" && mount["type"] != "tmpfs";
+    if !mounts.iter().any(is_bound) {
+        devices.dedup();
+        for path in devices {
+            if !mounts.iter().any(|mount| mount["destination"] == path.as_str()) {
+                mounts.push(
+                    json!({"destination": path, "type": "bind", "source": path, "options": ["bind", "rprivate"]}),
+                );
+            }
+        }
+    }
+    document.to_string().into_bytes()
 }
 
 /// `linux.resources` as it stands.

@@ -24,6 +24,7 @@ use crate::clock;
 use crate::config;
 use crate::console::{self, Terminal};
 use crate::error::{Error, Result};
+use crate::foreground;
 use crate::hooks;
 use crate::process;
 use crate::systemd;
@@ -49,7 +50,7 @@ pub struct Wish<'a> {
     pub stays: bool,
 }
 
-/// A container that waits for its start.
+/// A container that waits for its start, or runs at once.
 #[derive(Debug)]
 pub struct Created {
     /// Locked.
@@ -110,8 +111,9 @@ const CONFIG: &str = "config.json";
 pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     close_others(wish.preserve)?;
     let (bundle, config) = config::open(wish.bundle)?;
-    let config = config::without_idle_options(config::without_unknown(config, &global.log), &global.log);
+    let config = config::known(config, &global.log);
     let host = Host::probe()?;
+    let config = if host.nested { config::with_bound_devices(config) } else { config };
     let (config, unit) = if global.systemd {
         systemd::check()?;
         let (config, unit) = config::in_scope(&config, wish.id)?;
@@ -119,9 +121,10 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     } else {
         (config, None)
     };
-    let record = Record { unit, ..begin(global, &config, &bundle, wish, &host)? };
+    let spec = compile::read(&config)?;
+    let record = Record { unit, ..begin(global, &spec, &bundle, wish, &host)? };
     let annals = Annals::make(&global.root, wish.id)?;
-    match make(&annals, record, &config, wish, &host) {
+    match make(&annals, record, (&config, &spec), wish, &host) {
         Ok((record, running)) => {
             warn_of_refusals(global, running.warnings);
             Ok(Created { annals, record, config, running })
@@ -146,12 +149,11 @@ pub fn close_others(preserve: u32) -> Result<()> {
     sys::close_range(3 + preserve, u32::MAX).map_err(|errno| Error::call("closing descriptors", errno))
 }
 
-fn begin(global: &Global, config: &[u8], bundle: &Path, wish: &Wish<'_>, host: &Host) -> Result<Record> {
-    let spec = compile::read(config)?;
+fn begin(global: &Global, spec: &Spec<'_>, bundle: &Path, wish: &Wish<'_>, host: &Host) -> Result<Record> {
     let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
     Terminal::choose(terminal, wish.console_socket, wish.stays)?;
-    warn_of_capabilities(global, &spec, host);
-    let cgroups = compile::directories(&spec, wish.id, host)?;
+    warn_of_capabilities(global, spec, host);
+    let cgroups = compile::directories(spec, wish.id, host)?;
     let cgroup = |directory: compile::Directory| Cgroup {
         controllers: directory.controllers,
         path: PathBuf::from(directory.path),
@@ -170,6 +172,8 @@ fn begin(global: &Global, config: &[u8], bundle: &Path, wish: &Wish<'_>, host: &
         annotations: spec.annotations.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         cgroups: cgroups.into_iter().map(cgroup).collect(),
         unit: None,
+        has_hooks: spec.hooks.is_some(),
+        at_once: wish.stays && spec.hooks.is_none(),
     })
 }
 
@@ -197,12 +201,21 @@ fn warn_of_refusals(global: &Global, warnings: u32) {
     }
 }
 
-fn make(annals: &Annals, record: Record, config: &[u8], wish: &Wish<'_>, host: &Host) -> Result<(Record, Running)> {
+/// config.json, and what it says.
+type Config<'a> = (&'a [u8], &'a Spec<'a>);
+
+fn make(
+    annals: &Annals,
+    record: Record,
+    config: Config<'_>,
+    wish: &Wish<'_>,
+    host: &Host,
+) -> Result<(Record, Running)> {
     let Some(unit) = record.unit.clone() else { return make_in_cgroups(annals, record, config, wish, host) };
     // From here on there may be something to clean up, should we be killed.
-    annals.write(CONFIG, config)?;
+    annals.write(CONFIG, config.0)?;
     annals.record(&record)?;
-    let limits = compile::cgroup_limits(&config::resources(config), host)?;
+    let limits = compile::cgroup_limits(&config::resources(config.0), host)?;
     // Held until the container's process is there.
     let made = unit.make(wish.id, &limits).and_then(|_scope| make_in_cgroups(annals, record, config, wish, host));
     if made.is_err() {
@@ -214,28 +227,32 @@ fn make(annals: &Annals, record: Record, config: &[u8], wish: &Wish<'_>, host: &
 fn make_in_cgroups(
     annals: &Annals,
     mut record: Record,
-    config: &[u8],
+    (config, spec): Config<'_>,
     wish: &Wish<'_>,
     host: &Host,
 ) -> Result<(Record, Running)> {
-    annals.make_fifo(RELEASE)?;
-    annals.make_fifo(OUTCOME)?;
     annals.write(CONFIG, config)?;
-    let start = json!({
-        "id": wish.id,
-        "bundle": record.bundle,
-        "lifecycle": {
-            "release": annals.path(RELEASE),
-            "outcome": annals.path(OUTCOME),
-            "preserve": wish.preserve,
-            "no_new_keyring": wish.no_new_keyring,
-            "no_pivot": wish.no_pivot,
-        },
+    let mut lifecycle = json!({
+        "preserve": wish.preserve,
+        "no_new_keyring": wish.no_new_keyring,
+        "no_pivot": wish.no_pivot,
     });
-    let compiled = compile::compile(config, start.to_string().as_bytes(), host)?;
-    annals.write(PLAN, &compiled.bytes)?;
+    if !record.at_once {
+        annals.make_fifo(RELEASE)?;
+        annals.make_fifo(OUTCOME)?;
+        lifecycle["release"] = json!(annals.path(RELEASE));
+        lifecycle["outcome"] = json!(annals.path(OUTCOME));
+    }
+    let start = json!({ "id": wish.id, "bundle": record.bundle, "lifecycle": lifecycle });
+    let compiled = compile::compile_spec(spec, start.to_string().as_bytes(), host)?;
+    if !record.at_once {
+        annals.write(PLAN, &compiled.bytes)?;
+    }
     // From here on there may be something to clean up, should we be killed.
     annals.record(&record)?;
+    if record.at_once {
+        foreground::block_signals();
+    }
     let mut running = execute(&compiled)?;
     match settle(annals, &mut record, wish, &mut running) {
         Ok(()) => Ok((record, running)),
@@ -276,6 +293,8 @@ fn settle(annals: &Annals, record: &mut Record, wish: &Wish<'_>, running: &mut R
     }
     record.pid = running.pid;
     record.start_time = process::look(running.pid).map_or(0, |seen| seen.start_time);
+    // A plain user may have none.
+    record.cgroups.retain(|cgroup| cgroup.path.is_dir());
     annals.record(record)?;
     if let Some(path) = &wish.pid_file {
         write_pid(path, running.pid)?;
@@ -293,6 +312,9 @@ pub fn write_pid(path: &Path, pid: i32) -> Result<()> {
 
 /// Starts the process that waits, and runs the hooks that come after it.
 pub fn start(global: &Global, annals: &Annals, record: &Record, config: &[u8]) -> Result<()> {
+    if record.at_once {
+        return Ok(());
+    }
     let outcome = open(&annals.path(OUTCOME), libc::O_RDONLY | libc::O_NONBLOCK)?;
     let pidfd = process::open(record.pid).map_err(|errno| Error::call("starting the container's process", errno))?;
     release(annals)?;
@@ -309,6 +331,9 @@ pub fn start(global: &Global, annals: &Annals, record: &Record, config: &[u8]) -
         let plan = Plan::parse(&bytes).map_err(|malformed| Error::new(malformed.to_string()))?;
         let failure = explain::failure(&plan, &[], Part::Child, index, errno.0, evidence);
         return Err(Error::start(failure, &command_of(&plan)));
+    }
+    if !record.has_hooks {
+        return Ok(());
     }
     let spec: Spec<'_> = compile::read(config)?;
     let poststart = spec.hooks.as_ref().map(|hooks| hooks.poststart.as_slice()).unwrap_or_default();

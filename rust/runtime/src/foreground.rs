@@ -7,9 +7,15 @@ use pyrt_container::sys::{self, Ended};
 use crate::console::{Raw, copy_size};
 use crate::error::{Error, Result};
 
-/// Signals are taken from a descriptor from here on; what is made for a container has its own mask again.
-pub fn hold_signals() -> Result<RawFd> {
+/// For whoever makes a process that runs at once: what is sent to us as soon as it is seen has to reach it. What is made
+/// for a container has its own mask again.
+pub fn block_signals() {
     sys::set_signal_mask(u64::MAX);
+}
+
+/// Signals are taken from a descriptor from here on.
+pub fn hold_signals() -> Result<RawFd> {
+    block_signals();
     // SAFETY: a full set is a value of `sigset_t`; signalfd(2) copies it.
     let fd = unsafe {
         let mut all: libc::sigset_t = std::mem::zeroed();

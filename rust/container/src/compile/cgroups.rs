@@ -84,6 +84,8 @@ pub(super) struct Cgroups {
     views: Vec<View>,
     /// Version 2: decides which devices may be opened and made.
     device_program: Option<Vec<u8>>,
+    /// Version 2: who may make groups below it.
+    owner: Option<u32>,
 }
 
 /// What the keeper has made of them.
@@ -112,13 +114,23 @@ impl Cgroups {
             let is_mine = |setting: &Setting| unified || hierarchy.controls(&setting.controller);
             let (mine, rest) = wanted.into_iter().partition(is_mine);
             wanted = rest;
-            let group = open_group(hierarchy, &place, mine, unified, opened)?;
-            groups.push(group);
+            let is_free = start.is_of_plain_user(host) && mine.is_empty();
+            match open_group(hierarchy, &place, mine, unified, opened) {
+                Ok(group) => groups.push(group),
+                // A plain user has none, and nothing is asked of it.
+                Err(error) if is_free && error.is_refusal() => continue,
+                Err(error) => return Err(error),
+            }
             if !unified {
                 views.push(View { name: hierarchy.name().to_owned(), controllers: hierarchy.controllers.clone() });
             }
         }
-        Ok(Self { name: place.name, groups, unified, views, device_program })
+        Ok(Self { name: place.name, groups, unified, views, device_program, owner: None })
+    }
+
+    /// The container's user, as the host numbers it, is handed the group of version 2.
+    pub fn given_to(self, owner: Option<u32>) -> Self {
+        Self { owner: owner.filter(|_| self.unified), ..self }
     }
 
     /// Whether this is version 2 alone.
@@ -144,6 +156,11 @@ impl Cgroups {
             if let Some(program) = &self.device_program {
                 writer.plan.keeper(Op::AttachDeviceProgram { cgroup: out, program });
             }
+            if let Some(uid) = self.owner {
+                for name in delegated() {
+                    writer.plan.keeper(Op::DelegateCgroup { cgroup: out, name: &name, uid });
+                }
+            }
             if self.unified {
                 placement.clone_into = Some(out);
             } else {
@@ -155,6 +172,13 @@ impl Cgroups {
         }
         placement
     }
+}
+
+/// The group, and the files in it that go with it: this kernel's list, or what all have (cgroups(7), "Cgroup delegation").
+fn delegated() -> Vec<CString> {
+    let list = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
+    let list = list.unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned());
+    std::iter::once("").chain(list.lines()).map(c).collect()
 }
 
 /// Opens the existing groups of a container for one more process.
@@ -175,10 +199,13 @@ pub(super) fn open_existing(
             let error = Error::host("linux.cgroupsPath", format!("{label}: {}", describe(failure.0)));
             error.because(failure.0, format!("{}{}", hierarchy.mount, place.text()))
         };
-        let mut dir = duplicate(hierarchy.root.as_fd()).map_err(missing)?;
-        for part in place.parents.iter().chain([&place.name]) {
-            dir = open_at(dir.as_fd(), part, DIRECTORY).map_err(missing)?;
-        }
+        let dir = duplicate(hierarchy.root.as_fd()).map_err(missing)?;
+        let mut parts = place.parents.iter().chain([&place.name]);
+        let mut dir = match parts.try_fold(dir, |dir, part| open_at(dir.as_fd(), part, DIRECTORY)) {
+            Ok(group) => group,
+            Err(Failure(Errno(libc::ENOENT))) if start.is_of_plain_user(host) => continue,
+            Err(failure) => return Err(missing(failure)),
+        };
         for part in below(hierarchy, start) {
             dir = open_at(dir.as_fd(), &c(part), DIRECTORY).map_err(|failure| {
                 Error::host("start.lifecycle.cgroups", format!("{part} in {label}: {}", describe(failure.0)))
@@ -317,6 +344,7 @@ fn open_group(
         let (file, value) = setting.choose(|file| sys::stat_at(dir.as_raw_fd(), &c(file)).is_ok());
         (c(&file), value)
     }));
+    sys::may_make_in(dir.as_raw_fd()).map_err(|errno| cannot(hierarchy, Failure(errno)))?;
     let parent = opened.add(dir, format!("the parents of {}", label(place, hierarchy, unified)));
     Ok(Group { parent, label: label(place, hierarchy, unified), writes })
 }

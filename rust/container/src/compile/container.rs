@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use crate::host::Host;
 use crate::plan::{Op, STDIN, Slot, TextsBuf, as_slots, pack_slots};
-use crate::spec::{NamespaceKind, Process, Spec};
+use crate::spec::{Mount, NamespaceKind, Process, Spec};
 
 use super::cgroups::{Cgroups, Placement};
 use super::clocks;
@@ -53,6 +53,26 @@ pub(super) struct Handed {
     placement: Placement,
 }
 
+/// config-linux.md, "Cgroup ownership": whoever has namespaces of its own for users and for groups, and may write to what
+/// it sees of them, may divide its group.
+fn cgroup_owner(
+    spec: &Spec<'_>,
+    process: &Process<'_>,
+    start: &Start<'_>,
+    namespaces: &Namespaces,
+    ids: &Ids<'_>,
+) -> Result<Option<u32>> {
+    let is_writable = |mount: &Mount<'_>| {
+        let is_group = mount.kind.as_deref().is_some_and(|kind| matches!(kind, "cgroup" | "cgroup2"));
+        is_group && !mount.options.iter().any(|word| matches!(&**word, "ro" | "rro"))
+    };
+    let is_delegated = start.lifecycle.is_some()
+        && ids.mapped
+        && namespaces.is_new(NamespaceKind::Cgroup)
+        && spec.mounts.iter().any(is_writable);
+    is_delegated.then(|| ids.host_uid(process.user.uid, "process.user.uid")).transpose()
+}
+
 impl<'a> Parts<'a> {
     /// Checks and opens everything.
     pub fn open(
@@ -78,14 +98,25 @@ impl<'a> Parts<'a> {
         let lifecycle = Lifecycle::open(start, std::mem::take(&mut hooks.start), opened)?;
         let identity = identity.with_lifecycle(lifecycle);
         let cgroups = Cgroups::open(linux, start, host, opened)?;
+        let cgroups = cgroups.given_to(cgroup_owner(spec, process, start, namespaces, ids)?);
         let rootfs = Rootfs::open(spec, start, host, opened)?;
         let idmap_binds = rootfs.is_layered();
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
         let binds_views = start.lifecycle.is_some() && !namespaces.is_own(NamespaceKind::Cgroup);
         let bundle = start.bundle.as_deref();
-        let in_order = start.lifecycle.is_some() && !ids.mapped;
-        let around =
-            Surroundings { host, namespaces, ids, idmap_binds, views, binds_views, in_order, cgroup_v2, bundle };
+        let in_order = start.lifecycle.is_some() && !ids.mapped && !host.nested;
+        let around = Surroundings {
+            host,
+            namespaces,
+            ids,
+            idmap_binds,
+            views,
+            binds_views,
+            in_order,
+            binds_nodes: start.is_of_plain_user(host),
+            cgroup_v2,
+            bundle,
+        };
         let mounts = Mounts::open(spec, around, opened)?;
         let hidden = Hidden::of(linux, host)?;
         let net_devices = NetDevices::of(linux, namespaces)?;

@@ -17,8 +17,11 @@ use super::options::{Options, RDONLY};
 use super::paths::{c, place};
 
 /// config-linux.md, "Default Devices".
-const NODES: [(&CStr, u32, u32); 6] =
+pub(super) const NODES: [Default; 6] =
     [(c"null", 1, 3), (c"zero", 1, 5), (c"full", 1, 7), (c"random", 1, 8), (c"urandom", 1, 9), (c"tty", 5, 0)];
+
+/// Name, major and minor number.
+type Default = (&'static CStr, u32, u32);
 
 /// runtime-linux.md, "Dev symbolic links", and the multiplexer of the container's own devpts.
 const LINKS: [(&CStr, &CStr); 5] = [
@@ -106,10 +109,10 @@ pub(super) struct Places {
     pub files: Vec<CString>,
 }
 
-/// A detached /dev, on the list that `put` appends to.
+/// A detached /dev with nodes that every container has and others, on the list that `put` appends to.
 pub(super) fn write(
     options: &Options,
-    nodes: &[Node],
+    (defaults, nodes): (&[Default], &[Node]),
     places: &Places,
     root: (u32, u32),
     put: Put<'_>,
@@ -121,7 +124,7 @@ pub(super) fn write(
     let words = words(options, root);
     put(writer, Op::NewMount { fstype: c"tmpfs", options: words.as_texts(), attributes, out: dev });
     let (uid, gid) = root;
-    for (name, major, minor) in NODES {
+    for &(name, major, minor) in defaults {
         let mode = libc::S_IFCHR | 0o666;
         if !nodes.iter().any(|node| node.name.as_bytes() == name.to_bytes()) {
             put(writer, Op::MakeNode { dir: dev, name, mode, major, minor, uid, gid });

@@ -69,6 +69,12 @@ impl Error {
         self
     }
 
+    /// Whether the kernel has refused something to this user.
+    pub(super) fn is_refusal(&self) -> bool {
+        let refusals = [libc::EACCES, libc::EPERM, libc::EROFS];
+        self.cause.as_ref().is_some_and(|cause| refusals.contains(&cause.errno.0))
+    }
+
     /// The same with advice.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -50,6 +50,10 @@ pub(super) struct Identity<'a> {
     agent: Option<Agent>,
 }
 
+fn own_oom_score() -> Option<i32> {
+    std::fs::read_to_string("/proc/self/oom_score_adj").ok()?.trim().parse().ok()
+}
+
 /// What a security module is to confine the process with.
 #[derive(Debug)]
 struct Label {
@@ -129,7 +133,9 @@ impl<'a> Identity<'a> {
 
     /// The keeper's part: what needs the host's rights. Returns what the child needs of it.
     pub fn write_keeper(&self, writer: &mut Writer) -> Option<Slot> {
-        if let Some(score) = self.process.oom_score_adj {
+        // One that it has from us already need not be written.
+        let inherited = self.lifecycle.outlives().then(own_oom_score).flatten();
+        if let Some(score) = self.process.oom_score_adj.filter(|&score| Some(score) != inherited) {
             writer.plan.keeper(Op::AdjustOomScore { score });
         }
         self.limits.iter().for_each(|limit| limit.write_early(writer));

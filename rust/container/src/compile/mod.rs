@@ -85,15 +85,19 @@ pub fn read(spec: &[u8]) -> Result<Spec<'_>> {
 
 /// Writes the plan of a new container: the bytes of config.json and of the start document.
 pub fn compile(spec: &[u8], start: &[u8], host: &Host) -> Result<Compiled> {
-    let spec: Spec<'_> = error::parse(spec, "")?;
+    compile_spec(&read(spec)?, start, host)
+}
+
+/// The same of a config.json that has been read.
+pub fn compile_spec(spec: &Spec<'_>, start: &[u8], host: &Host) -> Result<Compiled> {
     let start = Start::parse(start)?;
-    check_version(&spec)?;
+    check_version(spec)?;
     host.check_kernel(OLDEST_KERNEL, "a container")?;
     let process = spec.process.as_ref().ok_or_else(|| Error::spec("process", "missing"))?;
     let mut opened = Opened::new();
     let namespaces = Namespaces::open(&spec.linux, &mut opened)?;
     let ids = Ids::of(&spec.linux, &namespaces, &opened)?;
-    let parts = Parts::open(&spec, process, &start, &namespaces, &ids, host, &mut opened)?;
+    let parts = Parts::open(spec, process, &start, &namespaces, &ids, host, &mut opened)?;
     let mut writer = opened.into_writer()?;
     let handed = parts.write_keeper(&mut writer);
     parts.write_child(handed, &mut writer);

@@ -41,6 +41,7 @@ pub(super) struct Mounts {
     /// The child makes them one after the other: /proc/self/mountinfo lists them by their age.
     in_order: bool,
     nodes: Vec<Node>,
+    binds_nodes: bool,
     terminal: bool,
 }
 
@@ -83,6 +84,7 @@ impl Mounts {
             in_order: around.in_order,
             // A bind over /dev brings its own; runc makes none there either.
             nodes: dev::nodes(&spec.linux.devices, around.ids)?,
+            binds_nodes: around.binds_nodes,
             terminal: spec.process.as_ref().is_some_and(|process| process.terminal),
         };
         mounts.check()?;
@@ -210,7 +212,8 @@ impl Mounts {
     }
 
     fn write_dev(&self, mount: &Planned, root: (u32, u32), put: Put<'_>, writer: &mut Writer) -> Slot {
-        dev::write(&mount.options, &self.nodes, &self.places(), root, put, writer)
+        let defaults = if self.binds_nodes { &[] } else { &dev::NODES[..] };
+        dev::write(&mount.options, (defaults, &self.nodes), &self.places(), root, put, writer)
     }
 
     fn places(&self) -> Places {

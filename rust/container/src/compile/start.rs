@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::host::Host;
 use crate::spec::{Text, nullable_list};
 
 use super::error::{Error, Result, parse};
@@ -113,6 +114,11 @@ impl<'a> Start<'a> {
         let start: Self = parse(bytes, "start")?;
         start.check()?;
         Ok(start)
+    }
+
+    /// Whether the OCI runtime command was called in a user namespace, by an engine that needs no rights of the machine's.
+    pub(super) fn is_of_plain_user(&self, host: &Host) -> bool {
+        self.lifecycle.is_some() && host.nested
     }
 
     fn check(&self) -> Result<()> {

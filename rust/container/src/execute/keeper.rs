@@ -216,6 +216,12 @@ impl<'a> Keeper<'a> {
                 self.open(out, fd);
                 Ok(())
             }
+            Op::DelegateCgroup { cgroup, name, uid } => {
+                match sys::chown_at(self.slots.get(cgroup)?, name, uid, u32::MAX) {
+                    Err(Errno(libc::ENOENT)) if !name.is_empty() => Ok(()),
+                    other => other,
+                }
+            }
             Op::AttachDeviceProgram { cgroup, program } => attach_device_program(self.slots.get(cgroup)?, program),
             Op::OpenNamespace { path, out } => {
                 let fd = sys::openat(libc::AT_FDCWD, path, libc::O_RDONLY, 0)?;

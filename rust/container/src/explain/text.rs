@@ -79,6 +79,12 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
             format!("limiting {} to {} (at most {})", limit_name(resource), limit(soft), limit(hard))
         }
         Op::GiveAway { slot, .. } => format!("giving {} to the container's user", name(slot)),
+        Op::DelegateCgroup { cgroup, name: file, .. } if file.is_empty() => {
+            format!("giving {} to the container's user", name(cgroup))
+        }
+        Op::DelegateCgroup { cgroup, name: file, .. } => {
+            format!("giving {} of {} to the container's user", file.to_string_lossy(), name(cgroup))
+        }
         Op::AttachDeviceProgram { cgroup, program } => {
             format!(
                 "letting a program of {} instructions decide about the devices of {}",

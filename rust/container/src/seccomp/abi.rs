@@ -1,8 +1,5 @@
 //! Which system call has which number: one table for the ABIs that a kernel of ours may run.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::LazyLock;
-
 /// A calling convention with numbers of its own: a column of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abi {
@@ -49,40 +46,101 @@ impl Abi {
 
     /// The number of a call as `struct seccomp_data` shows it.
     pub fn number(self, name: &str) -> Option<u32> {
-        TABLE.numbers.get(name)?[self as usize]
+        ROWS[find(name)?].number(self)
     }
 
-    /// Every number that has a name, as `struct seccomp_data` shows it.
-    pub fn known(self) -> &'static BTreeSet<u32> {
-        &TABLE.known[self as usize]
+    /// Every number that has a name, as `struct seccomp_data` shows it, in order.
+    pub fn known(self) -> Vec<u32> {
+        let mut known: Vec<u32> = ROWS.iter().filter_map(|row| row.number(self)).collect();
+        known.sort_unstable();
+        known
     }
 }
 
 /// Whether any of the ABIs has a call of this name.
 pub fn is_known(name: &str) -> bool {
-    TABLE.numbers.contains_key(name)
+    find(name).is_some()
 }
 
-struct Table {
-    numbers: HashMap<&'static str, [Option<u32>; COLUMNS]>,
-    known: [BTreeSet<u32>; COLUMNS],
+/// The rows are in the order of their names.
+fn find(name: &str) -> Option<usize> {
+    ROWS.binary_search_by(|row| row.name().cmp(name.as_bytes())).ok()
 }
 
-static TABLE: LazyLock<Table> = LazyLock::new(|| {
-    let mut table = Table { numbers: HashMap::new(), known: Default::default() };
-    for line in include_str!("syscalls.tbl").lines().filter(|line| !line.starts_with('#')) {
-        let mut words = line.split(' ');
-        let name = words.next().unwrap_or_default();
-        let mut row = [None; COLUMNS];
-        for (column, word) in words.enumerate() {
-            let bit = if column == Abi::X32 as usize { X32_BIT } else { 0 };
-            row[column] = word.parse().ok().map(|number: u32| number | bit);
-            table.known[column].extend(row[column]);
-        }
-        table.numbers.insert(name, row);
+const TEXT: &[u8] = include_bytes!("syscalls.tbl");
+
+/// A line of the table, read by the compiler: a command that makes one container has no time for it.
+#[derive(Clone, Copy)]
+struct Row {
+    /// Where the name stands in the text.
+    start: u16,
+    end: u16,
+    numbers: [u16; COLUMNS],
+}
+
+const NONE: u16 = u16::MAX;
+
+impl Row {
+    fn name(&self) -> &'static [u8] {
+        &TEXT[usize::from(self.start)..usize::from(self.end)]
     }
-    table
-});
+
+    fn number(&self, abi: Abi) -> Option<u32> {
+        let bit = if matches!(abi, Abi::X32) { X32_BIT } else { 0 };
+        let number = self.numbers[abi as usize];
+        (number != NONE).then_some(u32::from(number) | bit)
+    }
+}
+
+static ROWS: [Row; count()] = rows();
+
+const fn count() -> usize {
+    let (mut count, mut at) = (0, 0);
+    while at < TEXT.len() {
+        count += (TEXT[at] != b'#') as usize;
+        at = after(at, b'\n');
+    }
+    count
+}
+
+/// Behind the next such byte.
+const fn after(mut at: usize, byte: u8) -> usize {
+    while TEXT[at] != byte {
+        at += 1;
+    }
+    at + 1
+}
+
+const fn rows() -> [Row; count()] {
+    let mut rows = [Row { start: 0, end: 0, numbers: [NONE; COLUMNS] }; count()];
+    let (mut row, mut at) = (0, 0);
+    while at < TEXT.len() {
+        if TEXT[at] == b'#' {
+            at = after(at, b'\n');
+            continue;
+        }
+        rows[row].start = at as u16;
+        at = after(at, b' ');
+        rows[row].end = at as u16 - 1;
+        let mut column = 0;
+        while column < COLUMNS {
+            let mut digits = 0;
+            let mut number = 0;
+            while TEXT[at].is_ascii_digit() {
+                number = number * 10 + (TEXT[at] - b'0') as u16;
+                digits += 1;
+                at += 1;
+            }
+            if digits > 0 {
+                rows[row].numbers[column] = number;
+            }
+            at = after(at, if column + 1 < COLUMNS { b' ' } else { b'\n' });
+            column += 1;
+        }
+        row += 1;
+    }
+    rows
+}
 
 #[cfg(test)]
 mod tests {
@@ -123,9 +181,12 @@ mod tests {
     #[test]
     fn no_two_names_share_a_number() {
         for abi in [Abi::X86_64, Abi::X86, Abi::X32, Abi::Aarch64] {
-            let named = TABLE.numbers.values().filter(|row| row[abi as usize].is_some()).count();
-            assert_eq!(named, abi.known().len(), "{abi:?}");
+            let mut known = abi.known();
+            let named = known.len();
+            known.dedup();
+            assert_eq!(named, known.len(), "{abi:?}");
             assert!(named > 300, "{abi:?}");
         }
+        assert!(ROWS.is_sorted_by(|one, next| one.name() < next.name()));
     }
 }

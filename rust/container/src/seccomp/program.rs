@@ -94,7 +94,7 @@ fn ranges(profile: &Profile, abi: Abi) -> Vec<Range> {
 
 fn add_ranges(ranges: &mut Vec<Range>, profile: &Profile, abi: Abi, unknown: Action) {
     let mut outcomes = outcomes(profile, abi);
-    for &number in abi.known() {
+    for number in abi.known() {
         add_range(ranges, number, outcomes.remove(&number).unwrap_or(Outcome::always(profile.default)));
         // Ended at once; the next number, if it has a name, takes this place.
         add_range(ranges, number + 1, Outcome::always(unknown));

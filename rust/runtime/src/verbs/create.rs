@@ -52,7 +52,7 @@ pub fn start(global: &Global, words: &[String]) -> Result<u8> {
         Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
         status => return Err(Error::new(format!("cannot start a container that is {}", status.name()))),
     }
-    let config = found.annals.read("config.json")?;
+    let config = if found.record.has_hooks { found.annals.read("config.json")? } else { Vec::new() };
     container::start(global, &found.annals, &found.record, &config)?;
     Ok(0)
 }

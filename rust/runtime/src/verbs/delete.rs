@@ -47,6 +47,9 @@ pub fn remove(global: &Global, id: &str, force: bool) -> Result<()> {
     }
     cgroups::remove(&record.cgroups)?;
     record.unit.as_ref().map_or(Ok(()), Unit::stop)?;
+    if !record.has_hooks {
+        return annals.remove();
+    }
     let config = annals.read("config.json");
     annals.remove()?;
     after(global, &record, &config?);

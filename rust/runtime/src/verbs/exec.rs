@@ -70,6 +70,9 @@ pub fn exec(global: &Global, words: &[String]) -> Result<u8> {
     let pidfd = open_first(&found.record)?;
     let host = Host::probe()?;
     let compiled = compile::compile_exec(config.as_bytes(), process.as_bytes(), start.as_bytes(), pidfd, &host)?;
+    if stays {
+        foreground::block_signals();
+    }
     let running = execute(&compiled)?;
     drop(compiled);
     // Whoever deletes the container need not wait for this process.

@@ -63,6 +63,8 @@ pub(in crate::compile) struct Surroundings<'a> {
     pub binds_views: bool,
     /// The child has the host's rights and makes all it can in the order of the specification.
     pub in_order: bool,
+    /// Device nodes can't be made: the specification binds them.
+    pub binds_nodes: bool,
     pub cgroup_v2: bool,
     /// What sources are relative to.
     pub bundle: Option<&'a str>,
