@@ -54,6 +54,11 @@ def ago(moment: datetime | None, now: datetime) -> str:
     return f"{span((now - moment).total_seconds())} ago" if moment else "N/A"
 
 
+def since(nanoseconds: int, now: int) -> str:
+    """The same for Unix times in nanoseconds; "N/A" for 0."""
+    return f"{span((now - nanoseconds) / _SECOND)} ago" if nanoseconds else "N/A"
+
+
 def moment_of(nanoseconds: int) -> datetime | None:
     """Unix time in nanoseconds as a moment; None for 0."""
     return datetime.fromtimestamp(nanoseconds / _SECOND, UTC) if nanoseconds else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -65,10 +66,12 @@ def _templated_table(
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     lines = [[visible(cell) for cell in row] for row in rows]
-    width = max(map(len, lines))
-    longest = [max(len(line[place]) for line in lines if place < len(line)) for place in range(width)]
-    text = ""
-    for line in lines:
-        cells = [cell.ljust(longest[place] + _GAP) for place, cell in enumerate(line)]
-        text += "".join(cells).rstrip() + "\n"
-    return text
+    # By columns, as most of the work is then done within one call for all rows.
+    columns = list(zip_longest(*lines, fillvalue=""))
+    padded = [_padded(column) for column in columns]
+    return "".join([f"{''.join(line).rstrip()}\n" for line in zip(*padded, strict=True)])
+
+
+def _padded(column: Sequence[str]) -> list[str]:
+    width = max(map(len, column)) + _GAP
+    return [cell.ljust(width) for cell in column]

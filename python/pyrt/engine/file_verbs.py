@@ -18,7 +18,7 @@ from pyrt.engine.events import ImageCommitted
 from pyrt.engine.live_verbs import LiveVerbs
 from pyrt.engine.recipe import options_of
 from pyrt.engine.rootfs import Rootfs, open_rootfs
-from pyrt.engine.states import State
+from pyrt.engine.states import LIVE, State
 from pyrt.engine.unpacking import Ownership
 from pyrt.errors import ContainerError, ContainerNotFound, IllegalTransition, UsageError
 from pyrt.images import host as host_view
@@ -79,17 +79,19 @@ class FileVerbs(LiveVerbs):
         A ``source`` that is a descriptor gives a tar, which is unpacked in the folder ``path`` with the owners that it
         names. Else files become root's, unless ``archive`` keeps their owners. Raises as ``copy_out`` does.
         """
-        async with self._rootfs(container) as root:
+        before = self.journal.get(container)
+        async with self._rootfs(before.id) as root:
             keeps = archive or isinstance(source, int)
             owner = Ownership(all=None if keeps else (0, 0), base=root.base or 0, rights=True)
             whole = not isinstance(source, int)
             unpack = Unpack(_absolute(path), owner, base=root.base, whole=whole)
             if isinstance(source, int):
                 await carry(unpack, root.descriptor, source)
-                return
-            with _slash() as slash:
-                pack = Pack(_of_host(source), follow=follow_link)
-                await carry_both([(pack, slash), (unpack, root.descriptor)])
+            else:
+                with _slash() as slash:
+                    pack = Pack(_of_host(source), follow=follow_link)
+                    await carry_both([(pack, slash), (unpack, root.descriptor)])
+        _was_quiet(before, self.journal.get(before.id))
 
     async def export(self, container: str, target: int) -> None:
         """Writes a container's files, without what is mounted in it, as a tar to a descriptor. It need not run."""
@@ -196,6 +198,16 @@ class FileVerbs(LiveVerbs):
                 hint="pyrt export makes a tar of it",
             )
         return ContainerError(f"what container {record.name} changes is not kept on the disk", hint="pyrt export")
+
+
+def _was_quiet(before: Record, after: Record) -> None:
+    """Raises IllegalTransition if a container was started while something was copied into its layers: what overlayfs
+    shows of a layer that is changed below it is not defined."""
+    if before.state not in LIVE and (after.state in LIVE or after.started != before.started):
+        raise IllegalTransition(
+            f"container {after.name} was started while files were copied into it, and may not see them",
+            hint="copy them again, into the running container",
+        )
 
 
 def _absolute(path: str) -> str:
