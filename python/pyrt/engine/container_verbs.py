@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from pyrt import _native
 from pyrt.engine import debris, names, processes
 from pyrt.engine.cgroups import Groups
 from pyrt.engine.events import ContainerExited, ContainerRenamed, ContainerSignaled, ContainerUnpaused
@@ -131,9 +132,33 @@ class ContainerVerbs(ImageVerbs):
             except ContainerNotFound:
                 return  # It was to be removed at its end anyway.
         if record.state is not State.REMOVING:
-            record = await self.commit(partial(self._removing, record))
+            record = await self._record_removal(record)
         self.janitor.discard(record)
         await self.janitor.settled()
+
+    async def _record_removal(self, record: Record) -> Record:
+        """On a disk that is full there is room for that only when what the container has written is gone."""
+        if not self.owes(record.id):
+            try:
+                return await self.commit(partial(self._removing, record))
+            except StateError:
+                if record.state in LIVE:
+                    raise
+        await self.in_thread(self._empty, record)
+        await self.pay()
+        if self.owes(record.id):
+            raise StateError(f"the end of container {record.name} can't be recorded: the disk is full")
+        return await self.commit(partial(self._removing, self.journal.get(record.id)))
+
+    def _empty(self, record: Record) -> None:
+        """Removes what a container that has ended has written, but not what tells its end."""
+        folder = os.open(self.layout.folder(record.id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in os.listdir(folder):
+                if name != "exit":
+                    _native.remove_tree(folder, name)
+        finally:
+            os.close(folder)
 
     async def prune_containers(self, wanted: Callable[[Record], bool] = lambda record: True) -> list[Record]:
         """Removes every container that does not run and is ``wanted``; returns what was removed."""
