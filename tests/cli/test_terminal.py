@@ -89,7 +89,7 @@ def test_a_stop_stops_the_client_and_it_goes_on(desk: Desk) -> None:
 
 def test_a_stop_from_outside_gives_the_terminal_back_for_its_time(desk: Desk) -> None:
     with desk.shell() as shell:
-        shell.type("pyrt run -it -e 'PS1=prompt>' host sh -i\n")
+        shell.type("pyrt run -it --log-driver none -e 'PS1=prompt>' host sh -i\n")
         shell.expect("prompt>'")
         shell.expect("prompt>")
         assert shell.is_raw()
