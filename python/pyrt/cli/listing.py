@@ -41,8 +41,7 @@ def render(
     if format == "json":
         return "".join(msgspec.json.encode(row).decode() + "\n" for row in rows)
     if format in {None, "", "table"}:
-        cells = [[_cell(row[column.field]) for column in columns] for row in rows]
-        return _table([[column.title for column in columns], *cells])
+        return _aligned([[column.title, *(_cell(row[column.field]) for row in rows)] for column in columns])
     assert format is not None
     if format.startswith("table "):
         return _templated_table(rows, compile_template(format.removeprefix("table ")), columns, titles)
@@ -65,13 +64,16 @@ def _templated_table(
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = [[visible(cell) for cell in row] for row in rows]
-    # By columns, as most of the work is then done within one call for all rows.
-    columns = list(zip_longest(*lines, fillvalue=""))
-    padded = [_padded(column) for column in columns]
-    return "".join([f"{''.join(line).rstrip()}\n" for line in zip(*padded, strict=True)])
+    return _aligned(list(zip_longest(*rows, fillvalue="")))
+
+
+def _aligned(columns: Sequence[Sequence[str]]) -> str:
+    """By columns, as most of the work is then done in one call for all rows."""
+    lines = zip(*map(_padded, columns), strict=True)
+    return "".join([f"{''.join(line).rstrip()}\n" for line in lines])
 
 
 def _padded(column: Sequence[str]) -> list[str]:
-    width = max(map(len, column)) + _GAP
-    return [cell.ljust(width) for cell in column]
+    cells = [visible(cell) for cell in column]
+    width = max(map(len, cells)) + _GAP
+    return [cell.ljust(width) for cell in cells]

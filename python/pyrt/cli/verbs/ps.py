@@ -165,12 +165,12 @@ def docker_state(record: Record) -> str:
 
 def status_of(record: Record, now: int) -> str:
     """Like "Up 2 minutes" or "Exited (137) 3 hours ago"; what Docker does not tell is added to it."""
-    if record.state in {State.RUNNING, State.PAUSED, State.STOPPING}:
+    if (remark := _UP.get(record.state)) is not None:
         up = f"Up {figures.span((now - (record.started or now)) / 1e9)}"
         if record.health and record.state is State.RUNNING:
             word = "health: starting" if record.health.status == "starting" else record.health.status
             return f"{up} ({word})"
-        return {State.PAUSED: f"{up} (Paused)", State.STOPPING: f"{up} (stopping)"}.get(record.state, up)
+        return f"{up}{remark}"
     if record.state == State.RESTARTING and record.status:
         ended = figures.since(record.finished, now)
         return f"Restarting ({record.status.exit_code}) {ended}"
@@ -179,6 +179,9 @@ def status_of(record: Record, now: int) -> str:
         verdict = "" if record.status.verdict in {"exited", "signaled"} else f", {record.status.verdict}"
         return f"Exited ({record.status.exit_code}{verdict}) {ended}"
     return str(record.state).capitalize()
+
+
+_UP: Final = {State.RUNNING: "", State.PAUSED: " (Paused)", State.STOPPING: " (stopping)"}
 
 
 def _is_called(name: str, pattern: str) -> bool:
