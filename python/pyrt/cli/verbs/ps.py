@@ -131,6 +131,15 @@ def row_of(record: Record, now: int, *, whole: bool, fields: Collection[str] | N
     return {name: _FIELDS[name](record, now, whole) for name in fields or _FIELDS}
 
 
+# Quoting is what took longest of a list of a thousand.
+@lru_cache(maxsize=4096)
+def _command(words: tuple[str, ...], whole: bool) -> str:
+    command = shlex.join(words)
+    if not whole and len(command) > _LONGEST_COMMAND:
+        command = command[: _LONGEST_COMMAND - 1] + "…"
+    return f'"{command}"'
+
+
 _FIELDS: Final[dict[str, Callable[[Record, int, bool], Any]]] = {
     "ID": lambda record, _, whole: record.id if whole else figures.short(record.id),
     "Image": lambda record, *_: record.image,
@@ -147,15 +156,6 @@ _FIELDS: Final[dict[str, Callable[[Record, int, bool], Any]]] = {
     "Labels": lambda record, *_: ",".join(f"{key}={value}" for key, value in record.labels.items()),
     "Pid": lambda record, *_: record.pid if record.state in LIVE else 0,
 }
-
-
-# Quoting is what took longest of a list of a thousand.
-@lru_cache(maxsize=4096)
-def _command(words: tuple[str, ...], whole: bool) -> str:
-    command = shlex.join(words)
-    if not whole and len(command) > _LONGEST_COMMAND:
-        command = command[: _LONGEST_COMMAND - 1] + "…"
-    return f'"{command}"'
 
 
 def docker_state(record: Record) -> str:
