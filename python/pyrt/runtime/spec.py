@@ -111,7 +111,7 @@ def build(
         "ociVersion": VERSION,
         "process": process.process(options, words, env, who, cwd, rights),
         "root": {"path": "rootfs", "readonly": options.read_only},
-        "mounts": filesystem.mounts(asked, options, hidden),
+        "mounts": filesystem.mounts(asked, options, hidden, _shm_source(options, peers)),
         "linux": linux,
     }
     if options.uts == "private":
@@ -239,6 +239,13 @@ def _namespace(kind: str, how: str, peers: Callable[[str], int]) -> dict[str, st
     if how == "private":
         return {"type": kind}
     return {"type": kind, "path": f"/proc/{peers(how.removeprefix(PEER))}/ns/{kind}"}
+
+
+def _shm_source(options: RunOptions, peers: Callable[[str], int]) -> str:
+    """POSIX shared memory and semaphores are files: whoever shares an ipc namespace shares them, too."""
+    if options.ipc == "host":
+        return "/dev/shm"
+    return f"/proc/{peers(options.ipc.removeprefix(PEER))}/root/dev/shm" if options.ipc.startswith(PEER) else ""
 
 
 PEER: Final = "container:"
