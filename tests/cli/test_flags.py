@@ -142,7 +142,7 @@ def test_shared_memory_of_another_container(box: Desk, userns: tuple[str, ...]) 
         assert box.ok("exec", "peer", "cat", "/dev/shm/answer") == "ours\n"
         # A process that joins later has it as well.
         second = box.popen(*words, "--name", "second", "box", "sleep", "1000")
-        eventually(lambda: "second" in box.ok("ps"))
+        eventually(lambda: "second" in box.ok("ps", "--format", "{{.Names}}"))
         assert box.ok("exec", "second", "cat", "/dev/shm/answer") == "ours\n"
         box.ok("kill", "second")
         second.wait(20)
