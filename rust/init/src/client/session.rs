@@ -206,10 +206,11 @@ impl<'a> Session<'a> {
         let Some(size) = terminal::window([1, 0, 2].map(|number| self.streams.get(number))) else {
             return;
         };
-        match self.relay.as_ref().and_then(|relay| relay.master.as_ref()) {
-            Some(master) => terminal::resize(master, size),
-            None => self.outbox.extend(frame::window(size.ws_row, size.ws_col)),
+        if let Some(master) = self.relay.as_ref().and_then(|relay| relay.master.as_ref()) {
+            terminal::resize(master, size);
         }
+        // The server does not see it where the master is not that of the container's own terminal.
+        self.outbox.extend(frame::window(size.ws_row, size.ws_col));
     }
 
     /// The shell gets its terminal as it was, and the container goes on.
