@@ -17,8 +17,9 @@ use super::{Failure, OWN_ERROR, Streams, terminal};
 const PATIENCE: usize = 2;
 /// A container is asked once more: some take the first as a wish to finish what they do.
 const PATIENCE_WITH_CONTAINER: usize = 3;
-/// A server that has not even read a request to end by then is stopped, or hangs.
-const TO_READ: Duration = Duration::from_secs(1);
+/// A server that has not even read a request to end by then is stopped, or hangs. Long enough for one that starts
+/// hundreds of containers just now: whoever leaves it kills what he was attached to.
+const TO_READ: Duration = Duration::from_secs(3);
 /// Between two looks whether it has.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 /// Without a container there is little to undo before it answers.
