@@ -144,6 +144,9 @@ def test_shared_memory_of_another_container(box: Desk, userns: tuple[str, ...]) 
         second = box.popen(*words, "--name", "second", "box", "sleep", "1000")
         eventually(lambda: "second" in box.ok("ps", "--format", "{{.Names}}"))
         assert box.ok("exec", "second", "cat", "/dev/shm/answer") == "ours\n"
+        # As Docker has it: who is a guest can't be a host.
+        done = box.run("run", "--rm", *userns, "--ipc", "container:second", "box", "true")
+        assert (done.returncode, b"shares the ipc namespace of another" in done.stderr) == (125, True)
         box.ok("kill", "second")
         second.wait(20)
 
