@@ -23,15 +23,7 @@ def kill_server(pyrt: Desk) -> None:
     (lock,) = pyrt.run_folder.glob("*.lock")
     process = int(lock.read_text())
     os.kill(process, signal.SIGKILL)
-    eventually(lambda: _is_gone(process))
-
-
-def _is_gone(process: int) -> bool:
-    try:
-        with open(f"/proc/{process}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+    eventually(lambda: not is_alive(process))
 
 
 def detach(pyrt: Desk, script: str, *options: str) -> str:
