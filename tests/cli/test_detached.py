@@ -6,15 +6,12 @@ import json
 import os
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from tests.cli.desk import Desk, eventually
+from tests.cli.desk import Desk, eventually, is_alive
 from tests.programs import parent_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.root
 
@@ -26,15 +23,7 @@ def kill_server(pyrt: Desk) -> None:
     (lock,) = pyrt.run_folder.glob("*.lock")
     process = int(lock.read_text())
     os.kill(process, signal.SIGKILL)
-    eventually(lambda: _is_gone(process))
-
-
-def _is_gone(process: int) -> bool:
-    try:
-        with open(f"/proc/{process}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+    eventually(lambda: not is_alive(process))
 
 
 def detach(pyrt: Desk, script: str, *options: str) -> str:
@@ -119,6 +108,67 @@ def test_a_terminal_is_attached_and_left_with_its_keys(pyrt: Desk) -> None:
     with pyrt.terminal("attach", "--detach-keys", "ctrl-x", "shell") as terminal:
         terminal.type("exit 6\r")
         assert terminal.wait() == 6
+
+
+def test_a_terminal_that_was_not_detached_is_left_with_its_keys(pyrt: Desk) -> None:
+    with pyrt.terminal("run", "-it", "--rm", "--name", "shell", "host", "--", "sh", rows=33, columns=99) as terminal:
+        terminal.type("echo $((6*7))\r")
+        terminal.expect("42")
+        terminal.type("stty size\r")
+        terminal.expect("33 99")
+        terminal.type(b"\x10\x11")
+        assert terminal.wait() == 0
+        assert terminal.mode() == terminal.usual_mode
+    assert "Up" in pyrt.ok("ps")
+    with pyrt.terminal("attach", "shell") as terminal:
+        terminal.type("exit 6\r")
+        assert terminal.wait() == 6
+    eventually(lambda: pyrt.ok("ps", "-aq") == "")
+
+
+def test_one_on_a_terminal_ends_as_its_command_does(pyrt: Desk) -> None:
+    with pyrt.terminal("run", "-it", "--detach-keys", "ctrl-x", "host", "--", "sh", "-c", "read a; exit 7") as terminal:
+        terminal.type(b"\x10\x11\r")
+        assert terminal.wait() == 7
+    assert "Exited (7)" in pyrt.ok("ps", "-a")
+    done = pyrt.run("run", "--detach-keys", "ctrl", "host", "--", "true")
+    assert (done.returncode, b"is no key" in done.stderr) == (125, True)
+
+
+def test_one_whose_terminal_is_gone_ends(pyrt: Desk) -> None:
+    with pyrt.terminal("run", "-it", "--rm", "--name", "shell", "host", "--", "sh") as terminal:
+        terminal.type("echo $((6*7))\r")
+        terminal.expect("42")
+        terminal.process.kill()
+    eventually(lambda: pyrt.ok("ps", "-aq") == "")
+
+
+@pytest.mark.parametrize("options", [(), ("-d",)], ids=["attached", "detached"])
+def test_a_keeper_that_is_killed_is_named(pyrt: Desk, options: tuple[str, ...]) -> None:
+    if options:
+        pyrt.ok("run", "-d", "--name", "box", "host", "--", "sleep", "1000")
+        client = pyrt.popen("attach", "box", stderr=subprocess.PIPE)
+        eventually(lambda: "box" in pyrt.ok("ps"))
+    else:
+        client = pyrt.popen("run", "--name", "box", "host", "--", "sleep", "1000", stderr=subprocess.PIPE)
+        eventually(lambda: "Up" in pyrt.ok("ps"))
+    os.kill(parent_of(int(pyrt.ok("inspect", "-f", "{{.State.Pid}}", "box"))), signal.SIGKILL)
+    _, error = client.communicate(timeout=20)
+    assert client.returncode == 125
+    assert error.startswith(b"pyrt: the keeper of this container was killed")
+
+
+def test_a_paused_one_that_is_attached_ends_with_its_server(pyrt: Desk) -> None:
+    """Nothing dies in the freezer of cgroup version 1: its keeper thaws it, although no server is there to say so."""
+    client = pyrt.popen("run", "--name", "box", "host", "--", "sleep", "1000", stderr=subprocess.DEVNULL)
+    eventually(lambda: "Up" in pyrt.ok("ps"))
+    identifier = pyrt.ok("ps", "-q", "--no-trunc").strip()
+    pid = int(pyrt.ok("inspect", "-f", "{{.State.Pid}}", "box"))
+    pyrt.ok("pause", "box")
+    kill_server(pyrt)
+    eventually(lambda: not is_alive(pid))
+    eventually(lambda: not list(Path("/sys/fs/cgroup").glob(f"*/pyrt/{identifier}")))
+    assert client.wait(20) == 125
 
 
 def test_a_container_that_is_to_go_at_its_end_goes(pyrt: Desk) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cli.desk import eventually
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -124,6 +126,39 @@ def test_namespaces_of_another_container(box: Desk) -> None:
     done = box.run("run", "--rm", "--ipc", "container:peer", "box", "true")
     assert done.returncode == 125
     assert b"peer" in done.stderr
+
+
+@pytest.mark.parametrize("userns", [(), ("--userns", "host")], ids=["own users", "the host's"])
+def test_shared_memory_of_another_container(box: Desk, userns: tuple[str, ...]) -> None:
+    with running(box, *userns, "--shm-size", "3m"):
+        box.ok("exec", "peer", "sh", "-c", "echo theirs > /dev/shm/word; chmod 600 /dev/shm/word")
+        words = ("run", "--rm", *userns, "--ipc", "container:peer")
+        told = box.ok(
+            *words, "box", "sh", "-c", "cat /dev/shm/word; stat -c %u /dev/shm/word; echo ours > /dev/shm/answer; mount"
+        )
+        assert told.startswith("theirs\n0\n")
+        (line,) = [line for line in told.splitlines() if " /dev/shm " in line]
+        assert {"nosuid", "nodev", "noexec", "size=3072k"} <= set(line.rstrip(")").rpartition("(")[2].split(","))
+        assert box.ok("exec", "peer", "cat", "/dev/shm/answer") == "ours\n"
+        # A process that joins later has it as well.
+        second = box.popen(*words, "--name", "second", "box", "sleep", "1000")
+        eventually(lambda: "second" in box.ok("ps", "--format", "{{.Names}}"))
+        assert box.ok("exec", "second", "cat", "/dev/shm/answer") == "ours\n"
+        # As Docker has it: who is a guest can't be a host.
+        done = box.run("run", "--rm", *userns, "--ipc", "container:second", "box", "true")
+        assert (done.returncode, b"shares the ipc namespace of another" in done.stderr) == (125, True)
+        box.ok("kill", "second")
+        second.wait(20)
+
+
+def test_shared_memory_that_leads_elsewhere_leads_to_nothing_of_the_host(box: Desk) -> None:
+    """A symlink in its place is followed as its owner would follow it."""
+    with running(box, "--privileged"):
+        script = "umount /dev/shm; rmdir /dev/shm; ln -s /etc /dev/shm; echo theirs > /etc/mark"
+        box.ok("exec", "--privileged", "peer", "sh", "-c", script)
+        told = box.ok("run", "--rm", "--ipc", "container:peer", "box", "ls", "/dev/shm").split()
+        assert "mark" in told
+        assert not {"debian_version", "shadow"} & set(told)
 
 
 def test_processes_of_another_container(box: Desk) -> None:

@@ -285,3 +285,17 @@ def test_every_verb_has_help_with_examples(loaded: Desk) -> None:
         assert "examples:" in text
         assert loaded.ok("help", verb) == text
         assert loaded.ok("container", verb, "--help").splitlines()[0].replace("container ", "") == text.splitlines()[0]
+
+
+def test_what_is_copied_while_it_is_started_is_not_lost_in_silence(loaded: Desk) -> None:
+    """Into its layers it went, from which overlayfs need not take notice of anything once they are mounted."""
+    loaded.ok("create", "--name", "late", "box", "sleep", "1000")
+    client = loaded.popen("cp", "-", "late:/root", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert client.stdin
+    with tarfile.open(fileobj=client.stdin, mode="w|") as archive:
+        archive.add("/etc/passwd", "copied")
+        client.stdin.flush()
+        loaded.ok("start", "late")
+    _, error = client.communicate(timeout=20)
+    assert client.returncode == 125
+    assert b"was started while files were copied into it" in error

@@ -16,7 +16,7 @@ import pytest
 
 from pyrt.cli import VERSION
 from pyrt.cli.protocol import PROTOCOL, Call, Kind, encode_call
-from tests.cli.desk import Desk, eventually, interrupt, is_alive
+from tests.cli.desk import Desk, eventually, is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -285,17 +285,52 @@ def test_a_stopped_client_with_much_to_be_told_holds_nobody_up(served: Desk) -> 
     stopped.stdout.close()
 
 
-def test_a_stopped_server_can_be_left_with_two_interrupts(served: Desk) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_server_can_be_left_with_one_signal(served: Desk, number: int) -> None:
     server = served.server()
     os.kill(server, signal.SIGSTOP)
     try:
         client = served.popen("version")
         eventually(lambda: _catches_signals(client.pid))
-        for _ in range(2):
-            interrupt(client)
-        assert client.wait(20) == -signal.SIGINT
+        client.send_signal(number)
+        assert client.wait(20) == -number
     finally:
         os.kill(server, signal.SIGCONT)
+
+
+def test_who_runs_a_command_can_leave_a_stopped_server_as_well(served: Desk) -> None:
+    server = served.server()
+    script = "trap 'echo hears' TERM; echo ready; while :; do sleep 0.01; done"
+    client = served.popen("run", "host", "sh", "-c", script, stdout=subprocess.PIPE)
+    assert client.stdout
+    assert client.stdout.readline() == b"ready\n"
+    client.send_signal(signal.SIGTERM)
+    # A server that listens has the command decide, and nobody is impatient.
+    assert client.stdout.readline() == b"hears\n"
+    os.kill(server, signal.SIGSTOP)
+    try:
+        client.send_signal(signal.SIGTERM)
+        assert client.wait(20) == -signal.SIGTERM
+    finally:
+        os.kill(server, signal.SIGCONT)
+    client.stdout.close()
+
+
+def test_a_server_that_never_answers_is_left_with_one_signal(desk: Desk) -> None:
+    """It reads all it is told, and that is all."""
+    desk.run_folder.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(desk.socket))
+        listener.listen()
+        client = desk.popen("version")
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(1 << 20)
+            eventually(lambda: _catches_signals(client.pid))
+            client.send_signal(signal.SIGTERM)
+            assert connection.recv(1 << 20)
+            assert client.wait(20) == -signal.SIGTERM
+    desk.socket.unlink()
 
 
 def _catches_signals(process: int) -> bool:

@@ -12,7 +12,8 @@ from tests.cli.desk import Desk, eventually, is_alive
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SHELL: Sequence[str] = ("run", "-it", "-e", "PS1=prompt>", "host", "sh", "-i")
+# Without a log there is nothing between the two terminals: the other way is looked at in test_detached.
+SHELL: Sequence[str] = ("run", "-it", "--log-driver", "none", "-e", "PS1=prompt>", "host", "sh", "-i")
 
 
 def test_a_shell_has_a_terminal_of_the_size_of_ours_and_follows_it(desk: Desk) -> None:
@@ -88,7 +89,7 @@ def test_a_stop_stops_the_client_and_it_goes_on(desk: Desk) -> None:
 
 def test_a_stop_from_outside_gives_the_terminal_back_for_its_time(desk: Desk) -> None:
     with desk.shell() as shell:
-        shell.type("pyrt run -it -e 'PS1=prompt>' host sh -i\n")
+        shell.type("pyrt run -it --log-driver none -e 'PS1=prompt>' host sh -i\n")
         shell.expect("prompt>'")
         shell.expect("prompt>")
         assert shell.is_raw()

@@ -460,8 +460,6 @@ class Stage:
             return  # The client itself.
         if said.code == 128 + signal.SIGKILL and not said.error:
             return  # The first process of the container, when it was the command's already.
-        if strike.role == "keeper" and not strike.error and said.code == 255:
-            return  # Nobody knows how it ended, which is what this status says.
         assert said.error.startswith(b"pyrt: "), where
         assert said.code not in {0, call.code}, where
 

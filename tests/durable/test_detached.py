@@ -46,6 +46,14 @@ async def test_it_is_removed_at_its_end_if_it_is_not_to_be_kept(engine: Engine) 
         engine.inspect(record.id)
 
 
+async def test_an_engine_that_is_closed_right_then_leaves_nothing_of_it(opened: OpenEngine) -> None:
+    async with opened() as engine:
+        record = await engine.run_detached("host", RunOptions(command=("true",)), keep=False)
+        await engine.wait(record.id)
+        folder = engine.layout.containers
+    assert os.listdir(folder) == []
+
+
 async def test_what_can_not_be_started_is_recorded_as_failed(engine: Engine) -> None:
     with pytest.raises(CommandNotFound):
         await engine.run_detached("host", RunOptions(command=("no-such-command",)))

@@ -196,6 +196,28 @@ async def test_a_machine_that_is_started_anew(opened: OpenEngine, monkeypatch: p
         await remove_all(engine)
 
 
+@pytest.mark.root
+async def test_what_can_not_be_started_at_boot_is_tried_again(
+    opened: OpenEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A disk that is mounted late, for one."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    options = shell(SLEEP, mounts=(Mount(kind="bind", source=str(shared), target="/mnt"),))
+    async with opened() as engine:
+        record = await engine.run_detached("host", options, Lasting(restart=Restart("always")))
+        await engine.stop(record.id, 0)
+    shared.rename(tmp_path / "away")
+    monkeypatch.setattr(journal, "_boot", lambda: "another boot")
+    async with opened() as engine:
+        with trio.fail_after(PATIENCE):
+            assert len([event async for event in first(engine, ContainerFailed, 2)]) == 2
+            (tmp_path / "away").rename(shared)
+            while engine.inspect(record.id).state is not Life.RUNNING:
+                await trio.lowlevel.checkpoint()
+        await remove_all(engine)
+
+
 async def killed_by_the_machine(pid: int) -> None:
     """As a power loss does it: container and keeper, with no word to anybody."""
     pidfd = os.pidfd_open(pid)

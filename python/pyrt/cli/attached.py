@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from pyrt.errors import PyrtError, UsageError
+from pyrt.engine.results import Verdict
+from pyrt.errors import EngineError, PyrtError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -65,6 +66,17 @@ async def follow(
         status = await process.wait()
     await console.settle()
     return status
+
+
+async def exit_code_of(console: Console, status: ExitStatus, what: str = "container") -> int:
+    """What a command ends with that was tied to a process: as that did, or with a sentence if nobody saw it end."""
+    if status.verdict is not Verdict.LOST:
+        return status.exit_code
+    await console.err(
+        f"pyrt: the keeper of this {what} was killed, and the {what} with it: nobody saw how it ended\n"
+        "hint: the kernel's log tells whether it was for want of memory\n"
+    )
+    return EngineError.exit_code
 
 
 async def forward_signals(console: Console, send: Callable[[int], Awaitable[None]]) -> None:

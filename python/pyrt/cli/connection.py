@@ -159,6 +159,6 @@ class _Conversation:
                     self._ended_by = number
                     self._verb.cancel()
             case Kind.WINDOW:
-                self._console.rows, self._console.columns = parse_window(payload)
+                self._console.take_size(*parse_window(payload))
             case _:
                 raise Malformed("a second call")

@@ -43,6 +43,7 @@ class Console(abc.ABC):
 
     def __init__(self) -> None:
         self._signals: trio.MemorySendChannel[int] | None = None
+        self._resized = trio.Event()
 
     # ---- what is written ----
 
@@ -108,6 +109,18 @@ class Console(abc.ABC):
         with suppress(trio.WouldBlock):
             self._signals.send_nowait(number)
         return True
+
+    # ---- the terminal's size ----
+
+    def take_size(self, rows: int, columns: int) -> None:
+        """The user's terminal has this size from now on."""
+        self.rows, self.columns = rows, columns
+        self._resized.set()
+        self._resized = trio.Event()
+
+    async def resized(self) -> None:
+        """Waits until it has another."""
+        await self._resized.wait()
 
     # ---- names ----
 

@@ -99,6 +99,7 @@ def _state(record: Record) -> dict[str, Any]:
         "Verdict": str(status.verdict) if status else "",
         "Signal": status.signal if status else None,
         "MemoryPeak": status.memory_peak if status else 0,
+        "PidsRefused": status.pids_refused if status else 0,
         "CpuSeconds": status.cpu_time if status else 0.0,
     }
 

@@ -31,11 +31,12 @@ def span(seconds: float) -> str:
     """How long: "About a minute", "3 hours", as Docker rounds it."""
     if seconds < 1:
         return "Less than a second"
-    minutes, hours = int(seconds // 60), int(seconds / 3600 + 0.5)
     if seconds < 60:
         return _many(int(seconds), "second")
+    minutes = int(seconds // 60)
     if minutes < 60:
         return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    hours = int(seconds / 3600 + 0.5)
     if hours < 48:
         return "About an hour" if hours == 1 else f"{hours} hours"
     days = hours // 24
@@ -52,6 +53,11 @@ def _many(count: int, word: str) -> str:
 def ago(moment: datetime | None, now: datetime) -> str:
     """How long since a moment; "N/A" for none."""
     return f"{span((now - moment).total_seconds())} ago" if moment else "N/A"
+
+
+def since(nanoseconds: int, now: int) -> str:
+    """The same for Unix times in nanoseconds; "N/A" for 0."""
+    return f"{span((now - nanoseconds) / _SECOND)} ago" if nanoseconds else "N/A"
 
 
 def moment_of(nanoseconds: int) -> datetime | None:

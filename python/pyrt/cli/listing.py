@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -40,8 +41,7 @@ def render(
     if format == "json":
         return "".join(msgspec.json.encode(row).decode() + "\n" for row in rows)
     if format in {None, "", "table"}:
-        cells = [[_cell(row[column.field]) for column in columns] for row in rows]
-        return _table([[column.title for column in columns], *cells])
+        return _aligned([[column.title, *(_cell(row[column.field]) for row in rows)] for column in columns])
     assert format is not None
     if format.startswith("table "):
         return _templated_table(rows, compile_template(format.removeprefix("table ")), columns, titles)
@@ -64,11 +64,16 @@ def _templated_table(
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = [[visible(cell) for cell in row] for row in rows]
-    width = max(map(len, lines))
-    longest = [max(len(line[place]) for line in lines if place < len(line)) for place in range(width)]
-    text = ""
-    for line in lines:
-        cells = [cell.ljust(longest[place] + _GAP) for place, cell in enumerate(line)]
-        text += "".join(cells).rstrip() + "\n"
-    return text
+    return _aligned(list(zip_longest(*rows, fillvalue="")))
+
+
+def _aligned(columns: Sequence[Sequence[str]]) -> str:
+    """By columns, as most of the work is then done in one call for all rows."""
+    lines = zip(*map(_padded, columns), strict=True)
+    return "".join([f"{''.join(line).rstrip()}\n" for line in lines])
+
+
+def _padded(column: Sequence[str]) -> list[str]:
+    cells = [visible(cell) for cell in column]
+    width = max(map(len, cells)) + _GAP
+    return [cell.ljust(width) for cell in cells]

@@ -143,7 +143,8 @@ class LocalConsole(Console):
     def _read_size(self) -> None:
         for number in (STDOUT, STDIN, STDERR):
             if self.terminals[number]:
-                self.columns, self.rows = os.get_terminal_size(number)
+                columns, rows = os.get_terminal_size(number)
+                self.take_size(rows, columns)
                 return
 
     def _resize(self) -> None:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pyrt.engine.results import ExitStatus
 
 USUAL_KEYS: Final = "ctrl-p,ctrl-q"
-_WINDOW_EVERY: Final = 0.2
-"""Seconds between two looks at the size of the user's terminal."""
 
 
 def add_tie_options(parser: Parser) -> None:
@@ -113,11 +111,13 @@ async def _through_terminal(console: Console, stream: LogStream, way_in: Input, 
     tty.setraw(slave)
     left = False
 
+    window = _Window(slave, os.dup(way_in.descriptor))
+
     async def type_in() -> None:
         nonlocal left
         target = Writer(way_in.take())
         try:
-            left = await _pass_keys(Reader(os.dup(slave)), target, keys)
+            left = await _pass_keys(Reader(os.dup(slave)), target, keys, window)
         finally:
             target.close()
         nursery.cancel_scope.cancel()
@@ -125,23 +125,51 @@ async def _through_terminal(console: Console, stream: LogStream, way_in: Input, 
     screen = Writer(os.dup(slave))
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_follow_window, slave, os.dup(way_in.descriptor))
             await console.relay_terminal(master, keys=True)
+            nursery.start_soon(_follow_window, console, window)
             nursery.start_soon(type_in)
             async for text in stream:
                 await screen.send_all(text.data)
             nursery.cancel_scope.cancel()
     finally:
         screen.close()
+        window.close()
         os.close(slave)
     return left
 
 
-async def _pass_keys(source: Reader, target: Writer, keys: bytes) -> bool:
+class _Window:
+    """Gives the container's terminal the size of the user's, which the client gives to ours."""
+
+    def __init__(self, ours: int, theirs: int) -> None:
+        self._ours = ours
+        self._theirs = theirs
+        self._size: os.terminal_size | None = None
+
+    def fit(self) -> None:
+        now = os.get_terminal_size(self._ours)
+        if now != self._size and now.lines:
+            self._size = now
+            with suppress(OSError):  # It has just ended.
+                resize(self._theirs, now.lines, now.columns)
+
+    def close(self) -> None:
+        os.close(self._theirs)
+
+
+async def _follow_window(console: Console, window: _Window) -> None:
+    while True:
+        window.fit()
+        await console.resized()
+
+
+async def _pass_keys(source: Reader, target: Writer, keys: bytes, window: _Window) -> bool:
     """Copies what is typed; True if ``keys`` came, which are not passed on."""
     held = b""
     try:
         while typed := await source.receive_some():
+            # Who types after a change of the size means the new one.
+            window.fit()
             passed = bytearray()
             for key in typed:
                 held += bytes([key])
@@ -157,19 +185,3 @@ async def _pass_keys(source: Reader, target: Writer, keys: bytes) -> bool:
     finally:
         source.close()
     return False
-
-
-async def _follow_window(slave: int, terminal: int) -> None:
-    """Gives the container's terminal the size of the user's, whenever that has another."""
-    size = None
-    try:
-        while True:
-            now = os.get_terminal_size(slave)
-            if now != size and now.lines:
-                resize(terminal, now.lines, now.columns)
-                size = now
-            await trio.sleep(_WINDOW_EVERY)
-    except OSError:
-        pass  # It has just ended.
-    finally:
-        os.close(terminal)

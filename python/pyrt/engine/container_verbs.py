@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from pyrt.engine import debris, names
+from pyrt import _native
+from pyrt.engine import debris, names, processes
 from pyrt.engine.cgroups import Groups
 from pyrt.engine.events import ContainerExited, ContainerRenamed, ContainerSignaled, ContainerUnpaused
 from pyrt.engine.image_verbs import ImageVerbs
@@ -36,6 +37,8 @@ log = logging.getLogger("pyrt.engine")
 
 STOP_TIMEOUT: Final = 10.0
 """Seconds from the stop signal to SIGKILL, for a container that was given no time of its own."""
+_LOOK_AFTER: Final = 0.4
+"""Seconds after SIGKILL, and again after as many, when it is looked at what does not die."""
 
 
 class ContainerVerbs(ImageVerbs):
@@ -72,7 +75,8 @@ class ContainerVerbs(ImageVerbs):
         """Sends the stop signal, SIGKILL ``timeout`` seconds later if that did not end it, and waits for the end.
 
         ``timeout``: None is the container's own (``stop_timeout``), or 10; below 0 is for ever. ``signal``: another
-        than its stop signal. One that has ended already is left as it is; one that is to be restarted is not.
+        than its stop signal. One that has ended already is left as it is; one that is to be restarted is not. Raises
+        EngineError if a process hangs in the kernel, of which not even SIGKILL frees it.
         """
         record = self.journal.get(container)
         if timeout is None:
@@ -92,7 +96,7 @@ class ContainerVerbs(ImageVerbs):
             return await self._wait_for(record)
         with suppress(IllegalTransition):
             await self._signal(record, signals.SIGKILL, "stop")
-        return await self._wait_for(record)
+        return await self._death_of(record)
 
     async def wait(self, container: str) -> ExitStatus:
         """Waits until a container has ended. Raises ContainerNotFound, also if it was removed before it was seen."""
@@ -128,9 +132,33 @@ class ContainerVerbs(ImageVerbs):
             except ContainerNotFound:
                 return  # It was to be removed at its end anyway.
         if record.state is not State.REMOVING:
-            record = await self.commit(partial(self._removing, record))
+            record = await self._record_removal(record)
         self.janitor.discard(record)
         await self.janitor.settled()
+
+    async def _record_removal(self, record: Record) -> Record:
+        """On a disk that is full there is room for that only when what the container has written is gone."""
+        if not self.owes(record.id):
+            try:
+                return await self.commit(partial(self._removing, record))
+            except StateError:
+                if record.state in LIVE:
+                    raise
+        await self.in_thread(self._empty, record)
+        await self.pay()
+        if self.owes(record.id):
+            raise StateError(f"the end of container {record.name} can't be recorded: the disk is full")
+        return await self.commit(partial(self._removing, self.journal.get(record.id)))
+
+    def _empty(self, record: Record) -> None:
+        """Removes what a container that has ended has written, but not what tells its end."""
+        folder = os.open(self.layout.folder(record.id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in os.listdir(folder):
+                if name != "exit":
+                    _native.remove_tree(folder, name)
+        finally:
+            os.close(folder)
 
     async def prune_containers(self, wanted: Callable[[Record], bool] = lambda record: True) -> list[Record]:
         """Removes every container that does not run and is ``wanted``; returns what was removed."""
@@ -180,11 +208,29 @@ class ContainerVerbs(ImageVerbs):
             if record.lasting:
                 # Nobody is to start it again.
                 await self._note_signal(record, signals.SIGKILL)
+            mine.signal(signals.SIGKILL, "remove")
+            await self._death_of(record)
             await mine.destroy("remove")
             return
         with suppress(IllegalTransition):
             await self._signal(record, signals.SIGKILL, "remove")
-        await self._wait_for(record)
+        await self._death_of(record)
+
+    async def _death_of(self, record: Record) -> ExitStatus:
+        """Waits for the end of a container that was sent SIGKILL. Raises EngineError if one of its processes waits for
+        something in the kernel and does not die: a file system that is frozen, or a server that is gone."""
+        groups = Groups(record.id, record.cgroup_parent)
+        before: set[processes.Hanging] = set()
+        while True:
+            with trio.move_on_after(_LOOK_AFTER):
+                return await self._wait_for(record)
+            now = set(await self.in_thread(lambda: processes.hanging(groups.processes())))
+            for process in sorted(now & before):
+                raise EngineError(
+                    f"container {record.name} was killed, and does not end: {process}",
+                    hint="it ends as soon as what that waits for does: a file system that is frozen or out of reach?",
+                )
+            before = now
 
     async def _signal(self, record: Record, number: int, cause: str) -> None:
         mine = self.live.get(record.id)

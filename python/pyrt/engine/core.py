@@ -126,6 +126,10 @@ class Core:
         log.error("the end of container %s can't be recorded just now", record.name)
         self._owed.append((change, record))
 
+    def owes(self, container: str) -> bool:
+        """Whether a container has ended, and that could not be recorded."""
+        return any(record.id == container for _, record in self._owed)
+
     async def pay(self) -> None:
         """Records what could not be recorded when it happened."""
         owed, self._owed = self._owed, []

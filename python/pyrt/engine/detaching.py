@@ -128,7 +128,7 @@ class Detaching(Starting):
         if record.state in LIVE:
             await trio.lowlevel.checkpoint()
             return record
-        return await self._launch_again(record, cause, restarts=0, backoff=0.0)
+        return await self._launch_again(record, cause)
 
     async def restart(
         self,
@@ -144,7 +144,10 @@ class Detaching(Starting):
         await self.stop(record.id, timeout, signal=signal)
         return await self.launch(record.id, cause="restart")
 
-    async def _launch_again(self, record: Record, cause: str, *, restarts: int, backoff: float) -> Record:
+    async def _launch_again(
+        self, record: Record, cause: str, *, restarts: int = 0, backoff: float = 0.0, awaited: bool = False
+    ) -> Record:
+        """``awaited``: it is to be in state ``restarting`` still."""
         self.require_open()
         watch = Stopwatch()
         options = options_of(record)
@@ -157,7 +160,7 @@ class Detaching(Starting):
         def change(transaction: Transaction) -> Record:
             transaction.forget_signals(record.id)
             current = transaction.current(record.id) or record
-            if restarts and current.state is not State.RESTARTING:
+            if awaited and current.state is not State.RESTARTING:
                 raise IllegalTransition(f"container {record.name} was stopped")
             return transaction.move(
                 current,
@@ -291,28 +294,34 @@ class Detaching(Starting):
         return end(transaction, record, status, cause, self.owner.id)
 
     async def resume_boot(self) -> None:
-        """Starts what is to run on a machine that has just been started, once a boot."""
+        """Has what is to run on a machine that has just been started do so, once a boot: as other restarts, at once."""
         if self.journal.is_resumed():
             return
-        for record in self.journal.records():
-            if record.state is State.EXITED and record.boot != self.journal.boot and _wanted_after_boot(record):
-                try:
-                    await self._launch_again(record, "machine restarted", restarts=0, backoff=0.0)
-                except PyrtError as error:
-                    log.warning("container %s is not started: %s", record.name, error)
-        await self.commit(lambda transaction: transaction.resume_boot())
+
+        def change(transaction: Transaction) -> list[Record]:
+            transaction.resume_boot()
+            return [
+                transaction.move(
+                    record, Verb.AWAIT_RESTART, owner=self.owner.id, restarts=0, backoff=0.0, stopped=False
+                )
+                for record in self.journal.records()
+                if record.state is State.EXITED and record.boot != self.journal.boot and _wanted_after_boot(record)
+            ]
+
+        for record in await self.commit(change):
+            self.in_background(self.restart_later, record, "machine restarted")
 
     async def ended(self, record: Record) -> None:
         if record.state is State.RESTARTING:
             self.in_background(self.restart_later, record)
         await super().ended(record)
 
-    async def restart_later(self, record: Record) -> None:
+    async def restart_later(self, record: Record, cause: str = "restart policy") -> None:
         """Starts a container in state ``restarting`` after its pause, unless somebody has stopped it by then."""
         self._coming_back += 1
         try:
             await trio.sleep(record.backoff)
-            await self._launch_again(record, "restart policy", restarts=record.restarts, backoff=record.backoff)
+            await self._launch_again(record, cause, restarts=record.restarts, backoff=record.backoff, awaited=True)
         except PyrtError as error:
             log.warning("container %s is not restarted: %s", record.name, error)
             await self._try_later(record, error)

@@ -16,6 +16,7 @@ from pyrt.engine.file_verbs import FileVerbs
 from pyrt.engine.journal import DEFAULT_KEPT, LEASE_FIRST
 from pyrt.engine.layout import Layout
 from pyrt.engine.pool import DEFAULT_WARM
+from pyrt.engine.process import KILL_LIMIT
 from pyrt.engine.spares import remove_unused
 from pyrt.engine.starting import AT_ONCE
 from pyrt.engine.sweeping import sweep_for_ever, take_over
@@ -158,6 +159,10 @@ async def _end(attended: Attended) -> None:
 
 
 async def _let_go(container: Container) -> None:
+    if container.status is not None:
+        # It has ended: what is to be removed is removed once its keeper has gone, if that is not held up.
+        with trio.move_on_after(KILL_LIMIT):
+            await container.left.wait()
     container.release()
     await container.left.wait()
 

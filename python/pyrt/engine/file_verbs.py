@@ -18,9 +18,9 @@ from pyrt.engine.events import ImageCommitted
 from pyrt.engine.live_verbs import LiveVerbs
 from pyrt.engine.recipe import options_of
 from pyrt.engine.rootfs import Rootfs, open_rootfs
-from pyrt.engine.states import State
+from pyrt.engine.states import LIVE, State
 from pyrt.engine.unpacking import Ownership
-from pyrt.errors import ContainerError, ContainerNotFound, IllegalTransition, UsageError
+from pyrt.errors import ContainerError, ContainerNotFound, IllegalTransition, PyrtError, UsageError
 from pyrt.images import host as host_view
 
 if TYPE_CHECKING:
@@ -79,17 +79,17 @@ class FileVerbs(LiveVerbs):
         A ``source`` that is a descriptor gives a tar, which is unpacked in the folder ``path`` with the owners that it
         names. Else files become root's, unless ``archive`` keeps their owners. Raises as ``copy_out`` does.
         """
-        async with self._rootfs(container) as root:
+        async with self._undisturbed(container), self._rootfs(container) as root:
             keeps = archive or isinstance(source, int)
             owner = Ownership(all=None if keeps else (0, 0), base=root.base or 0, rights=True)
             whole = not isinstance(source, int)
             unpack = Unpack(_absolute(path), owner, base=root.base, whole=whole)
             if isinstance(source, int):
                 await carry(unpack, root.descriptor, source)
-                return
-            with _slash() as slash:
-                pack = Pack(_of_host(source), follow=follow_link)
-                await carry_both([(pack, slash), (unpack, root.descriptor)])
+            else:
+                with _slash() as slash:
+                    pack = Pack(_of_host(source), follow=follow_link)
+                    await carry_both([(pack, slash), (unpack, root.descriptor)])
 
     async def export(self, container: str, target: int) -> None:
         """Writes a container's files, without what is mounted in it, as a tar to a descriptor. It need not run."""
@@ -160,6 +160,25 @@ class FileVerbs(LiveVerbs):
         record = self.journal.get(container)
         with open_rootfs(record, self._lowers(record), self._upper(record)) as root:
             yield root
+
+    @asynccontextmanager
+    async def _undisturbed(self, container: str) -> AsyncIterator[None]:
+        """Raises IllegalTransition if a container was started while something was copied into its layers: what
+        overlayfs shows of a layer that is changed below it is not defined, and the copy may have failed of it."""
+        before = self.journal.get(container)
+        error: PyrtError | None = None
+        try:
+            yield
+        except PyrtError as failure:
+            error = failure
+        after = self.journal.get(before.id)
+        if before.state not in LIVE and (after.state in LIVE or after.started != before.started):
+            raise IllegalTransition(
+                f"container {after.name} was started while files were copied into it, and may not see them",
+                hint="copy them again, into the running container",
+            ) from error
+        if error:
+            raise error
 
     def _diff(self, record: Record) -> list[FileChange]:
         upper = self._upper(record)

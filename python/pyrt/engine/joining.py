@@ -14,12 +14,13 @@ from pyrt.engine.container import Execution
 from pyrt.engine.container_verbs import ContainerVerbs
 from pyrt.engine.pipes import Stdio
 from pyrt.engine.process import Process
-from pyrt.engine.recipe import Recipes, make_exec_options
+from pyrt.engine.recipe import Recipes, make_exec_options, options_of
 from pyrt.engine.results import Completed
 from pyrt.engine.spawner import control_pair
 from pyrt.engine.states import State
 from pyrt.engine.stopwatch import Stopwatch, steps_of
-from pyrt.errors import EngineError, IllegalTransition, StateError
+from pyrt.errors import EngineError, IllegalTransition, StateError, UsageError
+from pyrt.runtime.spec import PEER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +43,7 @@ class Joining(ContainerVerbs):
 
     def __init__(self, layout: Layout, nursery: trio.Nursery, *, kept_events: int) -> None:
         super().__init__(layout, nursery, kept_events=kept_events)
-        self.recipes = Recipes(layout, self._peer)
+        self.recipes = Recipes(layout, self._peer, self._donor)
 
     def _peer(self, container: str) -> int:
         """The first process of a container that runs; it is looked at again once its namespaces are opened."""
@@ -50,6 +51,18 @@ class Joining(ContainerVerbs):
         if record.state not in (State.RUNNING, State.PAUSED) or not debris.is_in_container(record.pid, record.id):
             raise IllegalTransition(f"container {record.name} does not run: there is no namespace to share")
         return record.pid
+
+    def _donor(self, container: str, userns: str) -> int | None:
+        """The same where its /dev/shm is to be shared with its ipc namespace; None where it can't be."""
+        record = self.journal.get(container)
+        if (theirs := options_of(record).ipc) == "host" or theirs.startswith(PEER):
+            raise UsageError(
+                f"container {record.name} shares the ipc namespace of another, and has none of its own to share",
+                hint=f"name that one: {theirs}",
+            )
+        if userns == "host" and record.id_base is not None:
+            return None  # Who is nobody in its user namespace can't make files there (EOVERFLOW).
+        return self._peer(container)
 
     async def execute(
         self,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
@@ -19,7 +18,7 @@ from pyrt.engine.events import ContainerPaused, ContainerUpdated
 from pyrt.engine.lasting import USUAL
 from pyrt.engine.recipe import options_as_json, options_of
 from pyrt.engine.states import LIVE, State, Verb, advance
-from pyrt.errors import IllegalTransition, PyrtError, UsageError
+from pyrt.errors import IllegalTransition, UsageError
 from pyrt.runtime.options import Limits
 from pyrt.runtime.resources import is_unlimited, resources
 
@@ -27,10 +26,6 @@ if TYPE_CHECKING:
     from pyrt.engine.journal import Transaction
     from pyrt.engine.lasting import Lasting, Restart
     from pyrt.engine.record import Record
-
-
-_KEEPERS_PART: Final = 0.05
-"""Seconds that a keeper may take to see that a time is over."""
 
 
 class LiveVerbs(Attaching):
@@ -62,17 +57,7 @@ class LiveVerbs(Attaching):
                 # It has ended meanwhile, or that it is paused can't be recorded: then nobody would know.
                 await self.in_thread(groups.thaw)
                 raise
-        if limit := options_of(record).limits.time:
-            self.in_background(self._thaw_at_limit, record, limit)
         return self._hold(after)
-
-    async def _thaw_at_limit(self, record: Record, limit: float) -> None:
-        """Its keeper kills it when its time is over, of which nothing dies that is frozen."""
-        await trio.sleep(max(0.0, (record.started - time.time_ns()) / 1e9 + limit + _KEEPERS_PART))
-        with suppress(PyrtError):
-            now = self.journal.get(record.id)
-            if now.state is State.PAUSED and now.started == record.started:
-                groups_of(record).thaw()
 
     async def unpause(self, container: str) -> Record:
         """Lets the processes of a paused container go on. Raises IllegalTransition if it is not paused."""

@@ -9,7 +9,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -96,6 +96,31 @@ def _command(pid: int) -> tuple[str, ...]:
     with open(f"/proc/{pid}/cmdline", "rb") as file:
         words = file.read(_LONGEST_COMMAND)
     return tuple(word.decode(errors="replace") for word in words.rstrip(b"\0").split(b"\0")) if words else ()
+
+
+class Hanging(NamedTuple):
+    """A process that waits for something in the kernel, and hears no signal meanwhile."""
+
+    pid: int
+    name: str
+    place: str
+    """The kernel's function in which it waits, "" if that is not told."""
+
+    def __str__(self) -> str:
+        return f"process {self.pid} ({self.name}) hangs in the kernel{f', in {self.place}' * bool(self.place)}"
+
+
+def hanging(pids: Iterable[int]) -> list[Hanging]:
+    """Those of the processes that do. What is read of them waits for none of them: their memory may be locked."""
+    found = []
+    for pid in pids:
+        with suppress(OSError, ValueError):
+            stat = Path(f"/proc/{pid}/stat").read_bytes()
+            name, _, rest = stat[stat.index(b"(") + 1 :].rpartition(b")")
+            if rest.split()[0] == b"D":
+                place = Path(f"/proc/{pid}/wchan").read_text()
+                found.append(Hanging(pid, name.decode(errors="replace"), "" if place == "0" else place))
+    return found
 
 
 class Consumption(msgspec.Struct, frozen=True):

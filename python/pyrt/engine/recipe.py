@@ -20,7 +20,7 @@ from pyrt.errors import UsageError
 from pyrt.images import host as host_view
 from pyrt.runtime.host import Host, read_host
 from pyrt.runtime.options import ExecOptions, RunOptions
-from pyrt.runtime.spec import PEER, Built, build, build_process
+from pyrt.runtime.spec import PEER, Built, build, build_process, no_donor
 from pyrt.runtime.user import LARGEST_FILE
 
 if TYPE_CHECKING:
@@ -134,12 +134,15 @@ class Mould:
 class Recipes:
     """Makes plans; remembers what images hold and what this machine is like.
 
-    ``peers``: the process of a running container, of which others share namespaces.
+    ``peers``: the process of a running container, of which others share namespaces; ``donor``: see ``build``.
     """
 
-    def __init__(self, layout: Layout, peers: Callable[[str], int]) -> None:
+    def __init__(
+        self, layout: Layout, peers: Callable[[str], int], donor: Callable[[str, str], int | None] = no_donor
+    ) -> None:
         self._layout = layout
         self._peers = peers
+        self._donor = donor
         self._scaffold = str(layout.scaffold)
         self._files: dict[tuple[str, str], bytes | None] = {}
         self._moulds: dict[Key, Mould] = {}
@@ -218,6 +221,7 @@ class Recipes:
             # The source of a mount may have gone since the container was started: no matter for who joins.
             exists=_is_there if joins else os.path.exists,
             peers=self._peers if peer is None else lambda name: peer,
+            donor=self._donor if peer is None else no_donor,
         )
         return Mould(built, blank, shares(options), frame)
 

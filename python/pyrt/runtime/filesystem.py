@@ -38,8 +38,9 @@ UpperKind = Literal["none", "tmpfs", "directory"]
 
 
 @lru_cache(maxsize=64)
-def _own_mounts(shm_size: int, rights: bool, host_ipc: bool) -> dict[str, dict[str, Any]]:
-    """What each container has, by destination. ``rights``: /sys and cgroups can be written."""
+def _own_mounts(shm_size: int, rights: bool, shm_source: str) -> dict[str, dict[str, Any]]:
+    """What each container has, by destination. ``rights``: /sys and cgroups can be written; ``shm_source``: whose
+    /dev/shm it shares, "" for its own."""
     plain = ("nosuid", "noexec", "nodev")
     seen = plain if rights else (*plain, "ro")
     shm = _mount("/dev/shm", "tmpfs", (*plain, "mode=1777", f"size={shm_size}"))
@@ -51,7 +52,7 @@ def _own_mounts(shm_size: int, rights: bool, host_ipc: bool) -> dict[str, dict[s
         _mount("/sys/fs/cgroup", "cgroup", (*seen, "relatime")),
         # Shows the queues of the ipc namespace that the container is in.
         _mount("/dev/mqueue", "mqueue", plain),
-        _bind("/dev/shm", "/dev/shm", plain) if host_ipc else shm,
+        _bind("/dev/shm", shm_source, plain) if shm_source else shm,
     ]
     return {mount["destination"]: mount for mount in mounts}
 
@@ -95,10 +96,12 @@ def _check_place(mount: Mount) -> None:
             raise UsageError(f"nothing can be mounted at {mount.target}", hint=f"{place} is the kernel's own")
 
 
-def mounts(asked: Iterable[Mount], options: RunOptions, hidden: Sequence[str]) -> list[dict[str, Any]]:
-    """``mounts``. What is asked for takes the place of what each container has."""
+def mounts(
+    asked: Iterable[Mount], options: RunOptions, hidden: Sequence[str], shm_source: str = ""
+) -> list[dict[str, Any]]:
+    """``mounts``. What is asked for takes the place of what each container has. ``shm_source``: a /dev/shm to share."""
     shm_size = parse_size(options.shm_size, "size of /dev/shm")
-    own = _own_mounts(shm_size, options.privileged, options.ipc == "host")
+    own = _own_mounts(shm_size, options.privileged, shm_source)
     wanted = [_as_spec(mount) for mount in asked]
     if not wanted:
         return list(own.values())

@@ -70,6 +70,10 @@ def no_peers(name: str) -> int:
     raise UsageError(f"there is no container {name} to share a namespace with")
 
 
+def no_donor(name: str, userns: str) -> None:
+    """Where each has its own /dev/shm."""
+
+
 def build(
     image: Image,
     options: RunOptions,
@@ -84,6 +88,7 @@ def build(
     volatile: bool = True,
     exists: Callable[[str], bool] = os.path.exists,
     peers: Callable[[str], int] = no_peers,
+    donor: Callable[[str, str], int | None] = no_donor,
 ) -> Built:
     """The documents of a new container.
 
@@ -92,7 +97,7 @@ def build(
     directories of the root file system, topmost first; the image's layers if empty. ``folder``: holds ``upper`` and
     ``work``, needed if ``upper_kind`` says "directory". ``hidden``: paths that must not be seen, of the image ``host``.
     ``exists``: whether the host has the source of a bind mount. ``peers``: the process of another container, whose
-    namespaces are to be shared.
+    namespaces are to be shared; ``donor``: the same if one with this ``userns`` can share its /dev/shm.
     """
     _refuse_unbuilt(options, id_base)
     mapped = id_base is not None
@@ -113,7 +118,7 @@ def build(
         "ociVersion": VERSION,
         "process": msgspec.Raw(described),
         "root": {"path": "rootfs", "readonly": options.read_only},
-        "mounts": filesystem.mounts(asked, options, hidden),
+        "mounts": filesystem.mounts(asked, options, hidden, _shm_source(options, donor)),
         "linux": linux,
     }
     if options.uts == "private":
@@ -242,6 +247,16 @@ def _namespace(kind: str, how: str, peers: Callable[[str], int]) -> dict[str, st
     if how == "private":
         return {"type": kind}
     return {"type": kind, "path": f"/proc/{peers(how.removeprefix(PEER))}/ns/{kind}"}
+
+
+def _shm_source(options: RunOptions, donor: Callable[[str, str], int | None]) -> str:
+    """POSIX shared memory and semaphores are files: whoever shares an ipc namespace shares them, too."""
+    if options.ipc == "host":
+        return "/dev/shm"
+    if not options.ipc.startswith(PEER):
+        return ""
+    process = donor(options.ipc.removeprefix(PEER), options.userns)
+    return "" if process is None else f"/proc/{process}/root/dev/shm"
 
 
 PEER: Final = "container:"

@@ -5,6 +5,7 @@
 
 mod audience;
 mod detached;
+mod freezer;
 mod journal;
 mod log;
 
@@ -14,6 +15,7 @@ use pyrt_container::protocol::{Detached, MAX_DESCRIPTORS, MAX_MESSAGE, Report, S
 use pyrt_container::sys::{self, Ended, Errno, Fd};
 
 use detached::{Doors, Pipes};
+use freezer::Freezer;
 
 /// The first descriptors of a `Start`. Standard input, output and error of an attached container follow, or
 /// what its keeper keeps of a detached one; then what the plan has opened.
@@ -148,6 +150,7 @@ fn attend(control: Fd, limit: u64, mut running: Running, begun: u64) {
     let exited = ended(&running, end, sys::realtime(), deadline.has_passed, 0);
     let _ = sys::send_packet(control, &exited.encode(), &[]);
     running.clean_up();
+    deadline.clean_up();
 }
 
 /// What there is to tell of the end.
@@ -178,7 +181,7 @@ fn wait_for_end(control: Fd, deadline: &mut Deadline, running: &mut Running) {
             return;
         }
         if entries[1].revents != 0 {
-            let _ = sys::signal_pidfd(running.pidfd, libc::SIGKILL);
+            deadline.kill(running);
             // poll(2) passes over negative numbers.
             entries[1].fd = -1;
         }
@@ -197,6 +200,8 @@ struct Deadline {
     limit: Option<u64>,
     /// The process was killed because its time was up.
     has_passed: bool,
+    /// The group in which it was paused when it was killed.
+    thawed: Option<Freezer>,
 }
 
 impl Deadline {
@@ -204,7 +209,7 @@ impl Deadline {
     fn after(limit: u64) -> Self {
         let now = sys::monotonic();
         let limit = (limit > 0).then(|| now.saturating_add(limit));
-        Self { settled: Some(now + SETTLED), limit, has_passed: false }
+        Self { settled: Some(now + SETTLED), limit, has_passed: false, thawed: None }
     }
 
     /// Milliseconds until something is to be done, rounded up; -1 for never: as poll(2) wants it.
@@ -221,8 +226,22 @@ impl Deadline {
         let now = sys::monotonic();
         if self.limit.is_some_and(|limit| now >= limit) {
             self.limit = None;
-            self.has_passed = sys::signal_pidfd(running.pidfd, libc::SIGKILL).is_ok();
+            self.has_passed = self.kill(running);
         }
         self.settled.take_if(|settled| now >= *settled).is_some()
+    }
+
+    /// Kills the process, also where it is paused; false if it has ended.
+    fn kill(&mut self, running: &Running) -> bool {
+        let sent = sys::signal_pidfd(running.pidfd, libc::SIGKILL).is_ok();
+        self.thawed = self.thawed.take().or_else(|| Freezer::thaw(running.pid));
+        sent
+    }
+
+    /// After the end, once nothing is left of the container.
+    fn clean_up(self) {
+        if let Some(freezer) = self.thawed {
+            freezer.remove();
+        }
     }
 }

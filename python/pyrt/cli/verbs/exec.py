@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pyrt.cli.attached import Attachment, add_terminal_options, follow
+from pyrt.cli.attached import Attachment, add_terminal_options, exit_code_of, follow
 from pyrt.cli.environment import add_environment_options, environment_of
 from pyrt.cli.parser import Help, Parser
 from pyrt.errors import UsageError
@@ -58,7 +58,7 @@ async def main(invocation: Invocation) -> int:
     except BaseException:
         await execution.destroy("client gone")
         raise
-    return status.exit_code
+    return await exit_code_of(console, status, "process")
 
 
 async def _start(invocation: Invocation, command: list[str], stdio: tuple[int, int, int] | None) -> Execution:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from pyrt.cli.attached import STREAMS, Attachment, follow
+from pyrt.cli.attached import STREAMS, Attachment, exit_code_of, follow
 from pyrt.cli.lasting import add_lasting_options, lasting_of
 from pyrt.cli.options import add_run_options, run_options_of
-from pyrt.cli.parser import Help, Parser, boolean
+from pyrt.cli.parser import Help, Parser
 from pyrt.cli.pulling import find_or_pull
+from pyrt.cli.tied import add_tie_options, parse_keys, tie
+from pyrt.engine.logs import LogOptions
 from pyrt.engine.results import Verdict
 from pyrt.errors import UsageError
 
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 
     from pyrt.cli.console import Console
     from pyrt.cli.verbs import Invocation
-    from pyrt.engine.container import Container
+    from pyrt.engine.lasting import Lasting
     from pyrt.engine.results import ExitStatus
+    from pyrt.images.image import Image
+    from pyrt.runtime.options import RunOptions
 
 HELP = Help(
     "run [OPTIONS] IMAGE [COMMAND] [ARG ...]",
@@ -46,9 +50,7 @@ def arguments(parser: Parser) -> None:
     common_arguments(parser)
     parser.add_argument("-d", "--detach", action="store_true", help="leave it running, and print its id")
     parser.add_argument("-a", "--attach", action="append", metavar="STREAM", help="stdin, stdout or stderr alone")
-    parser.add_argument("--sig-proxy", type=boolean, nargs="?", const=True, default=True, metavar="BOOL",
-                        help="pass signals on (true)")  # fmt: skip
-    parser.add_not_built("--detach-keys", what="leaving a container that was not detached", hint="-d, then pyrt attach")
+    add_tie_options(parser)
 
 
 def common_arguments(parser: Parser) -> None:
@@ -68,6 +70,7 @@ def common_arguments(parser: Parser) -> None:
 async def main(invocation: Invocation) -> int:
     options, console, engine = invocation.options, invocation.console, invocation.engine
     attachment = _attachment(options)
+    parse_keys(options.detach_keys)
     if not options.detach:
         attachment.check(console)
     run_options = await run_options_of(options, console)
@@ -84,6 +87,8 @@ async def main(invocation: Invocation) -> int:
         return 0
     if lasting.restart.when != "no":
         raise UsageError("--restart is for a container that lasts", hint="-d detaches it")
+    if attachment.interactive and attachment.tty and lasting.log.files:
+        return await _with_keys(invocation, image, run_options, lasting, cidfile)
     container = await engine.start(
         image,
         run_options,
@@ -99,9 +104,36 @@ async def main(invocation: Invocation) -> int:
     except BaseException:
         await container.destroy("client gone")
         raise
-    await _tell_limits(console, options, status)
-    await _finish(invocation, container)
-    return status.exit_code
+    return await _finish(invocation, status)
+
+
+async def _with_keys(
+    invocation: Invocation, image: str | Image, run_options: RunOptions, lasting: Lasting, cidfile: Path | None
+) -> int:
+    """On a terminal whose user may leave it by keys: so it is one that lasts, although it ends if its client goes."""
+    options, console, engine = invocation.options, invocation.console, invocation.engine
+    record = await engine.create(image, run_options, lasting, keep=not options.rm, asked=options.image, cause="run")
+    # Before the start, or the first words would be missed.
+    stream = engine.logs(record.id, LogOptions(follow=True, tail=0))
+    try:
+        if cidfile is not None:
+            write_id(cidfile, record.id)
+        record = await engine.launch(record.id, cause="run")
+        status = await tie(
+            console,
+            engine,
+            record,
+            stream,
+            await engine.open_input(record.id),
+            keys=options.detach_keys,
+            forwards_signals=options.sig_proxy,
+        )
+    except BaseException:
+        stream.close()
+        if running := engine.live.get(record.id):
+            await running.destroy("client gone")
+        raise
+    return 0 if status is None else await _finish(invocation, status)
 
 
 def _attachment(options: Any) -> Attachment:
@@ -134,16 +166,23 @@ def write_id(path: Path, identifier: str) -> None:
 
 
 async def _tell_limits(console: Console, options: Any, status: ExitStatus) -> None:
-    """Why it was killed, if that was for a limit: its exit status alone does not say it."""
+    """Why it was killed or failed, if that was for a limit: its exit status alone does not say it."""
     if status.verdict is Verdict.OUT_OF_MEMORY:
         limit = f" of {options.memory}" if options.memory else ""
         await console.err(f"pyrt: the container ran out of memory\nhint: -m raises its limit{limit}\n")
     elif status.verdict is Verdict.TIMED_OUT:
         await console.err(f"pyrt: the container was killed at its time limit of {options.timeout}\n")
+    elif status.pids_refused and status.exit_code:
+        await console.err(
+            f"pyrt: the container's limit on processes refused {status.pids_refused} of them\n"
+            f"hint: --pids-limit raises it{f' of {options.pids_limit}' if options.pids_limit else ''}\n"
+        )
 
 
-async def _finish(invocation: Invocation, container: Container) -> None:
-    """A name that is to be free again after this command has to be so when it ends."""
+async def _finish(invocation: Invocation, status: ExitStatus) -> int:
+    """The exit status of the command. A name that is to be free again after it has to be so when it ends."""
+    await _tell_limits(invocation.console, invocation.options, status)
     if invocation.options.rm and invocation.options.name:
         with trio.move_on_after(_REMOVAL_TIME):
             await invocation.engine.settled()
+    return await exit_code_of(invocation.console, status)

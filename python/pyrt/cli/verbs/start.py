@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pyrt.cli.attached import exit_code_of
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.several import for_each
 from pyrt.cli.tied import add_tie_options, parse_keys, tie
@@ -64,4 +65,4 @@ async def _attached(invocation: Invocation) -> int:
         keys=options.detach_keys,
         forwards_signals=options.sig_proxy,
     )
-    return 0 if status is None else status.exit_code
+    return 0 if status is None else await exit_code_of(invocation.console, status)

@@ -10,6 +10,7 @@
 //! child, after it                          the rest
 //! ```
 
+mod elsewhere;
 mod planned;
 
 use std::ffi::{CStr, CString};

@@ -1,8 +1,9 @@
 //! One call, from its first byte to its exit status.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
@@ -16,6 +17,13 @@ use super::{Failure, OWN_ERROR, Streams, terminal};
 const PATIENCE: usize = 2;
 /// A container is asked once more: some take the first as a wish to finish what they do.
 const PATIENCE_WITH_CONTAINER: usize = 3;
+/// A server that has not even read a request to end by then is stopped, or hangs. Long enough for one that starts
+/// hundreds of containers just now: whoever leaves it kills what he was attached to.
+const TO_READ: Duration = Duration::from_secs(3);
+/// Between two looks whether it has.
+const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
+/// Without a container there is little to undo before it answers.
+const TO_ANSWER: Duration = Duration::from_secs(5);
 
 /// How this process is to end.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,12 +67,22 @@ pub struct Session<'a> {
     next: Option<Frame>,
     relay: Option<Relay>,
     requests_to_end: usize,
+    /// The first of them that the server has not dealt with: which signal, and when.
+    asked: Option<(u8, Instant)>,
     heard_of_server: bool,
     lost_output: bool,
 }
 
 fn failed(action: &str, error: impl std::fmt::Display) -> Failure {
     Failure::new(format!("{action}: {error}"))
+}
+
+/// Bytes that have been sent and that the other side has not read: unix(7), SIOCOUTQ.
+fn unread(socket: &OwnedFd) -> i32 {
+    let mut count = 0;
+    // SAFETY: the request writes one int, into one that is there.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if result == 0 { count } else { 0 }
 }
 
 /// Asks a server to make room for another and waits until it has.
@@ -89,6 +107,7 @@ impl<'a> Session<'a> {
             next: None,
             relay: None,
             requests_to_end: 0,
+            asked: None,
             heard_of_server: false,
             lost_output: false,
         }
@@ -104,7 +123,7 @@ impl<'a> Session<'a> {
         signals.catch();
         loop {
             self.wait(signals)?;
-            if let Some(ending) = self.on_signals(signals).or_else(|| self.copy()) {
+            if let Some(ending) = self.on_signals(signals).or_else(|| self.copy()).or_else(|| self.lose_patience()) {
                 return Ok(Ok(ending));
             }
             self.send_signals()?;
@@ -136,7 +155,9 @@ impl<'a> Session<'a> {
         } else if self.watches_reader() {
             waited.push(PollFd::from_borrowed_fd(self.streams.get(1), PollFlags::empty()));
         }
-        match poll(&mut waited, None) {
+        // Nothing tells that the server has read something: it is looked at again.
+        let patience = self.asked.map(|_| LOOK_EVERY);
+        match poll(&mut waited, patience.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(failed("waiting", error)),
         }
@@ -163,19 +184,34 @@ impl<'a> Session<'a> {
     fn forward(&mut self, signal: i32) -> Option<Ending> {
         let number = u8::try_from(signal).ok()?;
         self.outbox.extend(frame::signal(number));
-        self.requests_to_end += usize::from(matches!(signal, libc::SIGINT | libc::SIGTERM | libc::SIGQUIT));
+        if matches!(signal, libc::SIGINT | libc::SIGTERM | libc::SIGQUIT) {
+            self.requests_to_end += 1;
+            self.asked.get_or_insert_with(|| (number, Instant::now()));
+        }
         let patience = if self.relay.is_some() { PATIENCE_WITH_CONTAINER } else { PATIENCE };
         (self.requests_to_end >= patience).then_some(Ending::Signal(number))
+    }
+
+    /// Ends for a server that does nothing about a request to end. What a container does about it is its own affair.
+    fn lose_patience(&mut self) -> Option<Ending> {
+        let (number, since) = self.asked?;
+        let is_read = self.outbox.is_empty() && unread(&self.socket) == 0;
+        if is_read && self.relay.is_some() {
+            self.asked = None;
+            return None;
+        }
+        (since.elapsed() >= if is_read { TO_ANSWER } else { TO_READ }).then_some(Ending::Signal(number))
     }
 
     fn tell_window(&mut self) {
         let Some(size) = terminal::window([1, 0, 2].map(|number| self.streams.get(number))) else {
             return;
         };
-        match self.relay.as_ref().and_then(|relay| relay.master.as_ref()) {
-            Some(master) => terminal::resize(master, size),
-            None => self.outbox.extend(frame::window(size.ws_row, size.ws_col)),
+        if let Some(master) = self.relay.as_ref().and_then(|relay| relay.master.as_ref()) {
+            terminal::resize(master, size);
         }
+        // The server does not see it where the master is not that of the container's own terminal.
+        self.outbox.extend(frame::window(size.ws_row, size.ws_col));
     }
 
     /// The shell gets its terminal as it was, and the container goes on.

@@ -206,6 +206,7 @@ impl Keeping {
             journal.finish();
         }
         self.running.clean_up();
+        self.deadline.clean_up();
         self.audience.end(&self.name);
     }
 

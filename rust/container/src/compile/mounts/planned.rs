@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use super::elsewhere;
 use crate::compile::cgroups::View;
 use crate::compile::error::{Error, Result};
 use crate::compile::ids::{Ids, Maps, of_mount};
@@ -221,7 +222,12 @@ fn plan_bind(
     if !source.starts_with('/') {
         return Err(Error::spec(field, format!("{source:?} is not an absolute path")));
     }
-    let place = open(source, libc::O_PATH).map_err(|failure| failure.at(&field, source))?;
+    // The type alone, without an option word, is rbind to runc and bind to crun; the specification's table has rbind.
+    let recursive = options.bind.unwrap_or(true);
+    let elsewhere = elsewhere::clone_of(source, recursive);
+    let is_clone = elsewhere.is_some();
+    let place =
+        elsewhere.unwrap_or_else(|| open(source, libc::O_PATH)).map_err(|failure| failure.at(&field, source))?;
     let magic = magic(&place);
     for (parent, wanted) in [("/proc", PROC_MAGIC), ("/sys", SYSFS_MAGIC)] {
         if destination == parent && magic != wanted {
@@ -230,14 +236,12 @@ fn plan_bind(
     }
     let stat = sys::stat_at(place.as_raw_fd(), c"");
     let file = !stat.is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR);
-    // The type alone, without an option word, is rbind to runc and bind to crun; the specification's table has rbind.
-    let recursive = options.bind.unwrap_or(true);
     let idmap = match of_mount(mount, path)? {
         Some(maps) => Some(Idmap { recursive: options.idmap == Some(true), maps: Some(maps) }),
         None => plan_idmap(options, &place, recursive, magic, &format!("{path}.options"), around)?
             .map(|recursive| Idmap { recursive, maps: None }),
     };
-    let tree = if around.host.privileged {
+    let tree = if around.host.privileged && !is_clone {
         clone_tree(&place, recursive).map_err(|failure| failure.at(&field, source))?
     } else {
         place
