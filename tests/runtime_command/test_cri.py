@@ -68,7 +68,7 @@ def test_a_pod_lives_with_a_container(kubelet: Kubelet, tmp_path: Path) -> None:
     pod: Message = {
         1: {1: "pod", 2: "uid-1", 3: "default"},
         3: str(tmp_path),
-        8: {1: "/pyrt-cri", 2: security},
+        8: {1: "/pyrt", 2: security},
     }
     sandbox = _text(kubelet("RunPodSandbox", {1: pod})[1])
     try:
