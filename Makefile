@@ -54,7 +54,7 @@ bench: $(STAMPS)/installed $(STAMPS)/bench-packages
 soak: $(STAMPS)/installed $(STAMPS)/test-packages
 	$(SUDO) $(BIN)/python -m benches.soak
 
-# Boots a virtual machine: about a quarter of an hour where it has to be emulated, so not in `make test`.
+# Boots a virtual machine: five minutes where it has to be emulated, so not in `make test`.
 test-guest: $(STAMPS)/installed $(STAMPS)/bench-packages
 	$(SUDO) $(BIN)/python -m tests.guest
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,14 +28,20 @@ MOUNTS: tuple[tuple[str, str, list[str]], ...] = (
 )
 BOX = ("sh", "cat", "echo", "sleep", "head", "tail", "dd", "true", "id", "grep", "touch", "ls")
 
+SLOW = 3.0
+"""Seconds after which a command is named: a time-out that passes unseen costs as much as a slow machine."""
+
 
 def call(*words: str | Path, code: int | None = 0) -> str:
     """A command to its end: what it has printed; ``code`` None lets any exit code pass."""
     # A created container holds the ends of pipes for as long as it lives: a file has no such end.
     with tempfile.TemporaryFile("w+") as output:
+        begun = time.monotonic()
         done = subprocess.run(
             [str(word) for word in words], stdout=output, stderr=subprocess.STDOUT, check=False, timeout=120
         )
+        if (took := time.monotonic() - begun) > SLOW:
+            print(f"guest: slow    {took:.1f} s: {' '.join(map(str, words))}", flush=True)
         output.seek(0)
         said = output.read()
     assert code is None or done.returncode == code, f"{words}: exit code {done.returncode}: {said}"

@@ -232,11 +232,14 @@ impl Bus {
     }
 
     /// "Authentication Protocol", EXTERNAL: the socket itself says who we are.
+    ///
+    /// BEGIN goes with it, as sd-bus has it: systemd takes what comes in one piece with BEGIN for a part of that, and looks at a
+    /// short message behind it only when something else comes.
     fn authenticate(&mut self) -> Result<()> {
         // SAFETY: geteuid(2) takes nothing and can't fail.
         let uid = unsafe { libc::geteuid() }.to_string();
         let digits: String = uid.bytes().map(|digit| format!("{digit:02x}")).collect();
-        self.stream.write_all(format!("\0AUTH EXTERNAL {digits}\r\n").as_bytes()).map_err(broken)?;
+        self.stream.write_all(format!("\0AUTH EXTERNAL {digits}\r\nBEGIN\r\n").as_bytes()).map_err(broken)?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             let mut byte = [0];
@@ -246,7 +249,7 @@ impl Bus {
         if !line.starts_with(b"OK ") {
             return Err(broken(String::from_utf8_lossy(&line).trim()));
         }
-        self.stream.write_all(b"BEGIN\r\n").map_err(broken)
+        Ok(())
     }
 
     /// A method of systemd's manager; what it returns if that is one object or text, else "".
