@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -295,8 +296,10 @@ def test_what_is_copied_while_it_is_started_is_not_lost_in_silence(loaded: Desk)
     assert client.stdin
     # It may have ended when the last bytes are written.
     with suppress(BrokenPipeError), tarfile.open(fileobj=client.stdin, mode="w|") as archive:
-        archive.add("/etc/passwd", "copied")
-        client.stdin.flush()
+        large = tarfile.TarInfo("copied")
+        large.size = 8 << 20
+        # More than a pipe holds: when it is written, most of it was read.
+        archive.addfile(large, io.BytesIO(bytes(large.size)))
         loaded.ok("start", "late")
     _, error = client.communicate(timeout=20)
     assert client.returncode == 125

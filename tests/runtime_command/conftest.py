@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
+def busybox_rootfs(busybox_rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy: places of mounts are made in it, and others compare theirs with what is in an image."""
+    copy = tmp_path_factory.mktemp("rootfs") / "rootfs"
+    shutil.copytree(busybox_rootfs, copy, symlinks=True)
+    return copy
+
+
+@pytest.fixture(scope="session")
 def program() -> Path:
     """The installed file."""
     found = shutil.which("pyrt-runtime", path=f"{Path(sys.executable).parent}")
