@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def busybox_rootfs(busybox_rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy: places of mounts are made in it, and others compare theirs with what is in an image."""
-    copy = tmp_path_factory.mktemp("rootfs") / "rootfs"
-    shutil.copytree(busybox_rootfs, copy, symlinks=True)
-    return copy
+def busybox_rootfs(busybox_rootfs: Path) -> Iterator[Path]:
+    """A copy: places of mounts are made in it, and others compare theirs with what is in an image.
+
+    Where a container's own users may go as well: runc looks for it when it is one of them.
+    """
+    with tempfile.TemporaryDirectory(prefix="pyrt-rootfs-", dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(shutil.copytree(busybox_rootfs, Path(folder, "rootfs"), symlinks=True))
 
 
 @pytest.fixture(scope="session")
