@@ -53,6 +53,13 @@ class Desk:
         options = {"env": self.environment, "cwd": self.folder, "executable": self.program, **options}
         return subprocess.Popen(options.pop("command", None) or self.command(*arguments), **options)
 
+    def script(self, script: str, **options: Any) -> subprocess.Popen[bytes]:
+        """The client of a container whose shell runs a script, which has begun by saying ``ready``."""
+        client = self.popen("run", "host", "sh", "-c", script, stdout=subprocess.PIPE, **options)
+        assert client.stdout
+        assert client.stdout.readline() == b"ready\n"
+        return client
+
     def run(self, *arguments: str | bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
         """The client, to its end, with its output."""
         options.setdefault("stdin", subprocess.DEVNULL)

@@ -94,9 +94,8 @@ def test_output_that_can_not_be_written_is_said_and_no_success(desk: Desk) -> No
 
 def test_a_signal_reaches_the_command(desk: Desk) -> None:
     script = "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.01; done"
-    client = desk.popen("run", "host", "sh", "-c", script, stdout=subprocess.PIPE)
+    client = desk.script(script)
     assert client.stdout
-    assert client.stdout.readline() == b"ready\n"
     client.send_signal(signal.SIGTERM)
     assert client.stdout.read() == b"caught\n"
     assert client.wait(20) == 9
@@ -106,9 +105,8 @@ def test_a_signal_reaches_the_command(desk: Desk) -> None:
 def test_a_signal_gets_through_while_nobody_reads_the_output(desk: Desk) -> None:
     caught = desk.folder / "caught"
     script = f"trap 'touch {caught}; exit 9' TERM; echo ready; while :; do echo xxxxxxxxxxxxxxxx; done & wait"
-    client = desk.popen("run", "host", "sh", "-c", script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    client = desk.script(script, stderr=subprocess.DEVNULL)
     assert client.stdout
-    assert client.stdout.readline() == b"ready\n"
     eventually(lambda: _is_full(client.stdout))
     client.send_signal(signal.SIGTERM)
     eventually(caught.exists)

@@ -208,10 +208,7 @@ class Detaching(Starting):
                 process.close()
                 raise
         except BaseException as error:
-            failure = await self._failed(record, error)
-            if failure is error:
-                raise
-            raise failure from error
+            await self._fail(record, error)
         self._look_after(record, process, timing)
         return record
 

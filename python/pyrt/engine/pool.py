@@ -75,9 +75,9 @@ class Parked(NamedTuple):
 class _Asked:
     """When containers of a frame were started lately, and the mould of the last one."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, mould: Mould, most: int) -> None:
+        self.mould = mould
         self.times: deque[float] = deque(maxlen=most)
-        self.mould: Mould | None = None
 
 
 @final
@@ -105,7 +105,7 @@ class Pool:
         """
         frame = mould.frame
         # What stays as it is can be made beforehand, unless a terminal's size is wanted.
-        if not self._most or frame is None or frame.options.tty or mould.peers:
+        if not self._most or frame is None or frame.options.tty:
             return None
         self._note(frame, mould)
         fitting = sorted(
@@ -125,7 +125,7 @@ class Pool:
         self._last = trio.current_time()
         asked = self._asked.get(frame)
         if asked is None:
-            asked = self._asked[frame] = _Asked(self._most)
+            asked = self._asked[frame] = _Asked(mould, self._most)
         asked.times.append(self._last)
         asked.mould = mould
         if len(asked.times) > 1:
@@ -232,7 +232,7 @@ class Pool:
     async def _park(self, frame: Frame) -> None:
         engine = self._engine
         asked = self._asked.get(frame)
-        if asked is None or asked.mould is None:
+        if asked is None:
             return
         mould = asked.mould
         container = secrets.token_hex(32)

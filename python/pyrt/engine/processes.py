@@ -59,10 +59,7 @@ def look_at(pids: Iterable[int], id_base: int | None) -> list[ContainerProcess]:
 
 
 def _look_at(pid: int, id_base: int, booted: int) -> ContainerProcess:
-    stat = Path(f"/proc/{pid}/stat").read_bytes()
-    # The name may have spaces and parentheses: the last one ends it.
-    name, _, rest = stat[stat.index(b"(") + 1 :].rpartition(b")")
-    fields = rest.split()
+    name, fields = _stat(pid)
     lines = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines())
     status = {key: value.split() for key, _, value in lines}
     user, group = int(status["Uid"][0]), int(status["Gid"][0])
@@ -80,9 +77,17 @@ def _look_at(pid: int, id_base: int, booted: int) -> ContainerProcess:
         memory=int(fields[21]) * _PAGE,
         virtual=int(fields[20]),
         threads=int(fields[17]),
-        name=name.decode(errors="replace"),
+        name=name,
         command=_command(pid),
     )
+
+
+def _stat(pid: int) -> tuple[str, list[bytes]]:
+    """Its name, and what comes after that, from the state on: proc_pid_stat(5)."""
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    # The name may have spaces and parentheses: the last one ends it.
+    name, _, rest = stat[stat.index(b"(") + 1 :].rpartition(b")")
+    return name.decode(errors="replace"), rest.split()
 
 
 def _terminal(number: int) -> str:
@@ -115,11 +120,10 @@ def hanging(pids: Iterable[int]) -> list[Hanging]:
     found = []
     for pid in pids:
         with suppress(OSError, ValueError):
-            stat = Path(f"/proc/{pid}/stat").read_bytes()
-            name, _, rest = stat[stat.index(b"(") + 1 :].rpartition(b")")
-            if rest.split()[0] == b"D":
+            name, fields = _stat(pid)
+            if fields[0] == b"D":
                 place = Path(f"/proc/{pid}/wchan").read_text()
-                found.append(Hanging(pid, name.decode(errors="replace"), "" if place == "0" else place))
+                found.append(Hanging(pid, name, "" if place == "0" else place))
     return found
 
 
@@ -136,7 +140,7 @@ def consumed(pids: Iterable[int]) -> Consumption:
     ticks = read = written = 0
     for pid in pids:
         with suppress(OSError, IndexError, ValueError):
-            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            _, fields = _stat(pid)
             ticks += sum(map(int, fields[11:15]))
             lines = Path(f"/proc/{pid}/io").read_text().splitlines()
             counts = {key: int(value) for key, value in (line.split(":") for line in lines)}

@@ -15,7 +15,7 @@ import time
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from signal import SIGKILL
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import msgspec
 import trio
@@ -109,7 +109,6 @@ class Starting(Joining):
             parked = self.pool.take(mould)
             creation = self._creation(found, called, mould, options, keep=keep, cause=cause, parked=parked)
             if parked and not keep and not options.name:
-                wants_stdin = wants_stdin and not options.tty
                 container = await self._wake_first(parked, creation, stdio, wants_stdin, watch, cause)
                 if container is not None:
                     return container
@@ -123,10 +122,7 @@ class Starting(Joining):
             try:
                 return await self._launch(record, mould, options, parked, stdio, wants_stdin, watch, cause)
             except BaseException as error:
-                failure = await self._failed(record, error)
-                if failure is error:
-                    raise
-                raise failure from error
+                await self._fail(record, error)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -167,9 +163,7 @@ class Starting(Joining):
             ends = Stdio(stdio, wants_stdin=wants_stdin)
         except BaseException as error:
             self.pool.drop(parked)
-            if (explained := self._explained(error)) is error:
-                raise
-            raise explained from error
+            _raise_as(self._explained(error), error)
         with ends:
             watch.mark("make its pipes")
             try:
@@ -178,10 +172,7 @@ class Starting(Joining):
                 if isinstance(error, KeeperLost) and error.untouched:
                     ends.close()
                     return None
-                failure = await self._failed(await self.commit(creation), error)
-                if failure is error:
-                    raise
-                raise failure from error
+                await self._fail(await self.commit(creation), error)
             timing = watch.timing(parked.frame.steps, report)
             try:
                 record = await self.commit(
@@ -333,8 +324,8 @@ class Starting(Joining):
         transaction.emit(started, at=process.started)
         return after
 
-    async def _failed(self, record: Record, raised: BaseException) -> BaseException:
-        """Records a start that failed; returns the error as the caller is to see it."""
+    async def _fail(self, record: Record, raised: BaseException) -> NoReturn:
+        """Records a start that failed, and raises the error as the caller is to see it."""
         error = self._explained(raised)
         if isinstance(raised, KeeperLost):
             # Its keeper was killed, and has not cleaned up.
@@ -350,7 +341,7 @@ class Starting(Joining):
             return transaction.own(after, "")
 
         await self.settle(change, record)
-        return error
+        _raise_as(error, raised)
 
     def _explained(self, error: BaseException) -> BaseException:
         """The error as the caller is to see it."""
@@ -396,6 +387,13 @@ class Starting(Joining):
             # A full disk, most likely: whoever waits is told nevertheless.
             self.owe(change, container.record)
         return container.record.status or status
+
+
+def _raise_as(error: BaseException, raised: BaseException) -> NoReturn:
+    """Raises ``error``, of which ``raised`` is the cause unless it is the same."""
+    if error is raised:
+        raise raised
+    raise error from raised
 
 
 def called_by(image: str | Image, found: Image) -> str:

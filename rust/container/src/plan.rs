@@ -21,6 +21,8 @@ use std::ffi::CStr;
 pub const MAGIC: &[u8; 8] = b"pyrtplan";
 /// Changes whenever an operation or a field does; an old keeper refuses a newer plan.
 pub const VERSION: u32 = 4;
+/// A bit of clone(2) and unshare(2) that the C library does not have.
+pub(crate) const CLONE_NEWTIME: u64 = 0x80;
 /// Size of the descriptor table of one execution.
 pub const SLOTS: usize = 768;
 /// Most operations in one plan, both lists together; also the length of the timing table.
@@ -598,7 +600,6 @@ impl<'a> Plan<'a> {
     /// a memory.
     pub fn shares_memory(&self) -> bool {
         const ALONE: u64 = libc::CLONE_NEWPID as u64;
-        const CLONE_NEWTIME: u64 = 0x80;
         let allowed = |op: Op<'_>| match op {
             Op::Clone { flags, .. } => flags & ALONE != 0 && flags & CLONE_NEWTIME == 0,
             Op::CloneFrom { .. }

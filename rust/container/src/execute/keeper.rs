@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_void};
 
-use crate::plan::{Op, Part, Plan, STDERR, STDIN, STDOUT, Slot, Slots as SlotList};
+use crate::plan::{CLONE_NEWTIME, Op, Part, Plan, STDERR, STDIN, STDOUT, Slot, Slots as SlotList};
 use crate::protocol::{self, EVIDENCE, warning};
 use crate::sys::{self, Errno, Fd, Side};
 
@@ -552,8 +552,6 @@ fn pid_of(pidfd: Fd) -> sys::Result<i32> {
     let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
     pid.filter(|&pid| pid > 0).ok_or(Errno(libc::ESRCH))
 }
-
-const CLONE_NEWTIME: u64 = 0x80;
 
 /// For the next child: clone3(2) would put it there before the clocks are set (time_namespaces(7)).
 fn new_time_namespace(offsets: &[u8]) -> sys::Result<()> {
