@@ -76,9 +76,11 @@ class Attended:
         """Sends a signal; False if it has ended already."""
         return self._process.signal(number, cause)
 
-    async def attend(self, record: Callable[[ExitStatus], Awaitable[ExitStatus]]) -> None:
+    async def attend(
+        self, record: Callable[[ExitStatus], Awaitable[ExitStatus]], lives_on: Callable[[], Awaitable[object]]
+    ) -> None:
         """The engine's task: sees it to its end; see ``Process.attend``."""
-        await self._process.attend(record)
+        await self._process.attend(record, lives_on)
         self._process.close()
 
     def abandon(self) -> None:

@@ -103,6 +103,13 @@ class Core:
             self.janitor.wake()
         return result
 
+    async def record_now(self) -> None:
+        """Records what the journal was given for soon; later, if that can't be done just now."""
+        try:
+            await self.commit(lambda transaction: None)
+        except StateError:
+            log.exception("what has happened is not recorded yet")
+
     async def _commit_in_turn(self, change: Callable[[Transaction], T]) -> T:
         pause = _BUSY_FIRST
         with trio.CancelScope(shield=True), trio.move_on_after(_BUSY_LIMIT):

@@ -62,7 +62,7 @@ class Engine(FileVerbs):
         the container and waits until that is done. Raises ImageNotFound, UsageError, StartFailed and its kin.
         """
         container = await self.start(
-            image, make_options(command, limits, **options), wants_stdin=bool(stdin), cause="run"
+            image, make_options(command, limits, **options), wants_stdin=bool(stdin), cause="run", brief=True
         )
         return await self.complete(container, stdin, max_output)
 

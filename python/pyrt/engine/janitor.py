@@ -1,7 +1,7 @@
 """Takes away what containers leave, off everybody's way, many at a time.
 
-A container that is to go is in state ``removing``. First its folder goes, then, in one transaction with others,
-its record: so a record is there for as long as anything else is, and a killed engine's successor finds it.
+A container that is to go is in state ``removing``. First its cgroups and its folder go, then, in one transaction with
+others, its record: so a record is there for as long as anything else is, and a killed engine's successor finds it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 import trio
 
 from pyrt import _native
 from pyrt.engine import keepers
+from pyrt.engine.cgroups import Groups
 from pyrt.engine.events import ContainerRemoved
 from pyrt.engine.journal import CHECKPOINT_EVERY
 from pyrt.engine.states import State
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     Change = Callable[[Transaction], None]
 
+T = TypeVar("T")
 log = logging.getLogger("pyrt.engine")
 _BATCH: Final = 64
 LINGER: Final = 0.03
@@ -106,7 +108,10 @@ class Janitor:
         """Removes folders of containers, and makes some for those to come; returns the names of those that stay."""
         if not names:
             return frozenset()
-        return await trio.to_thread.run_sync(self._remove_folders, names, limiter=self._threads)
+        return await self._in_thread(self._remove_folders, names)
+
+    async def _in_thread(self, remove: Callable[[list[T]], frozenset[str]], what: list[T]) -> frozenset[str]:
+        return await trio.to_thread.run_sync(remove, what, limiter=self._threads)
 
     async def _tidy(self) -> None:
         try:
@@ -119,7 +124,7 @@ class Janitor:
             log.exception("the journal could not be brought into the database")
 
     async def _remove(self, batch: list[Record]) -> None:
-        stuck = await self.remove_folders([record.id for record in batch])
+        stuck = await self._in_thread(self._remove_all, batch)
         self._failed += [record for record in batch if record.id in stuck]
         gone = [record for record in batch if record.id not in stuck]
         for record in gone:
@@ -140,6 +145,15 @@ class Janitor:
             except (ContainerNotFound, IllegalTransition):
                 continue  # Another engine was faster.
             transaction.emit(ContainerRemoved(container=record.id, name=record.name, image=record.image))
+
+    def _remove_all(self, batch: list[Record]) -> frozenset[str]:
+        try:
+            for record in batch:
+                Groups(record.id, record.cgroup_parent).remove_left()
+        except PyrtError as error:
+            # Who has never looked at the hierarchies has made nothing in them.
+            log.warning("what containers have left in cgroups can't be looked at: %s", error)
+        return self._remove_folders([record.id for record in batch])
 
     def _remove_folders(self, names: list[str]) -> frozenset[str]:
         stuck = set()

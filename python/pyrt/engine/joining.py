@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import time as clock
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyrt import _native
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from pyrt.engine.container import Container
     from pyrt.engine.events import Event
+    from pyrt.engine.journal import Transaction
     from pyrt.engine.keepers import Doors
     from pyrt.engine.layout import Layout
     from pyrt.engine.pool import Parked
@@ -178,8 +181,8 @@ class Joining(ContainerVerbs):
             return status
 
         try:
-            await self._tell_safely(execution.started_event())
-            await execution.attend(record)
+            self.journal.soon(partial(_tell, execution.started_event(), clock.time_ns()))
+            await execution.attend(record, self.record_now)
         finally:
             self.executions.discard(execution)
             execution.left.set()
@@ -205,3 +208,7 @@ class Joining(ContainerVerbs):
             yield pidfd
         finally:
             os.close(pidfd)
+
+
+def _tell(event: Event, at: int, transaction: Transaction) -> None:
+    transaction.emit(event, at=at)

@@ -1,8 +1,8 @@
 """The truth about containers and events: one SQLite database in WAL mode, shared by any number of processes.
 
 A transition is one transaction: the container's new state, its lease of ids, and the event that tells of it. It
-is committed before anyone is told. What a transition means is not known here; the table in ``states`` says
-which are legal.
+is committed before anyone is told, but for what this process alone has seen so far (``soon``). What a transition means
+is not known here; the table in ``states`` says which are legal.
 
 Commits run on the caller's thread: one takes 15 to 25 us where the hop to a worker thread and back takes
 53 to 72. Only a checkpoint syncs the disk, and that runs on a worker thread. So a killed process loses nothing,
@@ -12,9 +12,10 @@ earlier, and its sequence numbers jump ahead, so that none is given twice.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
@@ -24,12 +25,20 @@ from pyrt.engine.events import AnyEvent, Event, decode_line, encode_line
 from pyrt.engine.record import Record
 from pyrt.engine.results import Timing
 from pyrt.engine.states import State, Verb, refusal, sources, target
-from pyrt.errors import ContainerNotFound, EngineError, IllegalTransition, NameInUse, StateError
+from pyrt.errors import (
+    ContainerError,
+    ContainerNotFound,
+    EngineError,
+    IllegalTransition,
+    NameInUse,
+    StateError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
+log = logging.getLogger("pyrt.engine")
 
 VERSION: Final = 3
 """Of the tables; PRAGMA user_version holds it."""
@@ -83,6 +92,7 @@ class Journal:
         # What was listed last, by its row: most of it has not changed, and to decode it is what costs.
         self._listed: dict[tuple[str, bytes], Record] = {}
         self._lease_hint = time.monotonic_ns() % LEASE_COUNT
+        self._waiting: list[Callable[[Transaction], object]] = []
         with _translated(path):
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10.0, cached_statements=64)
             try:
@@ -95,6 +105,7 @@ class Journal:
 
     def close(self) -> None:
         """Closes the database; the journal can't be used any more."""
+        self._look()
         self._db.close()
 
     # ---- writing ----
@@ -102,13 +113,42 @@ class Journal:
     def apply(self, change: Callable[[Transaction], T]) -> T:
         """Runs ``change`` in a transaction and publishes its events once it is committed.
 
-        If it raises, nothing is changed. Raises Busy if another process holds the write lock.
+        If it raises, nothing is changed by it. Raises Busy if another process holds the write lock.
         """
+        waiting, self._waiting = self._waiting, []
+        try:
+            return self._apply(waiting, change)
+        except BaseException as error:
+            self._waiting = waiting
+            if waiting and not isinstance(error, (Busy, StateError)):
+                self._look()
+            raise
+
+    def soon(self, change: Callable[[Transaction], object]) -> None:
+        """Has ``change`` made with the next one, and before anything is read here; call ``flush`` soon.
+
+        For what would not be missed if this process were killed at once: a start that nobody else has seen. A
+        ContainerError of the change is logged.
+        """
+        self._waiting.append(change)
+
+    def flush(self) -> None:
+        """Makes the changes that wait; raises Busy, StateError, and then they go on waiting."""
+        if self._waiting:
+            self.apply(lambda transaction: None)
+
+    def _look(self) -> None:
+        with suppress(Busy, StateError):
+            self.flush()
+
+    def _apply(self, before: list[Callable[[Transaction], object]], change: Callable[[Transaction], T]) -> T:
         db = self._db
         try:
             db.execute("BEGIN IMMEDIATE")
             try:
                 transaction = Transaction(db, self)
+                for earlier in before:
+                    _make(earlier, transaction)
                 result = change(transaction)
                 transaction.trim(self.kept)
                 db.execute("COMMIT")
@@ -141,6 +181,7 @@ class Journal:
 
     def get(self, reference: str) -> Record:
         """The container with this id, name, or unique beginning of an id; raises ContainerNotFound."""
+        self._look()
         with _translated(self.path):
             rows = self._db.execute(f"{_SELECT} WHERE id = ?1 OR name = ?1", (reference,)).fetchall()
             if not rows and reference and not reference.strip("0123456789abcdef"):
@@ -156,6 +197,7 @@ class Journal:
     def records(self, *, owner: str | None = None) -> list[Record]:
         """All containers, or those of one owner, the newest first."""
         where, values = ("", ()) if owner is None else (" WHERE owner = ?", (owner,))
+        self._look()
         with _translated(self.path):
             rows = self._db.execute(_SELECT + where, values).fetchall()
         known = self._listed
@@ -166,6 +208,7 @@ class Journal:
 
     def ids(self) -> frozenset[str]:
         """The ids of all containers, also of parked ones, which are on no list."""
+        self._look()
         with _translated(self.path):
             return frozenset(
                 row[0] for row in self._db.execute("SELECT id FROM containers UNION SELECT id FROM parked")
@@ -173,6 +216,7 @@ class Journal:
 
     def owners(self) -> list[str]:
         """Every engine that has something to do for a container, as far as is recorded."""
+        self._look()
         with _translated(self.path):
             rows = self._db.execute("SELECT owner FROM containers WHERE owner != '' UNION SELECT owner FROM parked")
             return [row[0] for row in rows]
@@ -189,6 +233,7 @@ class Journal:
 
     def timing(self, container: str) -> Timing:
         """What the steps of its last start took; empty if that is not kept."""
+        self._look()
         with _translated(self.path):
             row = self._db.execute("SELECT timing FROM timings WHERE container = ?", (container,)).fetchone()
         return _timing(row[0]) if row else Timing()
@@ -200,6 +245,7 @@ class Journal:
 
     def span(self) -> tuple[int, int]:
         """The sequence numbers of the oldest and the newest event that is kept; (head + 1, head) if there is none."""
+        self._look()
         with _translated(self.path):
             oldest, newest = self._db.execute(
                 "SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events)"
@@ -209,6 +255,7 @@ class Journal:
 
     def events_after(self, seq: int, limit: int) -> list[AnyEvent]:
         """At most ``limit`` events that come after ``seq``, in order."""
+        self._look()
         with _translated(self.path):
             rows = self._db.execute("SELECT line FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
             return [decode_line(line) for (line,) in rows]
@@ -216,6 +263,13 @@ class Journal:
     def changed_by_others(self) -> int:
         """A number that changes when another process has committed. Costs 2 us."""
         return cast("int", self._db.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _make(change: Callable[[Transaction], object], transaction: Transaction) -> None:
+    try:
+        change(transaction)
+    except ContainerError:
+        log.exception("what has happened to a container can't be recorded")
 
 
 class Transaction:

@@ -37,6 +37,8 @@ START_LIMIT: Final = 30.0
 """Seconds after which a keeper that says nothing is given up: a start takes milliseconds."""
 KILL_LIMIT: Final = 10.0
 """Seconds that SIGKILL may take: longer only where a process hangs in the kernel."""
+BRIEF: Final = 0.005
+"""Seconds: of what ends within them, start and end are recorded in one."""
 
 
 class KeeperLost(EngineError):
@@ -147,14 +149,23 @@ class Process:
                 pass
         self.close()
 
-    async def attend(self, record: Callable[[ExitStatus], Awaitable[ExitStatus]]) -> None:
+    async def attend(
+        self,
+        record: Callable[[ExitStatus], Awaitable[ExitStatus]],
+        lives_on: Callable[[], Awaitable[object]] = trio.lowlevel.checkpoint,
+    ) -> None:
         """Waits for the end of the process, then for its keeper's.
 
-        ``record`` gets the status before anybody else does, and returns what is to be told. Is not cancelled: a
-        process has to be killed, or released, to end this.
+        ``record`` gets the status before anybody else does, and returns what is to be told. ``lives_on`` is called if
+        that takes longer than BRIEF. Is not cancelled: a process has to be killed, or released, to end this.
         """
         with trio.CancelScope(shield=True):
-            status = await self._end()
+            status: ExitStatus | None = None
+            with trio.move_on_after(BRIEF):
+                status = await self._end()
+            if status is None:
+                await lives_on()
+                status = await self._end()
             try:
                 if not self.released:
                     status = await record(status)

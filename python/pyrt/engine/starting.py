@@ -5,7 +5,8 @@
     start:  find image -> spec -> record, lease -> folder -> plan -> spawner -> Started -> record
     then, one task a container:                            Exited -> record -> end of file -> janitor
 
-What must be on record before the process runs is recorded before; that it has started is recorded while it runs.
+What must be on record before the process runs is recorded before; that it has started is recorded while it runs, and
+if it ends at once together with its end.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from signal import SIGKILL
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import msgspec
 import trio
@@ -47,7 +48,7 @@ from pyrt.errors import NameInUse, PyrtError, StateError
 from pyrt.images.image import familiar_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from pyrt.engine.events import ContainerEvent
     from pyrt.engine.journal import Transaction
@@ -65,6 +66,44 @@ _FAILED: Final = 125
 
 AT_ONCE: Final = 32
 """Containers that are being started at the same moment; more wait for their turn."""
+
+
+class Begun(NamedTuple):
+    """What is known of a process once it runs: ``at`` is Unix time in nanoseconds."""
+
+    pid: int
+    at: int
+    timing: Timing
+    cause: str
+
+
+class Creation(msgspec.Struct, frozen=True):
+    """Records a container, what may be left of it if this process is killed from then on, and a lease of ids."""
+
+    draft: Record
+    cause: str
+    leases: bool
+    was_parked: bool
+    named: bool
+    """By the user, so that another name will not do."""
+
+    def __call__(self, transaction: Transaction) -> Record:
+        record = self.draft
+        if self.was_parked:
+            transaction.unpark(record.id)
+        if self.leases:
+            record = msgspec.structs.replace(record, id_base=transaction.lease(record.id))
+        try:
+            transaction.insert(record)
+        except NameInUse:
+            if self.named:
+                raise
+            # One in hundreds of millions for each that is there.
+            record = msgspec.structs.replace(record, name=names.generate(secrets.token_hex(2)))
+            transaction.insert(record)
+        created = ContainerCreated(container=record.id, name=record.name, image=record.image, cause=self.cause)
+        transaction.emit(created, at=record.created)
+        return record
 
 
 class Starting(Joining):
@@ -89,17 +128,40 @@ class Starting(Joining):
         keep: bool = False,
         asked: str = "",
         cause: str = "start",
+        brief: bool = False,
     ) -> Container:
         """Starts a container and returns once its command is executed. It lives as long as the engine at most.
 
         ``stdio``: descriptors that become its standard input, output and error and stay the caller's; else there are
         pipes, of which that of the input is at its end unless ``wants_stdin``. With a terminal (``options.tty``)
         neither. ``keep``: record and files stay when it has ended, until ``remove``. ``asked`` is the image as the
-        user called it, where ``image`` does not tell.
+        user called it, where ``image`` does not tell. ``brief``: other processes need not see at once that it runs,
+        so that start and end can be recorded together if it ends soon.
         The call is not cancelled between the start and its return: use ``destroy`` in a ``finally``.
         """
         self.require_open()
         watch = Stopwatch()
+        container = await self._start_in_turn(image, options, stdio, wants_stdin, watch, asked, cause, keep=keep)
+        if not brief:
+            try:
+                await self.commit(lambda transaction: None)
+            except BaseException:
+                await container.destroy("not recorded")
+                raise
+        return container
+
+    async def _start_in_turn(
+        self,
+        image: str | Image,
+        options: RunOptions,
+        stdio: tuple[int, int, int] | None,
+        wants_stdin: bool,
+        watch: Stopwatch,
+        asked: str,
+        cause: str,
+        *,
+        keep: bool,
+    ) -> Container:
         async with self._turn():
             found = self.recipes.image(self.find_image, image)
             watch.mark("find the image")
@@ -148,7 +210,7 @@ class Starting(Joining):
     async def _wake_first(
         self,
         parked: Parked,
-        creation: Callable[[Transaction], Record],
+        creation: Creation,
         stdio: tuple[int, int, int] | None,
         wants_stdin: bool,
         watch: Stopwatch,
@@ -174,13 +236,7 @@ class Starting(Joining):
                     return None
                 await self._fail(await self.commit(creation), error)
             timing = watch.timing(parked.frame.steps, report)
-            try:
-                record = await self.commit(
-                    lambda transaction: self._start(transaction, creation(transaction), process, timing, cause)
-                )
-            except BaseException:
-                self.pool.drop(parked)
-                raise
+            record = self._starts(creation.draft, process, timing, cause, creation)
         return self._live_on(record, process, ends, timing)
 
     def _live_on(self, record: Record, process: Process, ends: Stdio, timing: Timing) -> Container:
@@ -201,57 +257,35 @@ class Starting(Joining):
         state: State = State.STARTING,
         lasting: Lasting | None = None,
         parked: Parked | None = None,
-    ) -> Callable[[Transaction], Record]:
-        """What makes a record that says what may be left if this process is killed from then on, and a lease of ids.
-
-        A container that is not started yet gets no lease, and is in no engine's care.
-        """
+    ) -> Creation:
+        """A container that is not started yet gets no lease, and is in no engine's care."""
         asked_at = time.time_ns()
         starts = state is State.STARTING
         container = parked.id if parked else secrets.token_hex(32)
         name = names.check(options.name) if options.name else names.generate(container)
         built = mould.built
-
-        def lease(transaction: Transaction) -> int | None:
-            if parked:
-                transaction.unpark(parked.id)
-                return parked.id_base
-            return transaction.lease(container) if mould.leases_ids else None
-
-        def change(transaction: Transaction) -> Record:
-            record = Record(
-                id=container,
-                name=name,
-                image=called,
-                image_id=found.id,
-                owner=self.owner.id if starts else "",
-                state=state,
-                auto_remove=not keep,
-                command=built.command,
-                created=asked_at,
-                id_base=lease(transaction) if starts else None,
-                labels=built.labels,
-                stop_signal=built.stop_signal,
-                cgroup_parent=built.cgroup_parent,
-                options=options_as_json(options),
-                lasting=lasting,
-                keeper=f"{self.layout.keepers}/{container}" if lasting else "",
-                boot=self.journal.boot if lasting and starts else "",
-                health=HealthState() if lasting and lasting.health and starts else None,
-            )
-            try:
-                transaction.insert(record)
-            except NameInUse:
-                if options.name:
-                    raise
-                # One in hundreds of millions for each that is there.
-                record = msgspec.structs.replace(record, name=names.generate(secrets.token_hex(2)))
-                transaction.insert(record)
-            created = ContainerCreated(container=container, name=record.name, image=record.image, cause=cause)
-            transaction.emit(created, at=asked_at)
-            return record
-
-        return change
+        draft = Record(
+            id=container,
+            name=name,
+            image=called,
+            image_id=found.id,
+            owner=self.owner.id if starts else "",
+            state=state,
+            auto_remove=not keep,
+            command=built.command,
+            created=asked_at,
+            id_base=parked.id_base if parked else None,
+            labels=built.labels,
+            stop_signal=built.stop_signal,
+            cgroup_parent=built.cgroup_parent,
+            options=options_as_json(options),
+            lasting=lasting,
+            keeper=f"{self.layout.keepers}/{container}" if lasting else "",
+            boot=self.journal.boot if lasting and starts else "",
+            health=HealthState() if lasting and lasting.health and starts else None,
+        )
+        leases = starts and mould.leases_ids and not parked
+        return Creation(draft, cause, leases=leases, was_parked=parked is not None, named=bool(options.name))
 
     async def _launch(
         self,
@@ -269,7 +303,7 @@ class Starting(Joining):
             try:
                 ends.use_terminal(process.take_terminal())
                 timing = watch.timing(steps, report)
-                record = await self._started(record, process, timing, cause)
+                record = self._starts(record, process, timing, cause)
             except BaseException:
                 process.close()
                 raise
@@ -310,18 +344,31 @@ class Starting(Joining):
         watch.mark("compile the plan")
         return plan
 
+    def _starts(
+        self, record: Record, process: Process, timing: Timing, cause: str, creation: Creation | None = None
+    ) -> Record:
+        """Has a start recorded soon, after its ``creation`` if that is not on record; returns the record to come."""
+        begun = Begun(process.pid, process.started, timing, cause)
+
+        def change(transaction: Transaction) -> None:
+            self._start(transaction, creation(transaction) if creation else record, begun)
+
+        self.journal.soon(change)
+        return msgspec.structs.replace(record, state=State.RUNNING, pid=begun.pid, started=begun.at)
+
     async def _started(self, record: Record, process: Process, timing: Timing, cause: str) -> Record:
-        return await self.commit(lambda transaction: self._start(transaction, record, process, timing, cause))
+        begun = Begun(process.pid, process.started, timing, cause)
+        return await self.commit(lambda transaction: self._start(transaction, record, begun))
 
     @staticmethod
-    def _start(transaction: Transaction, record: Record, process: Process, timing: Timing, cause: str) -> Record:
-        after = transaction.move(record, Verb.STARTED, pid=process.pid, started=process.started)
+    def _start(transaction: Transaction, record: Record, begun: Begun) -> Record:
+        after = transaction.move(record, Verb.STARTED, pid=begun.pid, started=begun.at)
         if not record.auto_remove:
-            transaction.keep_timing(record, timing)
+            transaction.keep_timing(record, begun.timing)
         started = ContainerStarted(
-            container=record.id, name=record.name, image=record.image, pid=process.pid, cause=cause
+            container=record.id, name=record.name, image=record.image, pid=begun.pid, cause=begun.cause
         )
-        transaction.emit(started, at=process.started)
+        transaction.emit(started, at=begun.at)
         return after
 
     async def _fail(self, record: Record, raised: BaseException) -> NoReturn:
@@ -354,7 +401,7 @@ class Starting(Joining):
 
     async def _supervise(self, container: Container) -> None:
         try:
-            await container.attend(lambda status: self._exited(container, status))
+            await container.attend(lambda status: self._exited(container, status), self.record_now)
             await self._clear(container)
         finally:
             # Whatever goes wrong: nobody is to wait for it for ever, and the folder is the last to go.
@@ -371,7 +418,8 @@ class Starting(Joining):
             if container.record.keeper:
                 # Usually it has done so itself; not if it was killed after it had told the end.
                 keepers.forget(Path(container.record.keeper))
-            Groups(container.id, container.record.cgroup_parent).remove_left()
+            if container.record.state is not State.REMOVING:
+                Groups(container.id, container.record.cgroup_parent).remove_left()
 
     async def ended(self, record: Record) -> None:
         """What follows the end of a container, once nothing of it runs."""

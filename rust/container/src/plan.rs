@@ -20,7 +20,7 @@ use std::ffi::CStr;
 /// First bytes of every plan.
 pub const MAGIC: &[u8; 8] = b"pyrtplan";
 /// Changes whenever an operation or a field does; an old keeper refuses a newer plan.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// A bit of clone(2) and unshare(2) that the C library does not have.
 pub(crate) const CLONE_NEWTIME: u64 = 0x80;
 /// Size of the descriptor table of one execution.
@@ -331,10 +331,11 @@ operations! {
     9 SetMountAttributes { mount: Slot, set: u64, clear: u64, propagation: u64, recursive: bool }
     /// fsopen, fsconfig for each `key=value` or bare flag, fsmount: a detached mount with MOUNT_ATTR_ `attributes`.
     10 NewMount { fstype: &'a CStr, options: Texts<'a>, attributes: u64, out: Slot }
-    /// A detached overlay. `lowers` topmost first. `upper` is a directory that holds `upper` and `work`.
+    /// A detached overlay. Each layer, topmost first, is the directory `names` below the one in `lowers`, "" for itself;
+    /// `changes` below `upper` holds `upper` and `work`.
     /// `uid` and `gid` are the container's root as the host numbers it: overlayfs works on the upper directory with
     /// the ids of whoever mounts it, and on an idmapped one only ids of that range exist.
-    11 NewOverlay { lowers: Slots<'a>, upper: Option<Slot>, volatile: bool, attributes: u64, uid: u32, gid: u32, out: Slot }
+    11 NewOverlay { lowers: Slots<'a>, names: Texts<'a>, upper: Option<Slot>, changes: &'a CStr, volatile: bool, attributes: u64, uid: u32, gid: u32, out: Slot }
     /// open_tree(2) OPEN_TREE_CLONE of `path` below `dir` ("" for itself), no symlink followed.
     12 CloneTree { dir: Slot, path: &'a CStr, recursive: bool, out: Slot }
     /// mkdirat(2), then owner and mode; EEXIST is success.
@@ -417,12 +418,13 @@ operations! {
     /// Writes the file `name` ("sys/net/ipv4/...") of the detached private procfs `proc`: a kernel parameter,
     /// never through the container's /proc, which may lead elsewhere (CVE-2025-52881).
     53 SetKernelParameter { proc: Slot, name: &'a CStr, value: &'a [u8] }
-    /// Attaches the root file system over /, then pivot_root(2) and umount2(2) of the old root.
-    54 PivotRoot { root: Slot }
+    /// Attaches the root file system over /, then pivot_root(2) and umount2(2) of the old root, together with the
+    /// detached mounts `along` that nothing needs any more.
+    54 PivotRoot { root: Slot, along: Slots<'a> }
     /// move_mount(2) of a detached mount to `path` inside the container. A missing target is made
     /// (a directory, or a file if `file`); with `strict` no symlink may be met on the way (prepared paths).
     55 Attach { mount: Slot, path: &'a CStr, file: bool, strict: bool }
-    /// Hides `path`: a directory under a clone of `empty`, anything else under the null device of `dev`, which is the mount
+    /// Hides `path`: a directory under `empty`, which the first of them takes and others clone, anything else under the null device of `dev`, which is the mount
     /// at /dev and attached. Absent paths are passed over; a null that is no null device is ENODEV (CVE-2025-31133).
     56 Mask { path: &'a CStr, empty: Slot, dev: Slot }
     /// Makes `path` and what is mounted below it read-only. Absent paths are passed over.
@@ -514,11 +516,9 @@ operations! {
 
     /// Attaches a detached mount over /, where no path leads: who makes the step has its root below it.
     100 Park { mount: Slot }
-    /// umount2(2) with MNT_DETACH of a parked mount.
-    101 Unpark { mount: Slot }
     /// As [`Op::NewOverlay`], by mount(2) with one text of options, at the directory `name` of the mount `at`, which is
     /// parked: before Linux 6.7 no step takes a layer on its own.
-    102 MountOverlay { lowers: Slots<'a>, upper: Option<Slot>, volatile: bool, attributes: u64, uid: u32, gid: u32, at: Slot, name: &'a CStr }
+    102 MountOverlay { lowers: Slots<'a>, names: Texts<'a>, upper: Option<Slot>, changes: &'a CStr, volatile: bool, attributes: u64, uid: u32, gid: u32, at: Slot, name: &'a CStr }
 }
 
 impl<'a> Op<'a> {
@@ -690,9 +690,12 @@ mod tests {
         let (parent, out) = (plan.slot(), plan.slot());
         plan.keeper(Op::CgroupCreate { parent, name: c"box", out });
         let lowers = pack_slots(&[parent, out]);
+        let names: TextsBuf = [c"a", c""].into_iter().collect();
         plan.keeper(Op::NewOverlay {
             lowers: as_slots(&lowers),
+            names: names.as_texts(),
             upper: None,
+            changes: c"",
             volatile: true,
             attributes: 4,
             uid: 5,
@@ -717,7 +720,10 @@ mod tests {
         assert_eq!(ops[0], Op::CgroupCreate { parent: Slot(3), name: c"box", out: Slot(4) });
         assert_eq!(
             format!("{:?}", ops[1]),
-            "NewOverlay { lowers: [3, 4], upper: None, volatile: true, attributes: 4, uid: 5, gid: 6, out: Slot(4) }"
+            concat!(
+                r#"NewOverlay { lowers: [3, 4], names: ["a", ""], upper: None, changes: "", volatile: true, "#,
+                "attributes: 4, uid: 5, gid: 6, out: Slot(4) }"
+            )
         );
         let Some(Op::Exec { arguments, .. }) = plan.ops(Part::Child).next() else { panic!("no exec") };
         assert_eq!(arguments.iter().collect::<Vec<_>>(), [c"a", c"", c"c d"]);

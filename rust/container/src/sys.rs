@@ -103,10 +103,14 @@ pub fn openat(dir: Fd, path: &CStr, flags: c_int, mode: u32) -> Result<Fd> {
 
 /// How [`openat2`] may walk: RESOLVE_ bits of linux/openat2.h.
 pub mod resolve {
+    /// Stay on the mount that one begins on.
+    pub const NO_XDEV: u64 = 0x01;
     /// Refuse magic links such as /proc/self/exe.
     pub const NO_MAGICLINKS: u64 = 0x02;
     /// Refuse every symlink.
     pub const NO_SYMLINKS: u64 = 0x04;
+    /// Stay below the directory that one begins at.
+    pub const BENEATH: u64 = 0x08;
     /// Take the directory for /, also in absolute symlinks and "..".
     pub const IN_ROOT: u64 = 0x10;
 }

@@ -114,7 +114,9 @@ fn host_plan(command: &[&CStr]) -> (Vec<u8>, Vec<OwnedFd>) {
     let lowers = pack_slots(&[lower, bottom]);
     plan.keeper(Op::NewOverlay {
         lowers: as_slots(&lowers),
+        names: texts(&[c"", c""]).as_texts(),
         upper: Some(upper),
+        changes: c"",
         volatile: true,
         attributes: sys::MOUNT_ATTR_NODEV,
         uid: BASE,

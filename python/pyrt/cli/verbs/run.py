@@ -96,6 +96,7 @@ async def main(invocation: Invocation) -> int:
         keep=not options.rm,
         asked=options.image,
         cause="run",
+        brief=cidfile is None,
     )
     try:
         if cidfile is not None:

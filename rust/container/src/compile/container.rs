@@ -46,6 +46,8 @@ pub(super) struct Parts<'a> {
 /// What the keeper hands to the child.
 pub(super) struct Handed {
     root: Slot,
+    /// Mounts that nothing needs once the root is made.
+    unneeded: Vec<Slot>,
     made: Made,
     files: Vec<(Slot, CString)>,
     empty: Option<Slot>,
@@ -118,7 +120,7 @@ impl<'a> Parts<'a> {
             bundle,
         };
         let mounts = Mounts::open(spec, around, opened)?;
-        let hidden = Hidden::of(linux, host)?;
+        let hidden = Hidden::of(linux)?;
         let net_devices = NetDevices::of(linux, namespaces)?;
         let parameters = Parameters::of(linux, namespaces)?;
         let propagation = root_propagation(spec)?;
@@ -149,10 +151,11 @@ impl<'a> Parts<'a> {
         let userns = self.write_clone(placement.clone_into, writer);
         let maps = self.mounts.write_maps(writer);
         let ids = self.ids.root();
-        let root = self.rootfs.write(userns, ids, writer);
+        let mut unneeded = Vec::new();
+        let root = self.rootfs.write(userns, ids, &mut unneeded, writer);
         let made = self.mounts.write_keeper(userns, &maps, ids, &placement.directories, writer);
         let covered: Vec<String> = self.mounts.destinations().map(str::to_owned).collect();
-        let files = self.rootfs.write_files(&covered, ids, writer);
+        let files = self.rootfs.write_files(&covered, ids, &mut unneeded, writer);
         let empty = self.hidden.write_keeper(writer);
         self.net_devices.write(writer);
         let attributes = self.identity.write_keeper(writer);
@@ -166,7 +169,7 @@ impl<'a> Parts<'a> {
             self.identity.write_gifts(writer);
             writer.plan.keeper(Op::Release {});
         }
-        Handed { root, made, files, empty, attributes, placement }
+        Handed { root, unneeded, made, files, empty, attributes, placement }
     }
 
     /// The child in its namespaces, and the slot of its user namespace. From inside a new or a joined one nobody has the
@@ -223,12 +226,13 @@ impl<'a> Parts<'a> {
     /// The root and all that is mounted in it; hooks come between the two.
     fn write_root(&self, handed: &mut Handed, writer: &mut Writer) {
         let root = handed.root;
+        let along = pack_slots(&handed.unneeded);
         let no_pivot = self.start.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.no_pivot);
         let changes_root = match self.namespaces.of(NamespaceKind::Mount) {
             // Others may have their root in it.
             Origin::Joined(_) => Op::MoveRoot { root },
             _ if no_pivot => Op::MoveRoot { root },
-            _ => Op::PivotRoot { root },
+            _ => Op::PivotRoot { root, along: as_slots(&along) },
         };
         match self.rootfs.path() {
             Some(path) if self.hooks.come_before_pivot() => {

@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 
-use crate::host::Host;
 use crate::plan::{Op, Slot, TextsBuf};
 use crate::spec::{Linux, Text};
 
@@ -16,15 +15,13 @@ use super::paths::{c, place};
 pub(super) struct Hidden {
     masked: Vec<CString>,
     readonly: Vec<CString>,
-    /// The empty directory has to be attached while it is cloned.
-    parked: bool,
 }
 
 impl Hidden {
-    pub fn of(linux: &Linux<'_>, host: &Host) -> Result<Self> {
+    pub fn of(linux: &Linux<'_>) -> Result<Self> {
         let masked = paths(&linux.masked_paths, "linux.maskedPaths")?;
         let readonly = paths(&linux.readonly_paths, "linux.readonlyPaths")?;
-        Ok(Self { masked, readonly, parked: !host.features.detached_sources })
+        Ok(Self { masked, readonly })
     }
 
     /// The keeper's part: what directories are hidden under.
@@ -42,13 +39,7 @@ impl Hidden {
     /// The child's part; `dev` is what is mounted at /dev.
     pub fn write_child(&self, empty: Option<Slot>, dev: Slot, writer: &mut Writer) {
         if let Some(empty) = empty {
-            if self.parked {
-                writer.plan.child(Op::Park { mount: empty });
-            }
             self.masked.iter().for_each(|path| writer.plan.child(Op::Mask { path, empty, dev }));
-            if self.parked {
-                writer.plan.child(Op::Unpark { mount: empty });
-            }
         }
         self.readonly.iter().for_each(|path| writer.plan.child(Op::MakeReadonly { path }));
     }

@@ -5,14 +5,15 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use crate::host::{Features, Host};
 use crate::plan::{Op, Slot, TextsBuf, as_slots, pack_slots};
 use crate::spec::{Spec, Text};
-use crate::sys;
+use crate::sys::{self, resolve};
 
 use super::error::{Error, Result};
-use super::opened::{Opened, Writer, clone_tree, open};
+use super::opened::{Failure, Opened, Writer, clone_tree, open, own};
 use super::options::{NODEV, NOSUID, PRIVATE, RDONLY};
 use super::paths::{c, place};
 use super::start::{File, Rootfs as Layers, Start, Upper};
@@ -27,12 +28,14 @@ pub(super) struct Rootfs<'a> {
     readonly: bool,
     files: &'a [File<'a>],
     features: Features,
+    /// The layers are clones of their own, and not places of the host.
+    detached: bool,
 }
 
 #[derive(Debug)]
 enum Base {
     Overlay {
-        lowers: Vec<Slot>,
+        lowers: Vec<Layer>,
         upper: Changes,
         volatile: bool,
     },
@@ -41,11 +44,18 @@ enum Base {
     Bundle(Slot, CString),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Changes {
     None,
-    Directory(Slot),
+    Directory(Layer),
     Memory(Option<u64>),
+}
+
+/// A directory of the tree in a slot; "" is its root.
+#[derive(Clone, Debug)]
+struct Layer {
+    tree: Slot,
+    name: CString,
 }
 
 impl<'a> Rootfs<'a> {
@@ -56,9 +66,12 @@ impl<'a> Rootfs<'a> {
             Some(layers) => {
                 let base = open_layers(layers, host, opened)?;
                 check_files(&layers.files)?;
-                Ok(Self { base, readonly, files: &layers.files, features })
+                Ok(Self { base, readonly, files: &layers.files, features, detached: host.privileged })
             }
-            None => Ok(Self { base: open_bundle(spec, start, host, opened)?, readonly, files: &[], features }),
+            None => {
+                let base = open_bundle(spec, start, host, opened)?;
+                Ok(Self { base, readonly, files: &[], features, detached: host.privileged })
+            }
         }
     }
 
@@ -82,17 +95,37 @@ impl<'a> Rootfs<'a> {
         self.readonly && changes
     }
 
-    /// The keeper's part: the slot of the detached root.
-    pub fn write(&self, userns: Option<Slot>, root: (u32, u32), writer: &mut Writer) -> Slot {
+    /// The keeper's part: the slot of the detached root. `unneeded` takes mounts that nothing needs after this.
+    pub fn write(
+        &self,
+        userns: Option<Slot>,
+        root: (u32, u32),
+        unneeded: &mut Vec<Slot>,
+        writer: &mut Writer,
+    ) -> Slot {
         if !self.features.detached_sources && (matches!(self.base, Base::Overlay { .. }) || !self.files.is_empty()) {
             writer.plan.keeper(Op::Unshare { flags: libc::CLONE_NEWNS as u64 });
         }
         match &self.base {
             Base::Overlay { lowers, upper, volatile } => {
-                lowers.iter().for_each(|&lower| idmap(lower, userns, writer));
-                let upper = write_upper(*upper, userns, root, writer);
-                lowers.iter().chain(&upper).for_each(|&layer| self.park(layer, writer));
-                self.write_overlay(Stack { lowers, upper, volatile: *volatile, root }, writer)
+                let mut trees = Vec::new();
+                let changes = match upper {
+                    Changes::Directory(layer) => Some(layer),
+                    _ => None,
+                };
+                for layer in lowers.iter().chain(changes) {
+                    if !trees.contains(&layer.tree) {
+                        idmap(layer.tree, userns, writer);
+                        trees.push(layer.tree);
+                    }
+                }
+                let upper = write_upper(upper, root, writer);
+                trees.extend(upper.as_ref().map(|layer| layer.tree).filter(|tree| !trees.contains(tree)));
+                trees.iter().for_each(|&tree| self.park(tree, writer));
+                if self.detached {
+                    self.leave(&trees, unneeded);
+                }
+                self.write_overlay(&Stack { lowers, upper, volatile: *volatile, root }, writer)
             }
             Base::Layer(layer) => {
                 idmap(*layer, userns, writer);
@@ -106,8 +139,14 @@ impl<'a> Rootfs<'a> {
         }
     }
 
-    /// The container's own files, in a small tmpfs; the keeper's part. Returns slot, path and owner of each.
-    pub fn write_files(&self, covered: &[String], root: (u32, u32), writer: &mut Writer) -> Vec<(Slot, CString)> {
+    /// The container's own files, in a small tmpfs; the keeper's part. Returns slot and path of each.
+    pub fn write_files(
+        &self,
+        covered: &[String],
+        root: (u32, u32),
+        unneeded: &mut Vec<Slot>,
+        writer: &mut Writer,
+    ) -> Vec<(Slot, CString)> {
         let files: Vec<&File<'_>> =
             self.files.iter().filter(|file| !covered.iter().any(|path| **path == *file.path)).collect();
         if files.is_empty() {
@@ -119,6 +158,7 @@ impl<'a> Rootfs<'a> {
         let attributes = NODEV | NOSUID;
         writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: options.as_texts(), attributes, out: folder });
         self.park(folder, writer);
+        self.leave(&[folder], unneeded);
         files.iter().enumerate().map(|(index, file)| write_file(index, file, folder, root, writer)).collect()
     }
 
@@ -130,20 +170,51 @@ impl<'a> Rootfs<'a> {
         }
     }
 
-    fn write_overlay(&self, stack: Stack<'_>, writer: &mut Writer) -> Slot {
-        let Stack { lowers, upper, volatile, root: (uid, gid) } = stack;
-        let packed = pack_slots(lowers);
+    /// What is attached already ends with the keeper's mount namespace.
+    fn leave(&self, mounts: &[Slot], unneeded: &mut Vec<Slot>) {
+        if self.features.detached_sources {
+            unneeded.extend(mounts);
+        }
+    }
+
+    fn write_overlay(&self, stack: &Stack<'_>, writer: &mut Writer) -> Slot {
+        let Stack { volatile, root: (uid, gid), .. } = *stack;
+        let packed = pack_slots(&stack.lowers.iter().map(|layer| layer.tree).collect::<Vec<_>>());
+        let names: TextsBuf = stack.lowers.iter().map(|layer| layer.name.as_c_str()).collect();
+        let (lowers, names) = (as_slots(&packed), names.as_texts());
+        let upper = stack.upper.as_ref().map(|layer| layer.tree);
+        let changes = stack.upper.as_ref().map_or(c"", |layer| layer.name.as_c_str());
         let attributes = if upper.is_none() { ATTRIBUTES | RDONLY } else { ATTRIBUTES };
-        let lowers = as_slots(&packed);
         if self.features.overlay_by_descriptor {
             let out = writer.slot(ROOT);
-            writer.plan.keeper(Op::NewOverlay { lowers, upper, volatile, attributes, uid, gid, out });
+            writer.plan.keeper(Op::NewOverlay {
+                lowers,
+                names,
+                upper,
+                changes,
+                volatile,
+                attributes,
+                uid,
+                gid,
+                out,
+            });
             return out;
         }
         let (at, name) = (write_scaffold(writer), c"root");
         self.park(at, writer);
         writer.plan.keeper(Op::MakeDirectory { dir: at, name, mode: 0o755, uid: 0, gid: 0 });
-        writer.plan.keeper(Op::MountOverlay { lowers, upper, volatile, attributes, uid, gid, at, name });
+        writer.plan.keeper(Op::MountOverlay {
+            lowers,
+            names,
+            upper,
+            changes,
+            volatile,
+            attributes,
+            uid,
+            gid,
+            at,
+            name,
+        });
         let out = writer.slot(ROOT);
         writer.plan.keeper(Op::CloneTree { dir: at, path: name, recursive: false, out });
         out
@@ -155,8 +226,8 @@ const ROOT: &str = "the root file system";
 
 /// What an overlay is made of.
 struct Stack<'s> {
-    lowers: &'s [Slot],
-    upper: Option<Slot>,
+    lowers: &'s [Layer],
+    upper: Option<Layer>,
     volatile: bool,
     root: (u32, u32),
 }
@@ -203,37 +274,106 @@ fn check_files(files: &[File<'_>]) -> Result<()> {
 /// A directory as a layer: a detached clone, because overlayfs takes no mounts of another mount namespace than that
 /// of whoever mounts it, and the keeper has its own.
 fn open_layer(path: &str, field: &str, detached: bool) -> Result<OwnedFd> {
-    let place = open(path, libc::O_PATH | libc::O_DIRECTORY).map_err(|failure| failure.at(field, path))?;
-    if detached { clone_tree(&place, false).map_err(|failure| failure.at(field, path)) } else { Ok(place) }
+    Ok(open_both(path, field, detached)?.0)
+}
+
+/// The same, and the place itself.
+fn open_both(path: &str, field: &str, detached: bool) -> Result<(OwnedFd, OwnedFd)> {
+    let both = || {
+        let place = open(path, libc::O_PATH | libc::O_DIRECTORY)?;
+        let layer = if detached { clone_tree(&place, false) } else { copy(&place) };
+        Ok((layer?, place))
+    };
+    both().map_err(|failure: Failure| failure.at(field, path))
+}
+
+fn copy(place: &OwnedFd) -> std::result::Result<OwnedFd, Failure> {
+    sys::dup_above(place.as_raw_fd(), 3).map(own).map_err(Failure)
+}
+
+/// The directory that all layers lie below: cloned once it serves for all, as long as they are on its mount.
+struct Trunk<'o> {
+    path: PathBuf,
+    tree: Option<(Slot, OwnedFd)>,
+    detached: bool,
+    opened: &'o mut Opened,
+}
+
+impl<'o> Trunk<'o> {
+    fn of(layers: &Layers<'_>, detached: bool, opened: &'o mut Opened) -> Self {
+        let upper = match &layers.upper {
+            Some(Upper::Directory(path)) => Some(path),
+            _ => None,
+        };
+        let mut paths = layers.lowers.iter().chain(upper).map(|path| Path::new(&**path));
+        let first = paths.next().unwrap_or(Path::new("/")).to_owned();
+        let path = paths.fold(first, |trunk, path| {
+            let shared = trunk.components().zip(path.components()).take_while(|(one, other)| one == other);
+            shared.map(|(one, _)| one).collect()
+        });
+        Self { path, tree: None, detached, opened }
+    }
+
+    /// The layer at `path`, which `field` names and sentences call `title`, and the directory itself.
+    fn layer(&mut self, path: &str, field: &str, title: &str) -> Result<(Layer, OwnedFd)> {
+        if let Some(found) = self.below(path, field)? {
+            return Ok(found);
+        }
+        let (layer, place) = open_both(path, field, self.detached)?;
+        Ok((Layer { tree: self.opened.add(layer, format!("{title} {path}")), name: c("") }, place))
+    }
+
+    /// `None` where a link or another mount lies between, which is not in the clone.
+    fn below(&mut self, path: &str, field: &str) -> Result<Option<(Layer, OwnedFd)>> {
+        let Ok(name) = Path::new(path).strip_prefix(&self.path) else { return Ok(None) };
+        let name = c(&name.to_string_lossy());
+        let (tree, trunk) = match &mut self.tree {
+            Some(tree) => tree,
+            none => {
+                let path = self.path.to_string_lossy();
+                let (layer, place) = open_both(&path, field, self.detached)?;
+                none.insert((self.opened.add(layer, format!("the layers in {path}")), place))
+            }
+        };
+        let (flags, links) = (libc::O_PATH | libc::O_DIRECTORY, resolve::NO_SYMLINKS | resolve::NO_XDEV);
+        let place = if name.is_empty() { c"." } else { name.as_c_str() };
+        match sys::openat2(trunk.as_raw_fd(), place, flags, 0, links | resolve::BENEATH) {
+            Ok(place) => Ok(Some((Layer { tree: *tree, name }, own(place)))),
+            Err(sys::Errno(libc::EXDEV | libc::ELOOP)) => Ok(None),
+            Err(errno) => Err(Failure(errno).at(field, path)),
+        }
+    }
 }
 
 fn open_layers(layers: &Layers<'_>, host: &Host, opened: &mut Opened) -> Result<Base> {
-    let single = layers.lowers.len() == 1 && layers.upper.is_none();
     let detached = host.privileged;
+    if let ([path], None) = (layers.lowers.as_slice(), &layers.upper) {
+        let layer = open_layer(path, "start.rootfs.lowers[0]", detached)?;
+        return Ok(Base::Layer(opened.add(layer, format!("the layer {path}"))));
+    }
+    let mut trunk = Trunk::of(layers, detached, opened);
     let mut lowers = Vec::with_capacity(layers.lowers.len());
     for (index, path) in layers.lowers.iter().enumerate() {
-        let layer = open_layer(path, &format!("start.rootfs.lowers[{index}]"), detached)?;
-        lowers.push(opened.add(layer, format!("the layer {path}")));
+        lowers.push(trunk.layer(path, &format!("start.rootfs.lowers[{index}]"), "the layer")?.0);
     }
     let upper = match &layers.upper {
-        None if single => return Ok(Base::Layer(lowers[0])),
         None => Changes::None,
         Some(Upper::Tmpfs { size }) => Changes::Memory(*size),
-        Some(Upper::Directory(path)) => Changes::Directory(open_upper(path, detached, opened)?),
+        Some(Upper::Directory(path)) => Changes::Directory(open_upper(path, &mut trunk)?),
     };
     Ok(Base::Overlay { lowers, upper, volatile: layers.volatile })
 }
 
-fn open_upper(path: &Text<'_>, detached: bool, opened: &mut Opened) -> Result<Slot> {
+fn open_upper(path: &Text<'_>, trunk: &mut Trunk<'_>) -> Result<Layer> {
     const FIELD: &str = "start.rootfs.upper.directory";
-    let upper = open_layer(path, FIELD, detached)?;
+    let (layer, place) = trunk.layer(path, FIELD, "the upper directory")?;
     for name in [c"upper", c"work"] {
-        let found = sys::stat_at(upper.as_raw_fd(), name);
+        let found = sys::stat_at(place.as_raw_fd(), name);
         if !found.is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR) {
             return Err(Error::spec(FIELD, format!("{path} has no directory {}", name.to_string_lossy())));
         }
     }
-    Ok(opened.add(upper, format!("the upper directory {path}")))
+    Ok(layer)
 }
 
 fn open_bundle(spec: &Spec<'_>, start: &Start<'_>, host: &Host, opened: &mut Opened) -> Result<Base> {
@@ -268,13 +408,10 @@ fn set(mount: Slot, set: u64, recursive: bool, writer: &mut Writer) {
     writer.plan.keeper(Op::SetMountAttributes { mount, set, clear: 0, propagation: PRIVATE, recursive });
 }
 
-fn write_upper(changes: Changes, userns: Option<Slot>, root: (u32, u32), writer: &mut Writer) -> Option<Slot> {
+fn write_upper(changes: &Changes, root: (u32, u32), writer: &mut Writer) -> Option<Layer> {
     match changes {
         Changes::None => None,
-        Changes::Directory(upper) => {
-            idmap(upper, userns, writer);
-            Some(upper)
-        }
+        Changes::Directory(layer) => Some(layer.clone()),
         Changes::Memory(size) => {
             let out = writer.slot("the upper directory in memory");
             let mut options: TextsBuf = [c"mode=700"].into_iter().collect();
@@ -291,7 +428,7 @@ fn write_upper(changes: Changes, userns: Option<Slot>, root: (u32, u32), writer:
                 let (uid, gid) = root;
                 writer.plan.keeper(Op::MakeDirectory { dir: out, name, mode: 0o755, uid, gid });
             }
-            Some(out)
+            Some(Layer { tree: out, name: c("") })
         }
     }
 }

@@ -31,6 +31,8 @@ struct Child<'a> {
     /// From here on descriptors are not the command's.
     first: Fd,
     agent: Agent,
+    /// The empty directory lies over something already.
+    hides: bool,
 }
 
 /// The number after standard input, output and error.
@@ -38,7 +40,8 @@ const FIRST: Fd = 3;
 
 /// Walks the list and ends in execve(2) or in exit.
 pub(super) fn run(plan: &Plan<'_>, slots: &mut Slots, timings: &Timings, vectors: &Prepared, keeper: ToKeeper) -> ! {
-    let mut child = Child { slots, keeper, vectors, evidence: Evidence::new(), first: FIRST, agent: Agent::default() };
+    let (evidence, agent) = (Evidence::new(), Agent::default());
+    let mut child = Child { slots, keeper, vectors, evidence, first: FIRST, agent, hides: false };
     let first = plan.len(Part::Keeper);
     for (index, op) in plan.ops(Part::Child).enumerate() {
         if matches!(op, Op::Exec { .. }) {
@@ -95,7 +98,6 @@ impl Child<'_> {
             Op::NewMount { .. }
             | Op::SetMountAttributes { .. }
             | Op::Park { .. }
-            | Op::Unpark { .. }
             | Op::Unshare { .. } => shared_step(op, self.slots),
             Op::MakeDirectory { .. } | Op::MakeNode { .. } | Op::MakeSymlink { .. } | Op::MakeFile { .. } => {
                 make_entry(op, self.slots)
@@ -120,14 +122,16 @@ impl Child<'_> {
             Op::LeaveRoot { host } => {
                 self.slots.get(host).and_then(|host| sys::fchdir(host).and_then(|()| sys::chroot_here()))
             }
-            Op::PivotRoot { root } => self.slots.get(root).and_then(mounts::pivot_root),
+            Op::PivotRoot { root, along } => {
+                self.slots.get(root).and_then(|root| mounts::pivot_root(root, self.slots, along))
+            }
             Op::MoveRoot { root } => self.slots.get(root).and_then(mounts::move_root),
             Op::Attach { mount, path, file, strict } => {
                 self.slots.get(mount).and_then(|mount| mounts::attach(mount, path, file, strict))
             }
             Op::Mask { path, empty, dev } => {
                 let covers = self.slots.get(empty).and_then(|empty| Ok((empty, self.slots.get(dev)?)));
-                covers.and_then(|(empty, dev)| mounts::mask(path, empty, dev))
+                covers.and_then(|(empty, dev)| mounts::mask(path, (empty, &mut self.hides), dev))
             }
             Op::MakeReadonly { path } => mounts::make_readonly(path),
             Op::CopyUp { mount, path } => self.slots.get(mount).and_then(|mount| mounts::copy_up(mount, path)),

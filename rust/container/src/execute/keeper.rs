@@ -280,11 +280,9 @@ impl<'a> Keeper<'a> {
                 self.note(out);
                 Ok(())
             }
-            Op::NewOverlay { lowers, upper, volatile, attributes, uid, gid, out } => {
-                let upper = upper.map(|slot| self.slots.get(slot)).transpose()?;
-                let mount = sys::with_file_ids(uid, gid, || {
-                    mounts::new_overlay(&self.slots, lowers, upper, volatile, attributes)
-                })?;
+            Op::NewOverlay { lowers, names, upper, changes, volatile, attributes, uid, gid, out } => {
+                let stack = mounts::Stack::of(&self.slots, (lowers, names), (upper, changes), volatile)?;
+                let mount = sys::with_file_ids(uid, gid, || mounts::new_overlay(&stack, attributes))?;
                 self.open(out, mount);
                 Ok(())
             }
@@ -303,12 +301,10 @@ impl<'a> Keeper<'a> {
                 self.child()?.channel.release(&self.slots, &opened)
             }
             Op::AwaitStdio { socket } => self.await_stdio(socket),
-            Op::MountOverlay { lowers, upper, volatile, attributes, uid, gid, at, name } => {
-                let upper = upper.map(|slot| self.slots.get(slot)).transpose()?;
+            Op::MountOverlay { lowers, names, upper, changes, volatile, attributes, uid, gid, at, name } => {
+                let stack = mounts::Stack::of(&self.slots, (lowers, names), (upper, changes), volatile)?;
                 let at = self.slots.get(at)?;
-                sys::with_file_ids(uid, gid, || {
-                    mounts::mount_overlay(&self.slots, lowers, upper, volatile, attributes, (at, name))
-                })
+                sys::with_file_ids(uid, gid, || mounts::mount_overlay(&stack, attributes, (at, name)))
             }
             Op::SetMountAttributes { .. } | Op::Park { .. } | Op::Unshare { .. } => shared_step(op, &mut self.slots),
             Op::GiveAway { slot, uid, gid } => give_away(self.slots.get(slot)?, uid, gid),

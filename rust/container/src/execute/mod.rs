@@ -261,7 +261,6 @@ fn shared_step(op: &Op<'_>, slots: &mut Slots) -> sys::Result<()> {
             sys::set_mount_attributes(slots.get(mount)?, set, clear, propagation, recursive)?;
         }
         Op::Park { mount } => mounts::park(slots.get(mount)?)?,
-        Op::Unpark { mount } => mounts::unpark(slots.get(mount)?)?,
         Op::Unshare { flags } => {
             sys::unshare(flags)?;
             // systemd makes / shared: what is parked here would lie over the host's root as well.

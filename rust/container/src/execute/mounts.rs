@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString};
 
-use crate::plan::{Slots as SlotList, Texts};
+use crate::plan::{Slot, Slots as SlotList, Texts};
 use crate::sys::{self, Errno, Fd, resolve};
 
 use super::Slots;
@@ -69,77 +69,100 @@ impl DescriptorPath {
     }
 }
 
-/// A detached overlay of layers, topmost first, and perhaps a directory that holds `upper` and `work`
-/// (Documentation/filesystems/overlayfs.rst; `lowerdir+` since Linux 6.7).
-pub(super) fn new_overlay(
-    slots: &Slots,
-    lowers: SlotList<'_>,
-    upper: Option<Fd>,
+/// What an overlay is made of: directories below descriptors. Only the keeper makes any, so this may allocate.
+pub(super) struct Stack {
+    /// Topmost first.
+    lowers: Vec<CString>,
+    /// What holds `upper` and `work`.
+    changes: Option<CString>,
     volatile: bool,
-    attributes: u64,
-) -> sys::Result<Fd> {
+}
+
+impl Stack {
+    pub fn of(
+        slots: &Slots,
+        (lowers, names): (SlotList<'_>, Texts<'_>),
+        (upper, changes): (Option<Slot>, &CStr),
+        volatile: bool,
+    ) -> sys::Result<Self> {
+        let lowers = lowers.iter().zip(names.iter()).map(|(slot, name)| Ok(path_below(slots.get(slot)?, name)));
+        let changes = upper.map(|slot| Ok(path_below(slots.get(slot)?, changes))).transpose()?;
+        Ok(Self { lowers: lowers.collect::<sys::Result<_>>()?, volatile: volatile && changes.is_some(), changes })
+    }
+
+    /// The keys and values of what takes the changes.
+    fn writable(&self) -> impl Iterator<Item = (&'static CStr, CString)> {
+        let parts = [(c"upperdir", c"upper"), (c"workdir", c"work")];
+        self.changes.iter().flat_map(move |path| parts.map(|(key, name)| (key, joined(path, name))))
+    }
+}
+
+fn path_below(fd: Fd, name: &CStr) -> CString {
+    let folder = DescriptorPath::of(fd);
+    if name.is_empty() { folder.as_c_str().to_owned() } else { joined(folder.as_c_str(), name) }
+}
+
+fn joined(folder: &CStr, name: &CStr) -> CString {
+    let mut path = [folder.to_bytes(), b"/"].concat();
+    path.extend_from_slice(name.to_bytes());
+    CString::new(path).unwrap_or_default()
+}
+
+/// A detached overlay (Documentation/filesystems/overlayfs.rst; `lowerdir+` since Linux 6.7).
+pub(super) fn new_overlay(stack: &Stack, attributes: u64) -> sys::Result<Fd> {
     in_context(c"overlay", attributes, |context| {
         sys::fsconfig_string(context, c"source", c"overlay")?;
-        for lower in lowers.iter() {
-            sys::fsconfig_string(context, c"lowerdir+", DescriptorPath::of(slots.get(lower)?).as_c_str())?;
-        }
-        if let Some(upper) = upper {
-            set_writable_part(context, upper, c"upperdir", c"upper")?;
-            set_writable_part(context, upper, c"workdir", c"work")?;
-        }
-        if volatile && upper.is_some() {
-            sys::fsconfig_flag(context, c"volatile")?;
-        }
-        Ok(())
+        stack.lowers.iter().try_for_each(|lower| sys::fsconfig_string(context, c"lowerdir+", lower))?;
+        stack.writable().try_for_each(|(key, path)| sys::fsconfig_string(context, key, &path))?;
+        if stack.volatile { sys::fsconfig_flag(context, c"volatile") } else { Ok(()) }
     })
 }
 
-/// The same by mount(2), at the directory `at.1` of `at.0`. Its one text holds every layer: twenty bytes each.
-pub(super) fn mount_overlay(
-    slots: &Slots,
-    lowers: SlotList<'_>,
-    upper: Option<Fd>,
-    volatile: bool,
-    attributes: u64,
-    at: (Fd, &CStr),
-) -> sys::Result<()> {
-    let layers: Vec<String> =
-        lowers.iter().map(|lower| Ok(format!("/proc/self/fd/{}", slots.get(lower)?))).collect::<sys::Result<_>>()?;
-    let mut options = format!("lowerdir={}", layers.join(":"));
-    let parts = match upper {
-        Some(upper) => vec![(open_part(upper, c"upper")?, "upperdir"), (open_part(upper, c"work")?, "workdir")],
-        None => Vec::new(),
+/// The same by mount(2), at the directory `at.1` of `at.0`. Its one text holds every layer, so they are opened: that
+/// makes twenty bytes of each.
+pub(super) fn mount_overlay(stack: &Stack, attributes: u64, at: (Fd, &CStr)) -> sys::Result<()> {
+    let mut opened = Vec::new();
+    let mounted = mount_of_opened(stack, &mut opened, attributes, at);
+    opened.into_iter().for_each(sys::close);
+    mounted
+}
+
+fn mount_of_opened(stack: &Stack, opened: &mut Vec<Fd>, attributes: u64, at: (Fd, &CStr)) -> sys::Result<()> {
+    let mut open = |path: &CStr| {
+        let fd = sys::openat(libc::AT_FDCWD, path, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+        opened.push(fd);
+        Ok(format!("/proc/self/fd/{fd}"))
     };
-    for (fd, key) in &parts {
-        options += &format!(",{key}=/proc/self/fd/{fd}");
+    let layers: Vec<String> = stack.lowers.iter().map(|lower| open(lower)).collect::<sys::Result<_>>()?;
+    let mut options = format!("lowerdir={}", layers.join(":"));
+    for (key, path) in stack.writable() {
+        options += &format!(",{}={}", key.to_string_lossy(), open(&path)?);
     }
-    if volatile && upper.is_some() {
+    if stack.volatile {
         options += ",volatile";
     }
     let text = |text: String| CString::new(text).map_err(|_| Errno(libc::EINVAL));
     let target = text(format!("/proc/self/fd/{}/{}", at.0, at.1.to_string_lossy()))?;
     // The four bits that a plan uses here are the same numbers for mount(2) as for fsmount(2).
-    let mounted = sys::mount(c"overlay", &target, attributes, &text(options)?);
-    parts.into_iter().for_each(|(fd, _)| sys::close(fd));
-    mounted
+    sys::mount(c"overlay", &target, attributes, &text(options)?)
 }
 
-fn open_part(container: Fd, name: &CStr) -> sys::Result<Fd> {
-    sys::openat(container, name, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)
-}
-
-fn set_writable_part(context: Fd, container: Fd, key: &CStr, name: &CStr) -> sys::Result<()> {
-    let directory = open_part(container, name)?;
-    let result = sys::fsconfig_string(context, key, DescriptorPath::of(directory).as_c_str());
-    sys::close(directory);
+/// Attaches `mount` at a directory of the host that is no link.
+fn attach_outside(mount: Fd, path: &CStr) -> sys::Result<()> {
+    let place = sys::openat(libc::AT_FDCWD, path, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)?;
+    let result = sys::move_mount(mount, place);
+    sys::close(place);
     result
 }
 
-/// Attaches the root file system over /, makes it the root, and lets the old root go.
-pub(super) fn pivot_root(root: Fd) -> sys::Result<()> {
-    let slash = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    sys::move_mount(root, slash)?;
-    sys::close(slash);
+/// Attaches the root file system over /, makes it the root, and lets the old root go, with the mounts `along`: whoever
+/// closes the last descriptor of a detached mount waits for an RCU grace period, and this is one for all.
+pub(super) fn pivot_root(root: Fd, slots: &Slots, along: SlotList<'_>) -> sys::Result<()> {
+    for slot in along.iter() {
+        // Anywhere but over /, where umount2 would find it instead of the old root.
+        attach_outside(slots.get(slot)?, c"/proc")?;
+    }
+    attach_outside(root, c"/")?;
     sys::fchdir(root)?;
     // pivot_root(2), "pivot_root(".", ".")": the old root is then stacked at ".", where umount2 finds it.
     sys::pivot_root_here()?;
@@ -160,9 +183,7 @@ pub(super) fn enter_root(root: Fd, path: &CStr) -> sys::Result<Fd> {
 
 /// Attaches the root file system over / and takes it for the root; what lies below stays, for those who have it.
 pub(super) fn move_root(root: Fd) -> sys::Result<()> {
-    let slash = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    sys::move_mount(root, slash)?;
-    sys::close(slash);
+    attach_outside(root, c"/")?;
     sys::fchdir(root)?;
     sys::chroot_here()?;
     sys::chdir(c"/")
@@ -255,8 +276,9 @@ fn is_absent(errno: Errno) -> bool {
     matches!(errno.0, libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
 }
 
-/// Hides `path` under `empty` if it is a directory, under the null device of `dev` otherwise.
-pub(super) fn mask(path: &CStr, empty: Fd, dev: Fd) -> sys::Result<()> {
+/// Hides `path` under `empty` if it is a directory, under the null device of `dev` otherwise. `empty` itself hides the
+/// first directory; the flag says whether it does.
+pub(super) fn mask(path: &CStr, empty: (Fd, &mut bool), dev: Fd) -> sys::Result<()> {
     let place = match open_inside(path, false) {
         Err(errno) if is_absent(errno) => return Ok(()),
         other => other?,
@@ -266,8 +288,12 @@ pub(super) fn mask(path: &CStr, empty: Fd, dev: Fd) -> sys::Result<()> {
     result
 }
 
-fn cover(place: Fd, empty: Fd, dev: Fd) -> sys::Result<()> {
+fn cover(place: Fd, (empty, hides): (Fd, &mut bool), dev: Fd) -> sys::Result<()> {
     let is_directory = sys::stat_at(place, c"")?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    if is_directory && !*hides {
+        *hides = true;
+        return sys::move_mount(empty, place);
+    }
     let cover = if is_directory { sys::clone_tree(empty, c"", false) } else { clone_null(dev) }?;
     let result = sys::move_mount(cover, place);
     sys::close(cover);
@@ -290,17 +316,7 @@ fn clone_null(dev: Fd) -> sys::Result<Fd> {
 pub(super) fn park(mount: Fd) -> sys::Result<()> {
     // A clone of a shared mount is shared: what is parked over it next would lie over its original as well.
     sys::set_mount_attributes(mount, 0, 0, libc::MS_PRIVATE, true)?;
-    let slash = sys::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    let result = sys::move_mount(mount, slash);
-    sys::close(slash);
-    result
-}
-
-/// Takes a parked mount away again.
-pub(super) fn unpark(mount: Fd) -> sys::Result<()> {
-    sys::fchdir(mount)?;
-    sys::detach_here()?;
-    sys::chdir(c"/")
+    attach_outside(mount, c"/")
 }
 
 /// Makes `path` and what is mounted below it read-only, by a clone of itself.

@@ -58,11 +58,15 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
         | Op::NewMountAside { fstype, options, attributes, out, .. } => {
             new_mount(fstype, options, attributes, name(out))
         }
-        Op::NewOverlay { lowers, upper, volatile, .. } | Op::MountOverlay { lowers, upper, volatile, .. } => {
-            overlay(lowers, upper.map(name), volatile)
+        Op::NewOverlay { lowers, upper, changes, volatile, .. }
+        | Op::MountOverlay { lowers, upper, changes, volatile, .. } => {
+            let upper = upper.map(|tree| match show(changes) {
+                changes if changes.is_empty() => name(tree).to_owned(),
+                changes => format!("{changes} of {}", name(tree)),
+            });
+            overlay(lowers, upper.as_deref(), volatile)
         }
         Op::Park { mount } => format!("attaching {} where no path leads", name(mount)),
-        Op::Unpark { mount } => format!("taking {} away again", name(mount)),
         Op::CloneTree { dir, path, .. } if path.is_empty() => format!("cloning {}", name(dir)),
         Op::CloneTree { dir, path, .. } => format!("taking {} out of {}", show(path), name(dir)),
         Op::MakeDirectory { dir, name: file, .. } => format!("making the directory {} in {}", show(file), name(dir)),
@@ -123,7 +127,7 @@ fn inside(op: &Op<'_>, names: &[String]) -> String {
         Op::SetKernelParameter { name, value, .. } => {
             format!("setting the kernel parameter /proc/{} to {}", show(name), show_bytes(value))
         }
-        Op::PivotRoot { root } => format!("making {} the root and leaving the old one", name(root)),
+        Op::PivotRoot { root, .. } => format!("making {} the root and leaving the old one", name(root)),
         Op::MoveRoot { root } => format!("making {} the root without pivot_root", name(root)),
         Op::Attach { mount, path, .. } => attach(name(mount), &show(path)),
         Op::Mask { path, .. } => format!("hiding {}", show(path)),
