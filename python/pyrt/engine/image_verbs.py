@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pyrt.engine.core import Core
 from pyrt.engine.events import (
@@ -106,17 +106,19 @@ class ImageVerbs(Core):
 
         A short name means what ``pull`` would take it for, if that is here; ``environ`` as there.
         """
-        return self.store.find(self.local_name(name, environ))
+        return self._local(name, environ)[1] or self.store.find(name)
 
     def local_name(self, name: str, environ: Mapping[str, str] | None = None) -> str:
         """Of what registries.conf makes of a short name, the first that is here; any other name as it is."""
+        return self._local(name, environ)[0]
+
+    def _local(self, name: str, environ: Mapping[str, str] | None) -> tuple[str, Image | None]:
         for meaning in _meanings(name, environ):
             try:
-                self.store.find(meaning)
+                return meaning, self.store.find(meaning)
             except ImageNotFound:
                 continue
-            return meaning
-        return name
+        return name, None
 
     async def images(self) -> list[Image]:
         """All images, the youngest first."""
@@ -162,10 +164,23 @@ def _meanings(name: str, environ: Mapping[str, str] | None) -> list[str]:
     """What registries.conf makes of a short name; nothing where it has no say."""
     if has_registry(name):
         return []
+    registries = Registries.of(environ)
+    known = _understood.get(name)
+    # The same object for as long as the files are the same: to take a name apart costs more than to look at them.
+    if known and known[0] is registries:
+        return known[1]
     try:
-        return [str(meaning.with_default_tag()) for meaning in Registries.of(environ).resolve(name)]
+        meanings = [str(meaning.with_default_tag()) for meaning in registries.resolve(name)]
     except UsageError:
         return []  # An id, perhaps; else whoever looks for it says what is wrong.
+    if len(_understood) >= _MOST_UNDERSTOOD:
+        _understood.clear()
+    _understood[name] = registries, meanings
+    return meanings
+
+
+_understood: Final[dict[str, tuple[Registries, list[str]]]] = {}
+_MOST_UNDERSTOOD: Final = 256
 
 
 def _tell_loaded(transaction: Transaction, images: Sequence[Image]) -> None:
