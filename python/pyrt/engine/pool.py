@@ -10,8 +10,8 @@
 
 That is the same plan, executed in two goes, and saves whoever starts it all but the last 0.1 ms of the kernel's work. A
 parked container belongs to its frame: another image, other options, another machine make another frame, another command
-or environment does not, nor whether it is to be detached. It has run nothing of the image, and until it is taken it dies
-with its engine.
+or environment does not, nor whether it is to be detached. It has run nothing of the image, and dies with its engine
+until it is taken.
 """
 
 from __future__ import annotations
