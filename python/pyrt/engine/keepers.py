@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyrt.engine.record import Record
 
 BACKLOG: Final = 64
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @final
@@ -61,11 +62,9 @@ class Doors:
 def doors(layout: Layout, record: Record) -> Iterator[Doors]:
     """The container's folder, a socket under its id, and the folder of that name. Gone again if the block fails."""
     container = record.id
-    layout.keepers.mkdir(mode=0o700, parents=True, exist_ok=True)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    folder = os.open(layout.folder(container), flags)
+    folder = os.open(layout.folder(container), _FOLDER)
     try:
-        names = os.open(layout.keepers, flags)
+        names = _open_names(layout.keepers)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, _journal(record) as journal:
                 with suppress(FileNotFoundError):
@@ -83,6 +82,14 @@ def doors(layout: Layout, record: Record) -> Iterator[Doors]:
             os.close(names)
     finally:
         os.close(folder)
+
+
+def _open_names(folder: Path) -> int:
+    try:
+        return os.open(folder, _FOLDER)
+    except FileNotFoundError:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(folder, _FOLDER)
 
 
 @contextmanager
