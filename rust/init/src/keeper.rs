@@ -9,7 +9,7 @@ mod freezer;
 mod journal;
 mod log;
 
-use pyrt_container::execute::{self, Failed, Given, Running};
+use pyrt_container::execute::{self, Failed, Given, Read, Running};
 use pyrt_container::plan::{Part, Plan};
 use pyrt_container::protocol::{Detached, MAX_DESCRIPTORS, MAX_MESSAGE, Report, Start, Stdio};
 use pyrt_container::sys::{self, Ended, Errno, Fd};
@@ -153,11 +153,7 @@ fn refused(errno: Errno) -> Failed {
 }
 
 /// Makes the container of the plan in `memfd`; `read`: see [`execute::start_parked`].
-fn make(
-    memfd: Fd,
-    descriptors: &[Fd],
-    read: &mut dyn FnMut(&'static [u8], &[Fd]) -> sys::Result<Given>,
-) -> Result<Running, Failed> {
+fn make(memfd: Fd, descriptors: &[Fd], read: &mut Read<'_>) -> Result<Running, Failed> {
     let bytes = map(memfd).map_err(refused)?;
     let plan = Plan::parse(bytes).map_err(|malformed| {
         let evidence = malformed.to_string().into_bytes();

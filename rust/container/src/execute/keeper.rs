@@ -11,11 +11,8 @@ use super::channel::{ToChild, ToKeeper, Word};
 use super::exec::{Another, Vectors};
 use super::hook::{self, Hook};
 use super::{
-    EMPTY, Failed, Given, MISPLACED, Running, Slots, Timings, child, mounts, net_device, set_limit, shared_step,
+    EMPTY, Failed, Given, MISPLACED, Read, Running, Slots, Timings, child, mounts, net_device, set_limit, shared_step,
 };
-
-/// See [`super::start_parked`].
-type Read<'a> = dyn FnMut(&'static [u8], &[Fd]) -> sys::Result<Given> + 'a;
 
 struct Child {
     pid: i32,
@@ -65,7 +62,9 @@ impl<'a> Keeper<'a> {
             match op {
                 Op::AwaitChild {} => self.await_child(index)?,
                 Op::RunHook { .. } => self.run_hook(index, &op)?,
-                Op::AwaitStdio { socket } => self.await_stdio(socket, read).map_err(|errno| self.blame(index, errno))?,
+                Op::AwaitStdio { socket } => {
+                    self.await_stdio(socket, read).map_err(|errno| self.blame(index, errno))?
+                }
                 _ => self.step(&op).map_err(|errno| self.blame(index, errno))?,
             }
             self.timings.stamp(index);
