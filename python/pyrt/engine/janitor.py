@@ -20,7 +20,8 @@ from pyrt.engine import keepers
 from pyrt.engine.events import ContainerRemoved
 from pyrt.engine.journal import CHECKPOINT_EVERY
 from pyrt.engine.states import State
-from pyrt.errors import ContainerNotFound, IllegalTransition, PyrtError
+from pyrt.errors import ContainerNotFound, HostError, IllegalTransition, PyrtError
+from pyrt.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -106,7 +107,10 @@ class Janitor:
         """Removes folders of containers, and makes some for those to come; returns the names of those that stay."""
         if not names:
             return frozenset()
-        return await trio.to_thread.run_sync(self._remove_folders, names, limiter=self._threads)
+        try:
+            return await in_thread(self._remove_folders, names, limiter=self._threads)
+        except HostError:
+            return frozenset(names)  # No thread is left just now.
 
     async def _tidy(self) -> None:
         try:
@@ -114,7 +118,7 @@ class Janitor:
                 batch, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]
                 await self._remove(batch)
             if self._journal.commits >= CHECKPOINT_EVERY:
-                await trio.to_thread.run_sync(self._journal.checkpoint, limiter=self._threads)
+                await in_thread(self._journal.checkpoint, limiter=self._threads)
         except PyrtError:
             log.exception("the journal could not be brought into the database")
 
