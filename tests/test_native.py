@@ -238,7 +238,7 @@ def test_the_host_is_known() -> None:
     assert host["controllers"] or host["cgroups"] == "none"
 
 
-def message(kind: int, body: bytes, *, version: int = 4) -> bytes:
+def message(kind: int, body: bytes, *, version: int = 5) -> bytes:
     return struct.pack("<HH", version, kind) + body
 
 

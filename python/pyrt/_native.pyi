@@ -12,6 +12,7 @@ from pyrt.errors import StartFailed
 __all__ = [
     "Attached",
     "CancelFlag",
+    "Detached",
     "Exited",
     "Failed",
     "LayerReport",
@@ -22,6 +23,7 @@ __all__ = [
     "ask",
     "cgroup_limits",
     "compile",
+    "compile_command",
     "compile_exec",
     "compile_seccomp",
     "extract_layer",
@@ -69,35 +71,26 @@ class Plan:
         """Every operation, the keeper's first."""
 
     def start_message(
-        self, control: int, stdin: int, stdout: int, stderr: int, *, limit: int = 0
+        self, control: int, *ends: int, limit: int = 0, detached: Detached | None = None
     ) -> tuple[bytes, list[int]]:
         """The message for the spawner's socket and the descriptors to go with it by SCM_RIGHTS.
 
         The plan's own descriptors among them stay the plan's: keep it until the message is sent. ``control`` is the
-        keeper's end of a SOCK_SEQPACKET pair: the container is killed when the other end closes, or after ``limit``
-        nanoseconds (0: never).
+        keeper's end of a SOCK_SEQPACKET pair: the container is killed when the other end closes, unless it is
+        ``detached``, or after ``limit`` nanoseconds (0: never). ``ends``: standard input, output and error, or of a
+        detached one: where its keeper writes the log and the exit, a listening SOCK_SEQPACKET socket, the directory of
+        its name, and the folder of journald's socket if there is a journal.
         """
 
-    def detached_message(
-        self,
-        control: int,
-        folder: int,
-        listener: int,
-        names: int,
-        *,
-        name: str,
-        limit: int,
-        log_size: int,
-        log_files: int,
-        input: bool,
-        journal: tuple[int, bytes] | None,
-    ) -> tuple[bytes, list[int]]:
-        """The same for a container that lives on without an engine.
+@final
+class Detached:
+    """What is said of a container that lives on without an engine."""
 
-        ``folder`` is where its keeper writes the log and the exit, ``listener`` a listening SOCK_SEQPACKET socket whose
-        file is ``name`` in the directory ``names``. A log file is full at ``log_size`` bytes, ``log_files`` are kept
-        (0: no log). ``input``: its standard input stays open. ``journal``: the folder of journald's socket, and
-        the socket's name, NUL, and the fields of each message.
+    def __new__(cls, *, name: str, log_size: int, log_files: int, input: bool, journal: bytes) -> Detached:
+        """``name`` is the file of its keeper's socket.
+
+        A log file is full at ``log_size`` bytes, ``log_files`` are kept (0: no log). ``input``: its standard input
+        stays open. ``journal``: the name of journald's socket, NUL, and the fields of each message; b"" for none.
         """
 
 def compile(spec: bytes, start: bytes) -> Plan:
@@ -251,14 +244,19 @@ def parse_report(message: bytes) -> Started | Failed | Exited | Attached:
         EngineError: not a message of this version.
     """
 
-def stdio_message(process: bytes | None = None) -> bytes | None:
-    """What lets a container go on that waits for its standard descriptors; they go with it by SCM_RIGHTS.
+def compile_command(process: bytes) -> bytes | None:
+    """The command of an OCI process object, its arguments and environment, for ``stdio_message``.
 
-    It ends with the command of ``process``, an OCI process object, if there is one: its arguments and environment
-    count. None if they are too long for that: 128 KiB.
+    None if they are too long for that: 128 KiB.
 
     Raises:
         SpecError: as for ``compile``.
+    """
+
+def stdio_message(command: bytes, detached: Detached | None = None) -> bytes:
+    """What lets a container go on that waits; the ends of ``Plan.start_message`` go with it by SCM_RIGHTS.
+
+    ``command`` takes the place of its own, unless it is b"".
     """
 
 # ---- logs -----------------------------------------------------------------------------------------------------------

@@ -126,6 +126,26 @@ def test_a_terminal_that_was_not_detached_is_left_with_its_keys(pyrt: Desk) -> N
     eventually(lambda: pyrt.ok("ps", "-aq") == "")
 
 
+def test_a_command_in_a_container_is_left_with_keys_and_runs_on(pyrt: Desk) -> None:
+    pyrt.ok("run", "-d", "--name", "box", "host", "--", "sleep", "1000")
+    # Left, it writes more than a terminal holds: nobody who has left is waited for.
+    script = "stty size; read line; seq 100000; touch /over; sleep 1000"
+    words = ("exec", "-it", "--detach-keys", "ctrl-p,ctrl-q", "box", "sh", "-c", script)
+    with pyrt.terminal(*words, rows=33, columns=99) as terminal:
+        terminal.expect("33 99")
+        # The last return is not for it any more.
+        terminal.type(b"\r\x10\x11\r")
+        assert terminal.wait() == 0
+        assert terminal.mode() == terminal.usual_mode
+    eventually(lambda: pyrt.run("exec", "box", "test", "-e", "/over").returncode == 0)
+    assert script in pyrt.ok("top", "box")
+    with pyrt.terminal("exec", "-it", "--detach-keys", "ctrl-x", "box", "sh", "-c", "read a; exit 7") as terminal:
+        terminal.type(b"\x10\x11\r")
+        assert terminal.wait() == 7
+    done = pyrt.run("exec", "--detach-keys", "ctrl", "box", "true")
+    assert (done.returncode, b"is no key" in done.stderr) == (125, True)
+
+
 def test_one_on_a_terminal_ends_as_its_command_does(pyrt: Desk) -> None:
     with pyrt.terminal("run", "-it", "--detach-keys", "ctrl-x", "host", "--", "sh", "-c", "read a; exit 7") as terminal:
         terminal.type(b"\x10\x11\r")

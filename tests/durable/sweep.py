@@ -19,11 +19,12 @@ import random
 import select
 import shutil
 import signal
+import sqlite3
 import sys
 import time
 import traceback
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -110,6 +111,10 @@ class Case:
     def before(self, ground: Ground) -> list[Call]:
         return []
 
+    def is_ready(self, ground: Ground) -> bool:
+        """Whether what was begun ``before`` has come to its end."""
+        return True
+
     def act(self, ground: Ground) -> list[Call]:
         raise NotImplementedError
 
@@ -148,6 +153,25 @@ class Detach(Case):
         record = await engine.run_detached("host", RunOptions(command=TALK, name="box"))
         assert (await engine.wait(record.id)).code == 7
         assert logged(engine, record.id) == b"hello\n"
+
+
+class DetachParked(Detach):
+    """The container waits for its command already when it is asked for."""
+
+    def before(self, ground: Ground) -> list[Call]:
+        return [Call(("run", "-d", "host", *TALK))] * 2
+
+    def is_ready(self, ground: Ground) -> bool:
+        with closing(sqlite3.connect(ground.state.root / "journal.db")) as journal:
+            (count,) = journal.execute("SELECT count(*) FROM parked").fetchone()
+        # They are made one after the other: the first is whole when the second is begun.
+        return bool(count == 2)
+
+    async def after(self, ground: Ground, engine: Engine, hit: Hit) -> None:
+        await super().after(ground, engine, hit)
+        if not hit.call:
+            timing = engine.journal.timing(engine.inspect("box").id)
+            assert any(mark.name == "AwaitStdio" for mark in timing.marks)
 
 
 class Start(Detach):
@@ -309,6 +333,7 @@ class CopyOut(Running):
 CASES: dict[str, Case] = {
     "run": Run(),
     "run -d": Detach(),
+    "run -d, parked": DetachParked(),
     "create, start": Start(),
     "exec": Exec(),
     "stop": Stop(),
@@ -375,6 +400,9 @@ class Stage:
         for call in case.before(self.ground):
             said = self._call(call, traced=False)
             assert said.code == call.code, said
+        while not case.is_ready(self.ground):
+            # Its end wakes us.
+            self._call(Call(("ps", "-q")), traced=False)
         self.tracer.armed = True
         strike = self.tracer.strike
         for call in case.act(self.ground):

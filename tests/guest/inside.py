@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOTFS = Path("/opt/rootfs")
 STATE = Path("/run/oci")
@@ -248,6 +248,47 @@ def test_the_engine_limits_on_version_2() -> None:
         "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max /proc/self/cgroup",
     )
     assert said.split() == [str(48 << 20), "33", "0::/"], said
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Waits until it is true."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come true"
+        time.sleep(0.1)
+
+
+def units_left() -> list[Path]:
+    return [*Path("/etc/systemd/system").rglob("pyrt.s*"), *Path("/run/systemd").rglob("pyrt.s*")]
+
+
+def test_pyrt_is_a_service_and_its_containers_outlive_it() -> None:
+    before = set(Path("/etc/systemd/system").rglob("*"))
+    call("python3", "-m", "pyrt", "system", "install")
+    assert (show("pyrt.socket", "ActiveState"), show("pyrt.socket", "UnitFileState")) == ("active", "enabled")
+    # The client has no server of its own to start: it is the one behind the socket that answers.
+    assert call("pyrt", "run", "--rm", "host", "/bin/echo", "hello") == "hello\n"
+    server = show("pyrt.service", "MainPID")
+    assert "pyrt serve" in Path("/proc", server, "cmdline").read_text().replace("\0", " ")
+    call("pyrt", "run", "-d", "--name", "box", "host", "/bin/sleep", "1000")
+    process = call("pyrt", "inspect", "--format", "{{.State.Pid}}", "box").strip()
+    # Killed, it is started again; stopped, by the next client.
+    call("systemctl", "kill", "--kill-who=main", "--signal=KILL", "pyrt.service")
+    eventually(lambda: show("pyrt.service", "MainPID") not in {"0", server})
+    assert call("pyrt", "exec", "box", "/bin/echo", "on") == "on\n"
+    call("systemctl", "stop", "pyrt.service")
+    assert show("pyrt.service", "ActiveState") == "inactive"
+    assert "box" in call("pyrt", "ps")
+    assert show("pyrt.service", "ActiveState") == "active"
+    assert call("pyrt", "inspect", "--format", "{{.State.Pid}}", "box").strip() == process
+    call("pyrt", "rm", "-f", "box")
+    # By the very service that it takes away.
+    call("pyrt", "system", "uninstall")
+    eventually(lambda: show("pyrt.service", "LoadState") == show("pyrt.socket", "LoadState") == "not-found")
+    assert units_left() == []
+    assert set(Path("/etc/systemd/system").rglob("*")) == before
+    assert list(Path("/run/pyrt").glob("*.sock")) == []
+    assert list(Path("/run/pyrt/keepers").iterdir()) == []
 
 
 def test_a_plain_user_with_a_delegated_group_is_told() -> None:

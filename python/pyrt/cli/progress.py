@@ -14,6 +14,7 @@ import trio
 
 from pyrt.cli import figures
 from pyrt.cli.console import STDERR
+from pyrt.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,7 +40,7 @@ async def progress_for(console: Console, *, quiet: bool) -> AsyncIterator[Callba
     ):
         yield None
         return
-    bars = await trio.to_thread.run_sync(Bars, console.columns, console.has_colour(STDERR))
+    bars = await in_thread(Bars, console.columns, console.has_colour(STDERR))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_keep_drawn, console, bars)
         try:

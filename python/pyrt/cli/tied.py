@@ -1,5 +1,5 @@
-"""A detached container tied to the user: what it writes comes from its log, what is typed goes to it, and the keys
-that Docker has for it untie the two. It runs on when its user goes."""
+"""What runs on when its user goes, tied to him until then: what it writes comes to him, what is typed goes to it, and
+the keys that Docker has for it untie the two. A detached container's output comes from its log."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from pyrt.engine.pipes import Reader, Writer, resize
 from pyrt.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterable
+
     from pyrt.cli.console import Console
     from pyrt.cli.parser import Parser
     from pyrt.engine.attaching import Input
+    from pyrt.engine.container import Execution
     from pyrt.engine.engine import Engine
     from pyrt.engine.logs import LogStream
     from pyrt.engine.record import Record
@@ -69,7 +72,8 @@ async def tie(
             if forwards_signals:
                 nursery.start_soon(forward_signals, console, partial(engine.kill, record.id))
             if way_in is not None and way_in.terminal:
-                left = await _through_terminal(console, stream, way_in, parse_keys(keys))
+                written = (text.data async for text in stream)
+                left = await _through_terminal(console, written, way_in.take(), parse_keys(keys))
             else:
                 left = False
                 await _through_pipes(console, stream, way_in, once=bool(record.lasting and record.lasting.stdin_once))
@@ -81,6 +85,34 @@ async def tie(
         nursery.cancel_scope.cancel()
     await console.settle()
     return status
+
+
+async def tie_execution(console: Console, engine: Engine, execution: Execution, keys: str) -> ExitStatus | None:
+    """The same with a process that has joined a container, on a terminal. It ends with its engine."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(forward_signals, console, execution.kill)
+        way_in = os.dup(execution.stdout.fileno())
+        left = await _through_terminal(console, execution.stdout, way_in, parse_keys(keys))
+        if left:
+            engine.in_background(_leave_unheard, execution)
+        status = None if left else await execution.wait()
+        nursery.cancel_scope.cancel()
+    await console.settle()
+    return status
+
+
+async def _leave_unheard(execution: Execution) -> None:
+    """Reads on until it has ended: it is not to wait for somebody who has left."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_discard, execution.stdout)
+        await execution.over()
+        nursery.cancel_scope.cancel()
+    execution.close_streams()
+
+
+async def _discard(reader: Reader) -> None:
+    async for _ in reader:
+        pass
 
 
 async def _through_pipes(console: Console, stream: LogStream, way_in: Input | None, *, once: bool) -> None:
@@ -104,18 +136,21 @@ async def _through_pipes(console: Console, stream: LogStream, way_in: Input | No
             writer.close()
 
 
-async def _through_terminal(console: Console, stream: LogStream, way_in: Input, keys: bytes) -> bool:
+async def _through_terminal(
+    console: Console, written: AsyncIterable[bytes | bytearray], way_in: int, keys: bytes
+) -> bool:
     """Between the user's terminal and the container's is another, of which we are the far end: so what the container
-    writes can come from its log, and keys can be looked at. True if they were the ones to leave by."""
+    writes can come from its log, and keys can be looked at. True if they were the ones to leave by. ``way_in`` is the
+    master of the container's, and is closed."""
     master, slave = pty.openpty()
     tty.setraw(slave)
     left = False
 
-    window = _Window(slave, os.dup(way_in.descriptor))
+    window = _Window(slave, os.dup(way_in))
 
     async def type_in() -> None:
         nonlocal left
-        target = Writer(way_in.take())
+        target = Writer(way_in)
         try:
             left = await _pass_keys(Reader(os.dup(slave)), target, keys, window)
         finally:
@@ -128,8 +163,8 @@ async def _through_terminal(console: Console, stream: LogStream, way_in: Input, 
             await console.relay_terminal(master, keys=True)
             nursery.start_soon(_follow_window, console, window)
             nursery.start_soon(type_in)
-            async for text in stream:
-                await screen.send_all(text.data)
+            async for piece in written:
+                await screen.send_all(piece)
             nursery.cancel_scope.cancel()
     finally:
         screen.close()
@@ -174,6 +209,7 @@ async def _pass_keys(source: Reader, target: Writer, keys: bytes, window: _Windo
             for key in typed:
                 held += bytes([key])
                 if held == keys:
+                    await target.send_all(passed)
                     return True
                 while held and not keys.startswith(held):
                     passed.append(held[0])

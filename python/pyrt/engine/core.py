@@ -21,6 +21,7 @@ from pyrt.engine.spares import Spares
 from pyrt.engine.spawner import Spawner
 from pyrt.errors import ContainerError, EngineError, HostError, PyrtError, SpecError, StateError
 from pyrt.images.store import Store
+from pyrt.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -154,7 +155,7 @@ class Core:
 
     async def in_thread(self, call: Callable[..., R], *arguments: object) -> R:
         """Runs blocking work in a worker thread of the engine's own."""
-        return await trio.to_thread.run_sync(call, *arguments, limiter=self.threads)
+        return await in_thread(call, *arguments, limiter=self.threads)
 
     def events(self, since: int | None = None, *, follow: bool = True) -> EventStream:
         """The events after ``since`` (0: all that are kept; None: from now on), then those to come if ``follow``.

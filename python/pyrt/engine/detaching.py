@@ -28,7 +28,7 @@ from pyrt.engine.events import ContainerFailed, ContainerUnpaused
 from pyrt.engine.health import watch_health
 from pyrt.engine.lasting import USUAL
 from pyrt.engine.pipes import NOBODYS, Stdio
-from pyrt.engine.process import Process
+from pyrt.engine.process import KeeperLost, Process
 from pyrt.engine.recipe import options_of
 from pyrt.engine.record import HealthState
 from pyrt.engine.results import Timing, Verdict
@@ -42,12 +42,15 @@ from pyrt.errors import ContainerNotFound, IllegalTransition, PyrtError
 if TYPE_CHECKING:
     import socket
 
+    from pyrt import _native
     from pyrt.engine.journal import Transaction
     from pyrt.engine.lasting import Lasting
     from pyrt.engine.layout import Layout
+    from pyrt.engine.pool import Parked
     from pyrt.engine.recipe import Mould
     from pyrt.engine.record import Record
     from pyrt.engine.results import ExitStatus
+    from pyrt.engine.stopwatch import Steps
     from pyrt.images.image import Image
     from pyrt.runtime.options import RunOptions
 
@@ -113,11 +116,18 @@ class Detaching(Starting):
             mould = self.recipes.mould(found, options, keep=keep)
             watch.mark("make the specification")
             called = asked or called_by(image, found)
-            record = await self.commit(
-                self._creation(found, called, mould, options, keep=keep, cause=cause, lasting=lasting)
+            parked = self.pool.take(mould)
+            creation = self._creation(
+                found, called, mould, options, keep=keep, cause=cause, lasting=lasting, parked=parked
             )
+            try:
+                record = await self.commit(creation)
+            except BaseException:
+                if parked:
+                    self.pool.drop(parked)
+                raise
             watch.mark("record it")
-            return await self._detach(record, mould, options, watch, cause)
+            return await self._detach(record, mould, options, watch, cause, parked)
 
     async def launch(self, container: str, *, cause: str = "start") -> Record:
         """Starts a container that was created, or that has ended; one that runs is left as it is.
@@ -188,20 +198,19 @@ class Detaching(Starting):
             watch.mark("record it")
             return await self._detach(record, mould, options, watch, cause)
 
-    async def _detach(self, record: Record, mould: Mould, options: RunOptions, watch: Stopwatch, cause: str) -> Record:
+    async def _detach(
+        self,
+        record: Record,
+        mould: Mould,
+        options: RunOptions,
+        watch: Stopwatch,
+        cause: str,
+        parked: Parked | None = None,
+    ) -> Record:
         try:
-            folder = self._make_folder(record, mould)
-            watch.mark("make its folder")
-            documents = mould.fill(record.id, record.id_base)
-            with keepers.doors(self.layout, record) as ends:
-                process, report = await self.execute(
-                    lambda: self._compile(mould, documents, watch),
-                    ends,
-                    options.limits.time,
-                    partial(keepers.read_exit, folder),
-                )
+            process, report, steps = await self._kept(record, mould, options, watch, parked)
             try:
-                timing = watch.timing(mould.steps, report)
+                timing = watch.timing(steps, report)
                 record = await self._started(record, process, timing, cause)
             except BaseException:
                 process.signal(signals.SIGKILL)
@@ -211,6 +220,26 @@ class Detaching(Starting):
             await self._fail(record, error)
         self._look_after(record, process, timing)
         return record
+
+    async def _kept(
+        self, record: Record, mould: Mould, options: RunOptions, watch: Stopwatch, parked: Parked | None
+    ) -> tuple[Process, _native.Started, Steps]:
+        """Has a keeper that lasts execute its command."""
+        last_words = partial(keepers.read_exit, self._make_folder(record, mould))
+        watch.mark("make its folder")
+        if parked:
+            try:
+                with keepers.doors(self.layout, record) as ends:
+                    return *await self.wake(parked, ends, last_words), parked.frame.steps
+            except KeeperLost as lost:
+                if not lost.untouched:
+                    raise
+                await self._clear_for_another(record)
+                self._make_folder(record, mould)
+        documents = mould.fill(record.id, record.id_base)
+        with keepers.doors(self.layout, record) as ends:
+            compiled = partial(self._compile, mould, documents, watch)
+            return *await self.execute(compiled, ends, options.limits.time, last_words), mould.steps
 
     def _make_folder(self, record: Record, mould: Mould) -> str:
         folder = self.layout.folder(record.id)

@@ -21,7 +21,8 @@ from pyrt.engine.cgroups import Groups
 from pyrt.engine.events import ContainerRemoved
 from pyrt.engine.journal import CHECKPOINT_EVERY
 from pyrt.engine.states import State
-from pyrt.errors import ContainerNotFound, IllegalTransition, PyrtError
+from pyrt.errors import ContainerNotFound, HostError, IllegalTransition, PyrtError
+from pyrt.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -108,10 +109,15 @@ class Janitor:
         """Removes folders of containers, and makes some for those to come; returns the names of those that stay."""
         if not names:
             return frozenset()
-        return await self._in_thread(self._remove_folders, names)
+        return await self._in_thread(self._remove_folders, names, names)
 
-    async def _in_thread(self, remove: Callable[[list[T]], frozenset[str]], what: list[T]) -> frozenset[str]:
-        return await trio.to_thread.run_sync(remove, what, limiter=self._threads)
+    async def _in_thread(
+        self, remove: Callable[[list[T]], frozenset[str]], what: list[T], names: list[str]
+    ) -> frozenset[str]:
+        try:
+            return await in_thread(remove, what, limiter=self._threads)
+        except HostError:
+            return frozenset(names)  # No thread is left just now.
 
     async def _tidy(self) -> None:
         try:
@@ -119,12 +125,12 @@ class Janitor:
                 batch, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]
                 await self._remove(batch)
             if self._journal.commits >= CHECKPOINT_EVERY:
-                await trio.to_thread.run_sync(self._journal.checkpoint, limiter=self._threads)
+                await in_thread(self._journal.checkpoint, limiter=self._threads)
         except PyrtError:
             log.exception("the journal could not be brought into the database")
 
     async def _remove(self, batch: list[Record]) -> None:
-        stuck = await self._in_thread(self._remove_all, batch)
+        stuck = await self._in_thread(self._remove_all, batch, [record.id for record in batch])
         self._failed += [record for record in batch if record.id in stuck]
         gone = [record for record in batch if record.id not in stuck]
         for record in gone:

@@ -92,13 +92,15 @@ class Joining(ContainerVerbs):
             process.close()
             raise
 
-    async def wake(self, parked: Parked, stdio: Stdio) -> tuple[Process, _native.Started]:
-        """The same with a container of which all but the command is made; ``stdio`` stays whole if that fails."""
+    async def wake(
+        self, parked: Parked, ends: Stdio | Doors, last_words: Callable[[], bytes] = bytes
+    ) -> tuple[Process, _native.Started]:
+        """The same with a container of which all but the command is made; ``ends`` stay whole if that fails."""
         process = parked.process
         try:
-            process.give_stdio(parked.message, stdio.theirs)
+            process.wake(*ends.late_message(parked.command), last_words)
             report = await self._begun(process, lambda: _native.compile(*parked.documents()))
-            stdio.sent()
+            ends.sent()
             return process, report
         except BaseException:
             process.close()

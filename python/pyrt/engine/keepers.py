@@ -11,6 +11,7 @@ import socket
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, final
 
+from pyrt import _native
 from pyrt.engine import journald
 from pyrt.engine.lasting import USUAL
 from pyrt.engine.pipes import nanoseconds
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pyrt import _native
     from pyrt.engine.layout import Layout
     from pyrt.engine.record import Record
 
 BACKLOG: Final = 64
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @final
@@ -33,24 +34,25 @@ class Doors:
     def __init__(
         self, folder: int, listener: socket.socket, names: int, record: Record, journal: tuple[int, bytes] | None
     ) -> None:
-        self._descriptors = folder, listener.fileno(), names
-        self._name = record.id
-        self._lasting = record.lasting or USUAL
-        self._journal = journal
+        lasting = record.lasting or USUAL
+        self._ends = [folder, listener.fileno(), names]
+        if journal:
+            self._ends.append(journal[0])
+        self._detached = _native.Detached(
+            name=record.id,
+            log_size=lasting.log.size,
+            log_files=lasting.log.files,
+            input=lasting.stdin,
+            journal=journal[1] if journal else b"",
+        )
 
     def message(self, plan: _native.Plan, control: int, limit: float | None) -> tuple[bytes, list[int]]:
         """The start message of a container that lasts, killed after ``limit`` seconds."""
-        log = self._lasting.log
-        return plan.detached_message(
-            control,
-            *self._descriptors,
-            name=self._name,
-            limit=nanoseconds(limit),
-            log_size=log.size,
-            log_files=log.files,
-            input=self._lasting.stdin,
-            journal=self._journal,
-        )
+        return plan.start_message(control, *self._ends, limit=nanoseconds(limit), detached=self._detached)
+
+    def late_message(self, command: bytes) -> tuple[bytes, list[int]]:
+        """The message that lets a parked container go on, with another command if that is not empty."""
+        return _native.stdio_message(command, self._detached), self._ends
 
     def sent(self) -> None:
         """The keeper has them: nothing of ours has to go before the block ends."""
@@ -60,11 +62,9 @@ class Doors:
 def doors(layout: Layout, record: Record) -> Iterator[Doors]:
     """The container's folder, a socket under its id, and the folder of that name. Gone again if the block fails."""
     container = record.id
-    layout.keepers.mkdir(mode=0o700, parents=True, exist_ok=True)
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    folder = os.open(layout.folder(container), flags)
+    folder = os.open(layout.folder(container), _FOLDER)
     try:
-        names = os.open(layout.keepers, flags)
+        names = _open_names(layout.keepers)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener, _journal(record) as journal:
                 with suppress(FileNotFoundError):
@@ -82,6 +82,14 @@ def doors(layout: Layout, record: Record) -> Iterator[Doors]:
             os.close(names)
     finally:
         os.close(folder)
+
+
+def _open_names(folder: Path) -> int:
+    try:
+        return os.open(folder, _FOLDER)
+    except FileNotFoundError:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(folder, _FOLDER)
 
 
 @contextmanager

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from pyrt import _native
 from pyrt.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from pyrt import _native
 
 PIECE: Final = 256 * 1024
 """Bytes read at once: 1.7 GB/s measured, where 64 KiB gives half of it."""
@@ -86,6 +85,10 @@ class Stdio:
     def message(self, plan: _native.Plan, control: int, limit: float | None) -> tuple[bytes, list[int]]:
         """The start message of a process that has the keeper's ends, killed after ``limit`` seconds."""
         return plan.start_message(control, *self.theirs, limit=nanoseconds(limit))
+
+    def late_message(self, command: bytes) -> tuple[bytes, list[int]]:
+        """The message that lets a parked container go on, with another command if that is not empty."""
+        return _native.stdio_message(command), [*self.theirs]
 
     def sent(self) -> None:
         """The keeper has its ends: close ours of them."""

@@ -5,11 +5,13 @@
     an image is started again with the same options
       ... the engine has nothing to do for a moment ...
     park:  row, lease of ids -> folder -> plan -> a keeper executes it up to AwaitStdio
-    take:  the row becomes a record, standard descriptors go to the keeper -> Started
+    take:  the row becomes a record, standard descriptors go to the keeper -> Started,
+           or what the keeper of a detached container needs: it is one from then on
 
 That is the same plan, executed in two goes, and saves whoever starts it all but the last 0.1 ms of the kernel's work. A
 parked container belongs to its frame: another image, other options, another machine make another frame, another command
-or environment does not. It has run nothing of the image, and dies with its engine like all that are attached.
+or environment does not, nor whether it is to be detached. It has run nothing of the image, and dies with its engine
+until it is taken.
 """
 
 from __future__ import annotations
@@ -57,8 +59,8 @@ class Parked(NamedTuple):
     until: float
     takes_command: bool = False
     """Whether another command of the same frame may take the place of its own."""
-    message: bytes = b""
-    """What lets it go on."""
+    command: bytes = b""
+    """What is to take the place of its own, if anything is."""
 
     def documents(self) -> tuple[bytes, bytes]:
         """What its plan was compiled from; with another command, what it would have been compiled from."""
@@ -67,9 +69,9 @@ class Parked(NamedTuple):
     def meant_for(self, mould: Mould) -> Parked | None:
         """The same with the command of ``mould``; None if it can't take that."""
         if mould is self.mould:
-            return self._replace(message=_native.stdio_message() or b"")
-        message = mould.message(self.id) if self.takes_command else None
-        return self._replace(mould=mould, message=message) if message else None
+            return self
+        command = mould.command(self.id) if self.takes_command else None
+        return self._replace(mould=mould, command=command) if command else None
 
 
 class _Asked:

@@ -132,8 +132,9 @@ class Process:
             pass
         return False
 
-    def give_stdio(self, message: bytes, descriptors: tuple[int, int, int]) -> None:
+    def wake(self, message: bytes, descriptors: list[int], last_words: Callable[[], bytes]) -> None:
         """Lets a parked container go on to its command, or to that of the message; raises KeeperLost."""
+        self._last_words = last_words
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         try:
             self._control.sendmsg([message], rights, socket.MSG_NOSIGNAL)

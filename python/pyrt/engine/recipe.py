@@ -120,9 +120,9 @@ class Mould:
             spec = spec.replace(_BLANK_BASE, b'"hostID":%d,' % id_base)
         return spec, start
 
-    def message(self, container: str) -> bytes | None:
-        """What lets a container of this frame go on with this mould's command; None if that is too long."""
-        return _native.stdio_message(self._name(self.built.process, container))
+    def command(self, container: str) -> bytes | None:
+        """This mould's command for a container of its frame that waits; None if it is too long for that."""
+        return _native.compile_command(self._name(self.built.process, container))
 
     def _name(self, document: bytes, container: str) -> bytes:
         named = document.replace(self._blank.encode(), container.encode())

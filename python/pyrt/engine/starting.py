@@ -325,15 +325,18 @@ class Starting(Joining):
             except KeeperLost as lost:
                 if not lost.untouched:
                     raise
-                # It was killed in the moment before: what is left of it makes room for another in its place.
-                await debris.clear_cgroups(record.id, record.cgroup_parent)
-                await self.janitor.remove_folders([record.id])
+                await self._clear_for_another(record)
         if mould.built.upper == "directory":
             self.spares.take(record.id)
         watch.mark("make its folder and pipes")
         documents = mould.fill(record.id, record.id_base)
         limit = options.limits.time
         return *await self.execute(lambda: self._compile(mould, documents, watch), ends, limit), mould.steps
+
+    async def _clear_for_another(self, record: Record) -> None:
+        """A parked container was killed in the moment before it was woken: makes room for another in its place."""
+        await debris.clear_cgroups(record.id, record.cgroup_parent)
+        await self.janitor.remove_folders([record.id])
 
     def _compile(self, mould: Mould, documents: tuple[bytes, bytes], watch: Stopwatch) -> _native.Plan:
         plan = _native.compile(*documents)

@@ -19,6 +19,7 @@ import trio
 
 from pyrt.errors import HostError, InvalidImage, PyrtError
 from pyrt.images.progress import Progress
+from pyrt.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +51,7 @@ class LayerPuller:
         """See to it that a layer is in the store. May be cancelled at any time."""
         self._tell(blob, "waiting")
         async with self._turns:
-            if await trio.to_thread.run_sync(self._store.has_layer, diff_id):
+            if await in_thread(self._store.has_layer, diff_id):
                 self._tell(blob, "exists")
                 return
             try:
@@ -75,7 +76,7 @@ class LayerPuller:
             nursery.start_soon(self._feed, line, blob)
             try:
                 # When cancelled, it is still waited for: the feeding task ends then, and with it the thread.
-                await trio.to_thread.run_sync(self._ingest, line, blob, diff_id, limiter=self._threads)
+                await in_thread(self._ingest, line, blob, diff_id, limiter=self._threads)
             except PyrtError as error:
                 failure = error
             except OSError as error:
@@ -107,7 +108,7 @@ class LayerPuller:
             counter = _Counter(line.sink, lambda passed: self._tell(blob, "downloading", passed))
             for offset in range(0, line.part, _PIECE):
                 length = min(_PIECE, line.part - offset)
-                await counter.pass_on(await trio.to_thread.run_sync(os.pread, line.blob, length, offset))
+                await counter.pass_on(await in_thread(os.pread, line.blob, length, offset))
             await self._registry.download(blob.digest, blob.size, counter.pass_on, offset=line.part)
             self._tell(blob, "extracting", blob.size)
             line.whole = True

@@ -22,6 +22,7 @@ from pyrt.images.platform import Platform
 from pyrt.images.reference import Reference
 from pyrt.images.registries import Registries
 from pyrt.images.registry import Registry
+from pyrt.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,7 +104,7 @@ class _Pull:
         """Fetch what one place has; ``reference`` has a tag or a digest."""
         with ExitStack() as stack:
             # From the first look at what is there until the image is: else a sweep might take a layer in between.
-            await trio.to_thread.run_sync(stack.enter_context, self._store.pinned())
+            await in_thread(stack.enter_context, self._store.pinned())
             return await self._from_registry(reference, endpoint)
 
     async def _from_registry(self, reference: Reference, endpoint: Endpoint) -> Image:
@@ -114,7 +115,7 @@ class _Pull:
             config = await registry.blob(manifest.config.digest, manifest.config.size, limit=LARGEST_CONFIG)
             layers = pair_layers(manifest, self._read_config(config, name).diff_ids, name)
             await self._get_layers(registry, layers)
-        return await trio.to_thread.run_sync(
+        return await in_thread(
             lambda: self._store.add_image(
                 manifest=document.content,
                 manifest_media_type=manifest.media_type,

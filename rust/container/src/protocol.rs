@@ -6,7 +6,8 @@
 //!    | Start + [plan, control, folder, listener, folder of the   |
 //!    |          listener's name, (journald's), opened...] -----> |   or detached
 //!    |                      control socket                       | executes the keeper's list
-//!    | Stdio, a command perhaps + [0, 1, 2] -------------------> | only where the plan waits for it (AwaitStdio)
+//!    | Stdio, a command perhaps + [0, 1, 2], or                  | only where the plan waits for it (AwaitStdio);
+//!    |         [folder, listener, its name's, (journald's)] ---> | with the latter it is detached from then on
 //!    | <-------------------- Started + [pidfd, (terminal)]       | the child has called execve
 //!    | <-------------------- Failed                              | or a step failed; keeper ends
 //!    |                                                           |
@@ -40,7 +41,7 @@ use std::ffi::CString;
 use crate::plan::{Field, MAX_OPS, Part, split};
 
 /// Changes whenever a message does.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 /// No message is longer: a `Started` with a full timing table, a `Failed` with its evidence.
 pub const MAX_MESSAGE: usize = 16 * 1024;
 /// The kernel passes at most this many descriptors in one message (SCM_MAX_FD, include/net/scm.h).
@@ -174,15 +175,7 @@ impl Start {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = begin(START);
         self.limit.put(&mut out);
-        self.detached.is_some().put(&mut out);
-        if let Some(Detached { name, log_size, log_files, input, journal }) = &self.detached {
-            log_size.put(&mut out);
-            log_files.put(&mut out);
-            input.put(&mut out);
-            (journal.len() as u32).put(&mut out);
-            out.extend_from_slice(journal);
-            out.extend_from_slice(name.to_bytes());
-        }
+        put_detached(self.detached.as_ref(), &mut out);
         out
     }
 
@@ -190,20 +183,35 @@ impl Start {
     pub fn decode(input: &[u8]) -> Option<Self> {
         let (kind, mut fields) = open(input)?;
         let fields = &mut fields;
-        let limit = u64::take(fields)?;
-        let detached = if bool::take(fields)? { Some(Detached::take(fields)?) } else { None };
+        let (limit, detached) = (u64::take(fields)?, take_detached(fields)?);
         (kind == START && fields.is_empty()).then_some(Self { limit, detached })
     }
 }
 
-impl Detached {
-    fn take(fields: &mut &[u8]) -> Option<Self> {
-        let (log_size, log_files, input) = (u64::take(fields)?, u32::take(fields)?, bool::take(fields)?);
-        let length = u32::take(fields)? as usize;
-        let journal = split(fields, length)?.to_vec();
-        let name = CString::new(split(fields, fields.len())?).ok()?;
-        Some(Self { name, log_size, log_files, input, journal })
+fn put_detached(detached: Option<&Detached>, out: &mut Vec<u8>) {
+    detached.is_some().put(out);
+    if let Some(Detached { name, log_size, log_files, input, journal }) = detached {
+        log_size.put(out);
+        log_files.put(out);
+        input.put(out);
+        for text in [journal, name.as_bytes()] {
+            (text.len() as u32).put(out);
+            out.extend_from_slice(text);
+        }
     }
+}
+
+fn take_detached(fields: &mut &[u8]) -> Option<Option<Detached>> {
+    if !bool::take(fields)? {
+        return Some(None);
+    }
+    let (log_size, log_files, input) = (u64::take(fields)?, u32::take(fields)?, bool::take(fields)?);
+    let mut text = || {
+        let length = u32::take(fields)? as usize;
+        split(fields, length)
+    };
+    let (journal, name) = (text()?.to_vec(), CString::new(text()?).ok()?);
+    Some(Some(Detached { name, log_size, log_files, input, journal }))
 }
 
 impl Ask {
@@ -231,19 +239,29 @@ impl Ask {
 /// so large a buffer is memory only where something is put into it.
 pub const MAX_COMMAND: usize = 128 << 10;
 
-/// Engine to keeper: here are standard input, output and error of the container that waits for them. `command` is the
-/// [`crate::plan::Op::Exec`] to end with instead of the plan's own, empty if that is meant.
-pub fn stdio(command: &[u8]) -> Vec<u8> {
-    let mut message = begin(STDIO);
-    message.extend_from_slice(command);
-    message
+/// Engine to keeper: here are standard input, output and error of the container that waits for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stdio<'a> {
+    /// As of [`Start`], which could not say it yet; then the descriptors are those for its keeper.
+    pub detached: Option<Detached>,
+    /// The [`crate::plan::Op::Exec`] to end with instead of the plan's own, empty if that is meant.
+    pub command: &'a [u8],
 }
 
-/// The command that comes with [`stdio`] of this version; `None` if `input` is another message.
-pub fn read_stdio(input: &[u8]) -> Option<&[u8]> {
-    match open(input)? {
-        (STDIO, command) => Some(command),
-        _ => None,
+impl<'a> Stdio<'a> {
+    /// The message's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = begin(STDIO);
+        put_detached(self.detached.as_ref(), &mut out);
+        out.extend_from_slice(self.command);
+        out
+    }
+
+    /// Reads a message; `None` if it is none of this version.
+    pub fn decode(input: &'a [u8]) -> Option<Self> {
+        let (kind, mut fields) = open(input)?;
+        let detached = take_detached(&mut fields)?;
+        (kind == STDIO).then_some(Self { detached, command: fields })
     }
 }
 
@@ -392,8 +410,10 @@ mod tests {
             journal: b"x\0A=b\n".to_vec(),
         };
         for detached in [Some(detached), None] {
-            let start = Start { limit: 7, detached };
+            let start = Start { limit: 7, detached: detached.clone() };
             assert_eq!(Start::decode(&start.encode()), Some(start));
+            let stdio = Stdio { detached, command: b"command" };
+            assert_eq!(Stdio::decode(&stdio.encode()), Some(stdio));
         }
         for ask in [Ask::Attach, Ask::CloseInput, Ask::Recorded] {
             assert_eq!(Ask::decode(&ask.encode()), Some(ask));
@@ -402,10 +422,8 @@ mod tests {
 
     #[test]
     fn stdio_is_told_from_all_else() {
-        assert_eq!(read_stdio(&stdio(b"")), Some(&b""[..]));
-        assert_eq!(read_stdio(&stdio(b"command")), Some(&b"command"[..]));
-        assert_eq!(read_stdio(&Start { limit: 0, detached: None }.encode()), None);
-        assert_eq!(read_stdio(b""), None);
+        assert_eq!(Stdio::decode(&Start { limit: 0, detached: None }.encode()), None);
+        assert_eq!(Stdio::decode(b""), None);
     }
 
     #[test]

@@ -9,9 +9,9 @@ mod freezer;
 mod journal;
 mod log;
 
-use pyrt_container::execute::{self, Failed, Running};
+use pyrt_container::execute::{self, Failed, Given, Read, Running};
 use pyrt_container::plan::{Part, Plan};
-use pyrt_container::protocol::{Detached, MAX_DESCRIPTORS, MAX_MESSAGE, Report, Start};
+use pyrt_container::protocol::{Detached, MAX_DESCRIPTORS, MAX_MESSAGE, Report, Start, Stdio};
 use pyrt_container::sys::{self, Ended, Errno, Fd};
 
 use detached::{Doors, Pipes};
@@ -57,52 +57,109 @@ fn keep(message: &[u8], descriptors: &[Fd], begun: u64) {
     let Some(start) = Start::decode(message) else {
         return report_failure(control, refused(Errno(libc::EPROTO)));
     };
-    let limit = start.limit;
     match start.detached {
-        None => match make(descriptors[PLAN], &descriptors[CONTAINER..]) {
-            Ok(running) => attend(control, limit, running, begun),
-            Err(failed) => report_failure(control, failed),
-        },
-        Some(detached) => keep_detached(detached, limit, descriptors, begun),
+        None => keep_attached(start.limit, descriptors, begun),
+        Some(detached) => keep_detached(detached, start.limit, descriptors, begun),
     }
+}
+
+/// What the keeper of a detached container has before that runs.
+struct Lasting {
+    detached: Detached,
+    doors: Doors,
+    pipes: sys::Result<Pipes>,
+}
+
+impl Lasting {
+    /// Of the descriptors for the keeper; `None` if there are too few. Returns those that follow them as well.
+    fn begin(detached: Detached, control: Fd, descriptors: &[Fd]) -> Option<(Self, &[Fd])> {
+        let ([folder, listener, names], rest) = descriptors.split_first_chunk()?;
+        let (journald, rest) = match rest {
+            [first, rest @ ..] if !detached.journal.is_empty() => (Some(*first), rest),
+            all => (None, all),
+        };
+        let doors = Doors { control, folder: *folder, listener: *listener, names: *names, journald };
+        let pipes = Pipes::make(detached.input);
+        Some((Self { detached, doors, pipes }, rest))
+    }
+
+    /// The container's ends.
+    fn stdio(&self) -> sys::Result<[Fd; 3]> {
+        self.pipes.as_ref().map(|pipes| pipes.theirs).map_err(|&errno| errno)
+    }
+
+    fn keep(self, made: Result<Running, Failed>, limit: u64, begun: u64) {
+        let Doors { control, names, .. } = self.doors;
+        match made.and_then(|running| Ok((running, self.pipes.map_err(refused)?))) {
+            Ok((mut running, pipes)) => {
+                let started = report_start(control, &mut running, begun, &[]);
+                detached::keep(self.doors, self.detached, running, pipes, started, Deadline::after(limit));
+            }
+            Err(failed) => {
+                report_failure(control, failed);
+                let _ = sys::unlinkat(names, &self.detached.name, 0);
+            }
+        }
+    }
+}
+
+/// A container that dies with its engine, unless it was parked and is detached when it is woken.
+fn keep_attached(limit: u64, descriptors: &[Fd], begun: u64) {
+    let control = descriptors[CONTROL];
+    let mut lasting = None;
+    let made = make(descriptors[PLAN], &descriptors[CONTAINER..], &mut |message, passed| {
+        let given = Stdio::decode(message).and_then(|stdio| give(stdio, control, passed, &mut lasting));
+        given.unwrap_or_else(|| {
+            passed.iter().copied().for_each(sys::close);
+            Err(Errno(libc::EPIPE))
+        })
+    });
+    match (lasting, made) {
+        (Some(lasting), made) => lasting.keep(made, limit, begun),
+        (None, Ok(running)) => attend(control, limit, running, begun),
+        (None, Err(failed)) => report_failure(control, failed),
+    }
+}
+
+/// What a parked container is given to go on; `None` if too little has come for that.
+fn give(
+    Stdio { detached, command }: Stdio<'static>,
+    control: Fd,
+    passed: &[Fd],
+    lasting: &mut Option<Lasting>,
+) -> Option<sys::Result<Given>> {
+    let Some(detached) = detached else {
+        return Some(Ok(Given { stdio: passed.try_into().ok()?, command }));
+    };
+    let (begun, _) = Lasting::begin(detached, control, passed)?;
+    let stdio = lasting.insert(begun).stdio();
+    Some(stdio.map(|stdio| Given { stdio, command }))
 }
 
 fn keep_detached(detached: Detached, limit: u64, descriptors: &[Fd], begun: u64) {
     let control = descriptors[CONTROL];
-    let [folder, listener, names] = [0, 1, 2].map(|index| descriptors[CONTAINER + index]);
-    let (journald, opened) = match &descriptors[OPENED..] {
-        [first, rest @ ..] if !detached.journal.is_empty() => (Some(*first), rest),
-        all => (None, all),
+    let Some((lasting, opened)) = Lasting::begin(detached, control, &descriptors[CONTAINER..]) else {
+        return report_failure(control, refused(Errno(libc::EPROTO)));
     };
-    let made = Pipes::make(detached.input).map_err(refused).and_then(|pipes| {
-        let given: Vec<Fd> = pipes.theirs.into_iter().chain(opened.iter().copied()).collect();
-        make(descriptors[PLAN], &given).map(|running| (pipes, running))
+    let made = lasting.stdio().map_err(refused).and_then(|stdio| {
+        let given: Vec<Fd> = stdio.into_iter().chain(opened.iter().copied()).collect();
+        make(descriptors[PLAN], &given, &mut |_, _| Err(Errno(libc::EPROTO)))
     });
-    match made {
-        Ok((pipes, mut running)) => {
-            let started = report_start(control, &mut running, begun, &[]);
-            let doors = Doors { control, folder, listener, names, journald };
-            detached::keep(doors, detached, running, pipes, started, Deadline::after(limit));
-        }
-        Err(failed) => {
-            report_failure(control, failed);
-            let _ = sys::unlinkat(names, &detached.name, 0);
-        }
-    }
+    lasting.keep(made, limit, begun);
 }
 
 fn refused(errno: Errno) -> Failed {
     Failed { part: Part::Keeper, index: 0, errno, evidence: Vec::new() }
 }
 
-/// Makes the container of the plan in `memfd`.
-fn make(memfd: Fd, descriptors: &[Fd]) -> Result<Running, Failed> {
+/// Makes the container of the plan in `memfd`; `read`: see [`execute::start_parked`].
+fn make(memfd: Fd, descriptors: &[Fd], read: &mut Read<'_>) -> Result<Running, Failed> {
     let bytes = map(memfd).map_err(refused)?;
     let plan = Plan::parse(bytes).map_err(|malformed| {
         let evidence = malformed.to_string().into_bytes();
         Failed { evidence, ..refused(Errno(0)) }
     })?;
-    execute::start(&plan, descriptors)
+    execute::start_parked(&plan, descriptors, read)
 }
 
 /// The plan where the engine has written it: a sealed memfd, so that it can't change under us.

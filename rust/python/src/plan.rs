@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyDict};
 use pyrt_container::compile::Compiled;
 use pyrt_container::host::Host;
 use pyrt_container::plan::Part;
-use pyrt_container::protocol::{Detached, MAX_COMMAND, Start, stdio};
+use pyrt_container::protocol::{self, MAX_COMMAND, Start, Stdio};
 use pyrt_container::{compile as compiler, explain};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
@@ -65,54 +65,34 @@ impl Plan {
     }
 
     /// See the stub.
-    #[pyo3(signature = (control, stdin, stdout, stderr, *, limit=0))]
+    #[pyo3(signature = (control, *ends, limit=0, detached=None))]
     fn start_message<'py>(
         &self,
         py: Python<'py>,
         control: RawFd,
-        stdin: RawFd,
-        stdout: RawFd,
-        stderr: RawFd,
+        ends: Vec<RawFd>,
         limit: u64,
+        detached: Option<&Detached>,
     ) -> (Bound<'py, PyBytes>, Vec<RawFd>) {
-        self.message(py, &Start { limit, detached: None }, [control, stdin, stdout, stderr])
-    }
-
-    /// See the stub.
-    #[expect(clippy::too_many_arguments, reason = "they are a message's fields, by name")]
-    #[pyo3(signature = (control, folder, listener, names, *, name, limit, log_size, log_files, input, journal))]
-    fn detached_message<'py>(
-        &self,
-        py: Python<'py>,
-        control: RawFd,
-        folder: RawFd,
-        listener: RawFd,
-        names: RawFd,
-        name: CString,
-        limit: u64,
-        log_size: u64,
-        log_files: u32,
-        input: bool,
-        journal: Option<(RawFd, Vec<u8>)>,
-    ) -> (Bound<'py, PyBytes>, Vec<RawFd>) {
-        let (journald, journal) = journal.unzip();
-        let detached = Some(Detached { name, log_size, log_files, input, journal: journal.unwrap_or_default() });
-        let first = [control, folder, listener, names].into_iter().chain(journald);
-        self.message(py, &Start { limit, detached }, first)
+        let start = Start { limit, detached: detached.map(|detached| detached.0.clone()) };
+        let mut descriptors = vec![self.memfd.as_raw_fd(), control];
+        descriptors.extend(ends);
+        descriptors.extend(self.compiled.descriptors.iter().map(AsRawFd::as_raw_fd));
+        (PyBytes::new(py, &start.encode()), descriptors)
     }
 }
 
-impl Plan {
-    fn message<'py>(
-        &self,
-        py: Python<'py>,
-        start: &Start,
-        first: impl IntoIterator<Item = RawFd>,
-    ) -> (Bound<'py, PyBytes>, Vec<RawFd>) {
-        let mut descriptors = vec![self.memfd.as_raw_fd()];
-        descriptors.extend(first);
-        descriptors.extend(self.compiled.descriptors.iter().map(AsRawFd::as_raw_fd));
-        (PyBytes::new(py, &start.encode()), descriptors)
+/// What the keeper of a detached container has to know.
+#[pyclass(frozen, module = "pyrt._native")]
+pub struct Detached(protocol::Detached);
+
+#[pymethods]
+impl Detached {
+    /// See the stub.
+    #[new]
+    #[pyo3(signature = (*, name, log_size, log_files, input, journal))]
+    fn new(name: CString, log_size: u64, log_files: u32, input: bool, journal: Vec<u8>) -> Self {
+        Self(protocol::Detached { name, log_size, log_files, input, journal })
     }
 }
 
@@ -147,12 +127,19 @@ pub fn compile_exec(spec: &[u8], process: &[u8], start: &[u8], pidfd: RawFd) -> 
     Plan::new(compiled.map_err(compile_error)?)
 }
 
-/// Compiles what lets a container go on that waits; see the stub.
+/// Compiles a command for a container that waits; see the stub.
 #[pyfunction]
-#[pyo3(signature = (process=None))]
-pub fn stdio_message<'py>(py: Python<'py>, process: Option<&[u8]>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    let command = process.map(compiler::compile_command).transpose().map_err(compile_error)?.unwrap_or_default();
-    Ok((command.len() <= MAX_COMMAND).then(|| PyBytes::new(py, &stdio(&command))))
+pub fn compile_command<'py>(py: Python<'py>, process: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let command = compiler::compile_command(process).map_err(compile_error)?;
+    Ok((command.len() <= MAX_COMMAND).then(|| PyBytes::new(py, &command)))
+}
+
+/// What lets a container go on that waits; see the stub.
+#[pyfunction]
+#[pyo3(signature = (command, detached=None))]
+pub fn stdio_message<'py>(py: Python<'py>, command: &[u8], detached: Option<&Detached>) -> Bound<'py, PyBytes> {
+    let detached = detached.map(|detached| detached.0.clone());
+    PyBytes::new(py, &Stdio { detached, command }.encode())
 }
 
 /// The exception for a failed start; see the stub.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pyrt.cli.attached import Attachment, add_terminal_options, exit_code_of, follow
 from pyrt.cli.environment import add_environment_options, environment_of
 from pyrt.cli.parser import Help, Parser
+from pyrt.cli.tied import parse_keys, tie_execution
 from pyrt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("-w", "--workdir", default="", metavar="DIR", help="where in the container")
     parser.add_argument("--privileged", action="store_true", help="with all capabilities")
     parser.add_argument("-d", "--detach", action="store_true", help="in the background, without its output")
-    parser.add_not_built("--detach-keys", what="leaving a container that runs on", hint="leave the option out")
+    parser.add_argument(
+        "--detach-keys", default="", metavar="KEYS", help="with -it, leave it running by these keys (none)"
+    )
 
 
 async def main(invocation: Invocation) -> int:
@@ -47,6 +50,8 @@ async def main(invocation: Invocation) -> int:
     if not command:
         raise UsageError("there is no command to execute", hint=f"usage: pyrt {HELP.usage}")
     attachment = Attachment(interactive=options.interactive, tty=options.tty)
+    if options.detach_keys:
+        parse_keys(options.detach_keys)
     if not options.detach:
         attachment.check(console)
     with background(wanted=options.detach) as stdio:
@@ -54,7 +59,12 @@ async def main(invocation: Invocation) -> int:
     if options.detach:
         return 0
     try:
-        status = await follow(console, execution, attachment, execution.kill)
+        if options.detach_keys and options.tty and options.interactive:
+            status = await tie_execution(console, invocation.engine, execution, options.detach_keys)
+            if status is None:
+                return 0
+        else:
+            status = await follow(console, execution, attachment, execution.kill)
     except BaseException:
         await execution.destroy("client gone")
         raise

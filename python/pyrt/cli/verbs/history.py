@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import trio
-
 from pyrt.cli import figures
 from pyrt.cli.listing import Column, add_format_options, render
 from pyrt.cli.parser import Help, Parser, boolean
 from pyrt.images.config import parse_time
+from pyrt.threads import in_thread
 
 if TYPE_CHECKING:
     from pyrt.cli.verbs import Invocation
@@ -44,7 +43,7 @@ def arguments(parser: Parser) -> None:
 async def main(invocation: Invocation) -> int:
     options, engine = invocation.options, invocation.engine
     image = engine.find_image(options.image, environ=invocation.console.environment)
-    layers = await trio.to_thread.run_sync(engine.store.layers_of, image)
+    layers = await in_thread(engine.store.layers_of, image)
     rows = _rows(image, [layer.size for layer in layers], whole=options.no_trunc, human=options.human)
     if options.quiet and not options.format:
         await invocation.console.out("".join(f"{row['ID']}\n" for row in rows))

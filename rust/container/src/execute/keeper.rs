@@ -3,14 +3,16 @@
 use std::ffi::{CStr, CString, c_void};
 
 use crate::plan::{CLONE_NEWTIME, Op, Part, Plan, STDERR, STDIN, STDOUT, Slot, Slots as SlotList};
-use crate::protocol::{self, EVIDENCE, warning};
+use crate::protocol::{EVIDENCE, MAX_COMMAND, MAX_MESSAGE, warning};
 use crate::sys::{self, Errno, Fd, Side};
 
 use super::cgroup::Created;
 use super::channel::{ToChild, ToKeeper, Word};
 use super::exec::{Another, Vectors};
 use super::hook::{self, Hook};
-use super::{EMPTY, Failed, MISPLACED, Running, Slots, Timings, child, mounts, net_device, set_limit, shared_step};
+use super::{
+    EMPTY, Failed, Given, MISPLACED, Read, Running, Slots, Timings, child, mounts, net_device, set_limit, shared_step,
+};
 
 struct Child {
     pid: i32,
@@ -55,11 +57,14 @@ impl<'a> Keeper<'a> {
     }
 
     /// Walks the list, then waits for the child to call execve(2) or to say why it can't.
-    pub fn run(&mut self) -> Result<(), Failed> {
+    pub fn run(&mut self, read: &mut Read<'_>) -> Result<(), Failed> {
         for (index, op) in self.plan.ops(Part::Keeper).enumerate() {
             match op {
                 Op::AwaitChild {} => self.await_child(index)?,
                 Op::RunHook { .. } => self.run_hook(index, &op)?,
+                Op::AwaitStdio { socket } => {
+                    self.await_stdio(socket, read).map_err(|errno| self.blame(index, errno))?
+                }
                 _ => self.step(&op).map_err(|errno| self.blame(index, errno))?,
             }
             self.timings.stamp(index);
@@ -300,7 +305,6 @@ impl<'a> Keeper<'a> {
                 let opened = std::mem::take(&mut self.opened);
                 self.child()?.channel.release(&self.slots, &opened)
             }
-            Op::AwaitStdio { socket } => self.await_stdio(socket),
             Op::MountOverlay { lowers, names, upper, changes, volatile, attributes, uid, gid, at, name } => {
                 let stack = mounts::Stack::of(&self.slots, (lowers, names), (upper, changes), volatile)?;
                 let at = self.slots.get(at)?;
@@ -313,28 +317,25 @@ impl<'a> Keeper<'a> {
     }
 
     /// Also returns, with an error, when the child has failed at a step meanwhile.
-    fn await_stdio(&mut self, socket: Slot) -> sys::Result<()> {
+    fn await_stdio(&mut self, socket: Slot, read: &mut Read<'_>) -> sys::Result<()> {
         let (socket, channel) = (self.slots.get(socket)?, self.child()?.channel.0);
         let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let mut entries = [entry(channel), entry(socket)];
         // Made before anybody waits, and kept: a mapping that goes takes its time.
-        let message = Vec::leak(vec![0; protocol::MAX_COMMAND + 16]);
+        let message: &'static mut [u8] = Vec::leak(vec![0; MAX_MESSAGE + MAX_COMMAND]);
         sys::poll(&mut entries, -1)?;
         if entries[0].revents != 0 {
             return Err(Errno(libc::ECHILD));
         }
-        let mut descriptors = [EMPTY; 3];
+        let mut descriptors = [EMPTY; 4];
         let (length, passed) = sys::receive_packet(socket, message, &mut descriptors)?;
-        let command = protocol::read_stdio(&message[..length]).filter(|_| passed == descriptors.len());
+        let Given { stdio, command } = read(&message[..length], &descriptors[..passed])?;
         match command {
-            Some([]) => {}
-            Some(command) if self.plan.takes_command() => self.another.set(command)?,
-            _ => {
-                descriptors[..passed].iter().copied().for_each(sys::close);
-                return Err(Errno(libc::EPIPE));
-            }
+            [] => {}
+            command if self.plan.takes_command() => self.another.set(command)?,
+            _ => return Err(Errno(libc::EPROTO)),
         }
-        for (slot, fd) in [STDIN, STDOUT, STDERR].into_iter().zip(descriptors) {
+        for (slot, fd) in [STDIN, STDOUT, STDERR].into_iter().zip(stdio) {
             if let Ok(former) = self.slots.get(slot) {
                 sys::close(former);
             }

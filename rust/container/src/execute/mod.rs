@@ -126,10 +126,26 @@ impl Running {
     }
 }
 
+/// What a container that waits is given (`AwaitStdio`).
+pub struct Given {
+    /// Its standard input, output and error.
+    pub stdio: [Fd; 3],
+    /// The `Exec` to end with instead of the plan's own; empty if that is meant.
+    pub command: &'static [u8],
+}
+
+/// Makes that of the message and the descriptors that have come for it.
+pub type Read<'a> = dyn FnMut(&'static [u8], &[Fd]) -> sys::Result<Given> + 'a;
+
 /// Makes the container of `plan`. `descriptors` go into slots 0, 1, 2, and on. On failure nothing is left.
 pub fn start(plan: &Plan<'_>, descriptors: &[Fd]) -> Result<Running, Failed> {
+    start_parked(plan, descriptors, &mut |_, _| Err(MISPLACED))
+}
+
+/// The same with a plan that may wait on its way.
+pub fn start_parked(plan: &Plan<'_>, descriptors: &[Fd], read: &mut Read<'_>) -> Result<Running, Failed> {
     let mut keeper = keeper::Keeper::new(plan, descriptors)?;
-    match keeper.run() {
+    match keeper.run(read) {
         Ok(()) => Ok(keeper.into_running()),
         Err(failed) => {
             keeper.abandon();

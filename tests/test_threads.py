@@ -1,0 +1,40 @@
+"""Work in threads, on a machine that has none left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pyrt.threads import in_thread
+
+# In a program of its own: here a thread may be idle that would do.
+REFUSED = """
+import threading, trio
+from pyrt.errors import HostError
+from pyrt.threads import in_thread
+
+def refuse(*_):
+    raise RuntimeError("can't start new thread")  # as CPython says where clone3 gives ENOMEM or EAGAIN
+
+threading._start_new_thread = refuse
+try:
+    trio.run(in_thread, print, "never")
+except HostError as error:
+    print(error)
+"""
+
+
+def test_a_thread_that_can_not_be_started_is_told_in_a_sentence() -> None:
+    done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("no thread can be started (")
+
+
+async def test_what_the_work_raises_is_its_own() -> None:
+    def fail() -> None:
+        raise RuntimeError("something else")
+
+    with pytest.raises(RuntimeError, match="something else"):
+        await in_thread(fail)
+    assert await in_thread(str, 7) == "7"
