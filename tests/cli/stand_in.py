@@ -84,7 +84,7 @@ class StandInEngine:
         return []
 
     async def start(
-        self, image: str, options: RunOptions, *, wants_stdin: bool, keep: bool, asked: str, cause: str
+        self, image: str, options: RunOptions, *, wants_stdin: bool, keep: bool, asked: str, cause: str, brief: bool
     ) -> StandIn:
         await trio.lowlevel.checkpoint()
         environment = {**os.environ, **dict(options.env)}
