@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 BENCHES: Final = (
     "startup",
     "joining",
+    "runtime",
     "waterfall",
     "throughput",
     "memory",
