@@ -1,14 +1,15 @@
 """`pyrt-runtime` beside crun and runc: whole commands, the same bundle, and what Docker saves that calls it.
 
-The bundle has what Docker gives a container: seccomp profile, capabilities, masked paths, rules about devices, limits of
-memory, processor and processes. crun compiles that profile at each start, as it does under every engine.
+The bundle has what Docker gives a container: a seccomp profile for three architectures, capabilities, masked paths,
+rules about devices, limits of memory, processor and processes. All but pyrt-runtime compile the profile by libseccomp.
+State directories lie on a tmpfs, as /run does.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import time
+import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +18,7 @@ import msgspec
 import trio
 
 from pyrt.bench import commands, peers, results
-from pyrt.bench.cases import Case, afresh, interleave, unavailable
+from pyrt.bench.cases import Case, interleave, unavailable
 from pyrt.bench.ground import CLOCK, IDLE, prepared
 from pyrt.bench.startup import GAP, HOT
 from pyrt.runtime.capabilities import DEFAULT
@@ -41,17 +42,19 @@ _LIMITS: Final = {
     "cpu": {"shares": 512, "quota": 100_000, "period": 100_000},
     "pids": {"limit": 1024},
 }
+# shm_overview(7).
+_TMPFS: Final = "/dev/shm"
 # All three know it.
 _VERSION: Final = "1.0.2"
 _NAMES: Final = (f"pyrt-bench-runtime-{os.getpid()}-{number}" for number in itertools.count())
 
 
 class Runtime:
-    """One of them, with bundles of its own and a state directory where the kernel has one: on a tmpfs."""
+    """One of them, with bundles and a state directory of its own."""
 
-    def __init__(self, ground: Ground, program: str) -> None:
+    def __init__(self, ground: Ground, program: str, states: Path) -> None:
         self.ground = ground
-        self.call = [program, "--root", str(ground.run / Path(program).name)]
+        self.call = [program, "--root", str(states / Path(program).name)]
         self.bundles = {command: _make_bundle(ground, command) for command in (CLOCK, IDLE)}
         self.pid_file = ground.room(next(_NAMES)) / "pid"
 
@@ -65,7 +68,7 @@ class Runtime:
 
     @contextmanager
     def created(self, command: str) -> Iterator[tuple[str, float]]:
-        """A container that waits for its start, by name, and the milliseconds it has taken; must be deleted in the block."""
+        """Name of a container that waits for its start, and the milliseconds it took; to be deleted in the block."""
         name = next(_NAMES)
         bundle = str(self.bundles[command])
         took = self.timed("create", "--bundle", bundle, "--pid-file", str(self.pid_file), name)
@@ -75,15 +78,21 @@ class Runtime:
             self.timed("delete", "--force", name)
             raise
 
+    def memory(self) -> dict[str, float]:
+        """KiB of the process that was created last."""
+        lines = Path(f"/proc/{self.pid_file.read_text()}/smaps_rollup").read_text().splitlines()
+        sizes = {words[0]: float(words[1]) for words in map(str.split, lines[1:])}
+        return {"resident": sizes["Rss:"], "proportional": sizes["Pss:"]}
+
     def timed(self, *words: str) -> float:
         """Milliseconds from the execve of a command to its end. Raises CommandFailed."""
         return commands.timed(self.ground, self.words(*words))
 
 
 async def measure(scale: Scale) -> Document:
-    with prepared() as ground:
+    with prepared() as ground, tempfile.TemporaryDirectory(prefix="pyrt-bench-", dir=_TMPFS) as states:
         found = {name: ground.program(name) for name in RUNTIMES}
-        runtimes = {name: Runtime(ground, program) for name, program in found.items() if program}
+        runtimes = {name: Runtime(ground, program, Path(states)) for name, program in found.items() if program}
         missing = [unavailable(name, "it is not installed") for name, program in found.items() if not program]
         runs: list[Run] = []
         for title, gap, samples in ((HOT, 0.0, scale.samples), (GAP, scale.quiet, scale.gap_samples)):
@@ -107,16 +116,20 @@ def _make_bundle(ground: Ground, command: str) -> Path:
     config: dict[str, Any] = msgspec.json.decode(path.read_bytes())
     config["ociVersion"] = _VERSION
     config["process"].update(args=[command], terminal=False)
-    config["process"]["capabilities"] = dict.fromkeys(
-        ("bounding", "effective", "permitted"), sorted(DEFAULT)
-    )
+    config["process"]["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), sorted(DEFAULT))
     config["root"] = {"path": str(ground.rootfs), "readonly": True}
     config["linux"]["resources"] |= _LIMITS
-    # For the architectures that Docker names.
-    profile: dict[str, Any] = msgspec.json.decode(default_profile(DEFAULT))
-    config["linux"]["seccomp"] = profile | {"architectures": [f"SCMP_ARCH_{name}" for name in ("X86_64", "X86", "X32")]}
+    config["linux"]["seccomp"] = _profile()
     path.write_bytes(msgspec.json.encode(config))
     return place
+
+
+def _profile() -> dict[str, Any]:
+    """As long as Docker's: its architectures, its gates; without arguments of socket(2), where libseccomp gives up."""
+    profile: dict[str, Any] = msgspec.json.decode(default_profile(DEFAULT))
+    rules = [rule for rule in profile["syscalls"] if rule["names"] != ["socket"] or not rule.get("args")]
+    architectures = [f"SCMP_ARCH_{name}" for name in ("X86_64", "X86", "X32")]
+    return profile | {"syscalls": rules, "architectures": architectures}
 
 
 def _run(runtime: Runtime) -> Sample:
@@ -145,11 +158,9 @@ def _waiting(runtime: Runtime) -> Sample:
 
     async def sample() -> dict[str, float]:
         with runtime.created(IDLE) as (name, _):
-            rollup = Path(f"/proc/{runtime.pid_file.read_text()}/smaps_rollup").read_text()
+            sizes = runtime.memory()
             runtime.timed("delete", "--force", name)
-        lines = [line.split() for line in rollup.splitlines()]
-        sizes = {words[0]: float(words[1]) for words in lines if words[0] in ("Rss:", "Pss:")}
-        return {"resident": sizes["Rss:"], "proportional": sizes["Pss:"]}
+        return sizes
 
     return sample
 
