@@ -25,6 +25,7 @@ BENCHES: Final = (
     "startup",
     "joining",
     "detaching",
+    "runtime",
     "waterfall",
     "throughput",
     "memory",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests import services
@@ -11,7 +13,7 @@ from tests import services
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-USERS: Final = frozenset({"startup", "joining", "extraction"})
+USERS: Final = frozenset({"startup", "joining", "runtime", "extraction"})
 """Benches that have rows of them."""
 
 
@@ -21,7 +23,8 @@ def started() -> Iterator[None]:
     with ExitStack() as stack:
         try:
             # With overlay, as people run it; the tests' own daemons copy.
-            docker = stack.enter_context(services.docker_daemon(storage="overlay2"))
+            runtime = Path(sys.executable).with_name("pyrt-runtime")
+            docker = stack.enter_context(services.docker_daemon(storage="overlay2", runtime=runtime))
         except services.Unavailable as reason:
             print(f"docker and ctr can't be measured: {reason}")
         else:

@@ -18,6 +18,7 @@ OTHER_FIGURES = {
     "throughput": {"rate"},
     "events": {"written", "rate"},
     "memory": {"keeper", "engine", "charged", "machine", "in all"},
+    "runtime": {"ready", "whole", "create", "start", "delete", "resident", "proportional"},
     "waterfall": {"begun", "done", "took"},
 }
 PICTURES = {"startup", "throughput", "slopes", "waterfall"}

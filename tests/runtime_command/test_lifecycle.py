@@ -202,6 +202,21 @@ def test_run_hands_signals_on(runtime: Runtime, bundle: Bundle, name: str) -> No
         assert run.wait(10) == 9
 
 
+def test_a_container_of_run_can_be_changed_while_it_runs(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """Who waits for it has not locked it."""
+    bundle.shell("echo ready; sleep 100")
+    line = [*runtime.command, "--root", str(runtime.root), "run", "--bundle", str(bundle.path), name]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"ready\n"
+        assert runtime.ok("exec", name, "/bin/echo", "inside") == "inside\n"
+        runtime.ok("pause", name)
+        runtime.ok("resume", name)
+        runtime.ok("kill", name, "KILL")
+        assert run.wait(10) == 128 + signal.SIGKILL
+    assert not (runtime.root / name).exists()
+
+
 def test_flags_name_files_from_where_the_command_was_called(
     runtime: Runtime, bundle: Bundle, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

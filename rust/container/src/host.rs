@@ -7,6 +7,8 @@ mod features;
 mod mounts;
 
 use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::compile::{Error, Result, describe};
@@ -67,7 +69,8 @@ impl Host {
         let mountinfo = read("/proc/self/mountinfo")?;
         let cgroups = Cgroups::read(&mountinfo);
         let devtmpfs = find_devtmpfs(&mountinfo);
-        let capabilities = parse_capabilities(&read("/proc/self/status")?);
+        let capabilities = crate::sys::permitted_capabilities()
+            .map_err(|errno| Error::host("", format!("asking for the capabilities: {}", describe(errno))))?;
         let swap_accounting = swap_accounting(&cgroups);
         let privileged = capabilities & SYS_ADMIN != 0;
         Ok(Self {
@@ -117,10 +120,18 @@ impl Host {
 }
 
 fn read(path: &str) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| {
+    read_file(path).map_err(|error| {
         let errno = Errno(error.raw_os_error().unwrap_or(0));
         Error::host("", format!("{path}: {}", describe(errno))).because(errno, path).hint("pyrt needs /proc")
     })
+}
+
+/// A file of procfs or the like, whose size nobody knows before: two calls read most of them.
+pub fn read_file(path: &str) -> io::Result<String> {
+    const MOST: usize = 4096;
+    let mut text = String::with_capacity(MOST);
+    File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn parse_version(release: &str) -> Option<Version> {
@@ -131,11 +142,6 @@ fn parse_version(release: &str) -> Option<Version> {
 /// Whether this process is in a user namespace below the machine's, which maps all ids to themselves.
 pub fn is_nested() -> bool {
     read("/proc/self/uid_map").is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]))
-}
-
-fn parse_capabilities(status: &str) -> u64 {
-    let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
-    permitted.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn swap_accounting(cgroups: &Cgroups) -> bool {
@@ -159,11 +165,5 @@ mod tests {
         assert_eq!(parse_version("5.10.0-34-amd64"), Some((5, 10)));
         assert_eq!(parse_version("6.1+"), Some((6, 1)));
         assert_eq!(parse_version("unknown"), None);
-    }
-
-    #[test]
-    fn capabilities_are_read() {
-        assert_eq!(parse_capabilities("Name:\tx\nCapPrm:\t000001ffffffffff\n"), (1 << 41) - 1);
-        assert_eq!(parse_capabilities(""), 0);
     }
 }

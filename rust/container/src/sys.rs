@@ -560,7 +560,7 @@ pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> Res
 }
 
 /// capget(2), version 3: the permitted set.
-fn permitted_capabilities() -> Result<u64> {
+pub fn permitted_capabilities() -> Result<u64> {
     let header: [u32; 2] = [CAPABILITY_VERSION_3, 0];
     let mut data = [0u32; 6];
     call!(SYS_capget, header.as_ptr(), data.as_mut_ptr())?;

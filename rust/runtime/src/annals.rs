@@ -137,7 +137,12 @@ impl Annals {
 
     /// Removes the folder.
     pub fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.path).map_err(|error| Error::file("removing", &self.path, &error))
+        // Most have no more than these, and looking is dearer than trying.
+        for name in ["state.json", "config.json", "plan", "release", "outcome"] {
+            let _ = fs::remove_file(self.path(name));
+        }
+        let removed = fs::remove_dir(&self.path).or_else(|_| fs::remove_dir_all(&self.path));
+        removed.map_err(|error| Error::file("removing", &self.path, &error))
     }
 }
 

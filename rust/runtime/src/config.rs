@@ -165,7 +165,9 @@ fn remove(document: &mut Value, path: &str) -> bool {
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     let failed = |error: &std::io::Error| Error::file("reading", path, error);
     let file = File::open(path).map_err(|error| failed(&error))?;
-    let mut content = Vec::new();
+    let size = file.metadata().map_err(|error| failed(&error))?.len().min(MAX_CONFIG);
+    // One more, so that the end shows at once.
+    let mut content = Vec::with_capacity(size as usize + 1);
     file.take(MAX_CONFIG + 1).read_to_end(&mut content).map_err(|error| failed(&error))?;
     if content.len() as u64 > MAX_CONFIG {
         return Err(Error::new(format!("{}: longer than {} MiB", path.display(), MAX_CONFIG >> 20)));

@@ -3,7 +3,6 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use crate::clock;
 use crate::error::Error;
@@ -18,12 +17,12 @@ pub struct Log {
 }
 
 impl Log {
-    /// Says why the command ends, and how it ends.
-    pub fn fatal(&self, error: &Error) -> ExitCode {
+    /// Says why the command ends; returns its exit code.
+    pub fn fatal(&self, error: &Error) -> u8 {
         self.note("error", error);
         // Standard error may be closed: there is nobody else to tell.
         let _ = writeln!(std::io::stderr(), "pyrt-runtime: {error}");
-        ExitCode::FAILURE
+        1
     }
 
     /// Says what did not keep the command from going on.

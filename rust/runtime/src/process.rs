@@ -1,8 +1,8 @@
 //! Processes of the host, told apart by when they were started: a process id alone may be somebody else's by now.
 
-use std::fs;
 use std::os::fd::{FromRawFd, OwnedFd};
 
+use pyrt_container::host::read_file;
 use pyrt_container::sys::Errno;
 
 /// What /proc/PID/stat says (proc_pid_stat(5)).
@@ -16,7 +16,7 @@ pub struct Sighted {
 
 /// Looks at a process; `None` if there is none.
 pub fn look(pid: i32) -> Option<Sighted> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = read_file(&format!("/proc/{pid}/stat")).ok()?;
     // The name in brackets may hold anything.
     let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ');
     let state = *fields.next()?.as_bytes().first()?;

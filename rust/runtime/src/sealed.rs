@@ -7,10 +7,11 @@
 //! kernel refuses, a sealed copy of the program is executed instead, ten times as dear.
 
 use std::ffi::{CStr, CString, c_char, c_ulong, c_void};
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 
+use pyrt_container::host::read_file;
 use pyrt_container::sys::{self, Errno};
 
 use crate::error::{Error, Result};
@@ -155,7 +156,7 @@ struct Map {
 
 /// prctl(2) PR_SET_MM_MAP: all stays where it is (proc_pid_stat(5) knows), but the file.
 fn execute_instead(file: &File) -> sys::Result<()> {
-    let stat = fs::read_to_string("/proc/self/stat").map_err(|_| Errno(libc::ENOENT))?;
+    let stat = read_file("/proc/self/stat").map_err(|_| Errno(libc::ENOENT))?;
     let fields: Vec<u64> = stat
         .rsplit_once(") ")
         .map(|(_, fields)| fields.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect())

@@ -51,7 +51,7 @@ pub(super) struct Identity<'a> {
 }
 
 fn own_oom_score() -> Option<i32> {
-    std::fs::read_to_string("/proc/self/oom_score_adj").ok()?.trim().parse().ok()
+    crate::host::read_file("/proc/self/oom_score_adj").ok()?.trim().parse().ok()
 }
 
 /// What a security module is to confine the process with.

@@ -1,7 +1,5 @@
 //! What newer kernels can do and older ones can't, as far as it decides which steps a plan has.
 
-use crate::sys;
-
 use super::Version;
 
 /// Layers are given to overlayfs one by one (`lowerdir+`). Before it all of them are one text of mount(2).
@@ -21,20 +19,6 @@ pub struct Features {
 impl Features {
     /// What kernels of this version have.
     pub fn of(kernel: Version) -> Self {
-        Self {
-            overlay_by_descriptor: kernel >= OVERLAY_BY_DESCRIPTOR,
-            detached_sources: kernel >= DETACHED_SOURCES && clones_detached().unwrap_or(true),
-        }
+        Self { overlay_by_descriptor: kernel >= OVERLAY_BY_DESCRIPTOR, detached_sources: kernel >= DETACHED_SOURCES }
     }
-}
-
-/// Tries it, because a vendor's kernel has what its vendor has taken out; `None` without the right to.
-fn clones_detached() -> Option<bool> {
-    let context = sys::fsopen(c"tmpfs").ok()?;
-    let mount = sys::fsconfig_create(context).and_then(|()| sys::fsmount(context, sys::MOUNT_ATTR_RDONLY));
-    sys::close(context);
-    let mount = mount.ok()?;
-    let clone = sys::clone_tree(mount, c"", false).map(sys::close);
-    sys::close(mount);
-    Some(clone.is_ok())
 }

@@ -32,7 +32,7 @@ fn has_changed(file: &File) -> bool {
 
 fn read_mounts() -> Option<(File, String)> {
     let mut file = File::open("/proc/self/mountinfo").ok()?;
-    let mut text = String::new();
+    let mut text = String::with_capacity(16 << 10);
     file.read_to_string(&mut text).ok()?;
     Some((file, text))
 }

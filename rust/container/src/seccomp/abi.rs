@@ -44,27 +44,39 @@ impl Abi {
         }
     }
 
-    /// The number of a call as `struct seccomp_data` shows it.
-    pub fn number(self, name: &str) -> Option<u32> {
-        ROWS[find(name)?].number(self)
-    }
-
-    /// Every number that has a name, as `struct seccomp_data` shows it, in order.
-    pub fn known(self) -> Vec<u32> {
-        let mut known: Vec<u32> = ROWS.iter().filter_map(|row| row.number(self)).collect();
-        known.sort_unstable();
-        known
+    /// What `struct seccomp_data` adds to each number of the table.
+    pub fn base(self) -> u32 {
+        if matches!(self, Self::X32) { X32_BIT } else { 0 }
     }
 }
 
-/// Whether any of the ABIs has a call of this name.
-pub fn is_known(name: &str) -> bool {
-    find(name).is_some()
-}
+/// A system call that some ABI has: its row in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call(usize);
 
-/// The rows are in the order of their names.
-fn find(name: &str) -> Option<usize> {
-    ROWS.binary_search_by(|row| row.name().cmp(name.as_bytes())).ok()
+/// How many there are.
+pub const CALLS: usize = count();
+
+impl Call {
+    /// By its name; the rows are in the order of their names.
+    pub fn of(name: &str) -> Option<Self> {
+        ROWS.binary_search_by(|row| row.name().cmp(name.as_bytes())).ok().map(Self)
+    }
+
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..CALLS).map(Self)
+    }
+
+    /// Below [`CALLS`].
+    pub fn index(self) -> usize {
+        self.0
+    }
+
+    /// Its number in an ABI, without [`Abi::base`].
+    pub fn number(self, abi: Abi) -> Option<u16> {
+        Some(ROWS[self.0].numbers[abi as usize]).filter(|&number| number != NONE)
+    }
 }
 
 const TEXT: &[u8] = include_bytes!("syscalls.tbl");
@@ -84,15 +96,9 @@ impl Row {
     fn name(&self) -> &'static [u8] {
         &TEXT[usize::from(self.start)..usize::from(self.end)]
     }
-
-    fn number(&self, abi: Abi) -> Option<u32> {
-        let bit = if matches!(abi, Abi::X32) { X32_BIT } else { 0 };
-        let number = self.numbers[abi as usize];
-        (number != NONE).then_some(u32::from(number) | bit)
-    }
 }
 
-static ROWS: [Row; count()] = rows();
+static ROWS: [Row; CALLS] = rows();
 
 const fn count() -> usize {
     let (mut count, mut at) = (0, 0);
@@ -111,8 +117,8 @@ const fn after(mut at: usize, byte: u8) -> usize {
     at + 1
 }
 
-const fn rows() -> [Row; count()] {
-    let mut rows = [Row { start: 0, end: 0, numbers: [NONE; COLUMNS] }; count()];
+const fn rows() -> [Row; CALLS] {
+    let mut rows = [Row { start: 0, end: 0, numbers: [NONE; COLUMNS] }; CALLS];
     let (mut row, mut at) = (0, 0);
     while at < TEXT.len() {
         if TEXT[at] == b'#' {
@@ -146,9 +152,13 @@ const fn rows() -> [Row; count()] {
 mod tests {
     use super::*;
 
+    fn number(abi: Abi, name: &str) -> Option<u32> {
+        Call::of(name)?.number(abi).map(|number| abi.base() | u32::from(number))
+    }
+
     #[test]
     fn the_numbers_are_the_kernels() {
-        for (abi, name, number) in [
+        for (abi, name, expected) in [
             (Abi::X86_64, "read", Some(0)),
             (Abi::X86_64, "file_setattr", Some(469)),
             (Abi::X86_64, "uprobe", Some(336)),
@@ -159,14 +169,14 @@ mod tests {
             (Abi::Aarch64, "read", Some(63)),
             (Abi::Aarch64, "open", None),
         ] {
-            assert_eq!(abi.number(name), number, "{abi:?} {name}");
+            assert_eq!(number(abi, name), expected, "{abi:?} {name}");
         }
     }
 
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn the_table_agrees_with_the_c_library() {
-        for (name, number) in [
+        for (name, expected) in [
             ("openat2", libc::SYS_openat2),
             ("clone3", libc::SYS_clone3),
             ("io_uring_setup", libc::SYS_io_uring_setup),
@@ -174,15 +184,16 @@ mod tests {
             ("mount_setattr", libc::SYS_mount_setattr),
             ("pkey_free", libc::SYS_pkey_free),
         ] {
-            assert_eq!(Abi::X86_64.number(name).map(i64::from), Some(number), "{name}");
+            assert_eq!(number(Abi::X86_64, name).map(i64::from), Some(expected), "{name}");
         }
     }
 
     #[test]
     fn no_two_names_share_a_number() {
         for abi in [Abi::X86_64, Abi::X86, Abi::X32, Abi::Aarch64] {
-            let mut known = abi.known();
+            let mut known: Vec<u16> = Call::all().filter_map(|call| call.number(abi)).collect();
             let named = known.len();
+            known.sort_unstable();
             known.dedup();
             assert_eq!(named, known.len(), "{abi:?}");
             assert!(named > 300, "{abi:?}");

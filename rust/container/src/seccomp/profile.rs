@@ -2,10 +2,12 @@
 
 use serde::Deserialize;
 
+use crate::spec::Text;
+
 use super::{Error, Notify, abi};
 
 /// What to do with a call: a SECCOMP_RET_ value of linux/seccomp.h, data included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Action(pub u32);
 
 impl Action {
@@ -23,7 +25,7 @@ impl Action {
 }
 
 /// How an argument is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     Equal,
     NotEqual,
@@ -36,7 +38,7 @@ pub enum Comparison {
 }
 
 /// One comparison of one argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Condition {
     pub argument: u32,
     pub comparison: Comparison,
@@ -46,7 +48,7 @@ pub struct Condition {
 /// Calls, what must all hold of their arguments, and what is then done.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    pub names: Vec<String>,
+    pub calls: Vec<abi::Call>,
     pub conditions: Vec<Condition>,
     pub action: Action,
 }
@@ -64,33 +66,41 @@ pub struct Profile {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RawProfile {
-    default_action: String,
+struct RawProfile<'a> {
+    #[serde(borrow)]
+    default_action: Text<'a>,
     default_errno_ret: Option<u32>,
-    architectures: Option<Vec<String>>,
-    flags: Option<Vec<String>>,
+    #[serde(borrow)]
+    architectures: Option<Vec<Text<'a>>>,
+    #[serde(borrow)]
+    flags: Option<Vec<Text<'a>>>,
     listener_path: Option<String>,
     listener_metadata: Option<String>,
-    syscalls: Option<Vec<RawRule>>,
+    #[serde(borrow)]
+    syscalls: Option<Vec<RawRule<'a>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RawRule {
-    names: Vec<String>,
-    action: String,
+struct RawRule<'a> {
+    #[serde(borrow)]
+    names: Vec<Text<'a>>,
+    #[serde(borrow)]
+    action: Text<'a>,
     errno_ret: Option<u32>,
-    args: Option<Vec<RawCondition>>,
+    #[serde(borrow)]
+    args: Option<Vec<RawCondition<'a>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RawCondition {
+struct RawCondition<'a> {
     index: u32,
     value: u64,
     #[serde(default)]
     value_two: u64,
-    op: String,
+    #[serde(borrow)]
+    op: Text<'a>,
 }
 
 fn refused<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T, Error> {
@@ -99,7 +109,7 @@ fn refused<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T,
 
 /// Reads and checks a profile.
 pub fn parse(json: &[u8]) -> Result<Profile, Error> {
-    let raw: RawProfile = serde_json::from_slice(json).map_err(|error| Error::Malformed(error.to_string()))?;
+    let raw: RawProfile<'_> = serde_json::from_slice(json).map_err(|error| Error::Malformed(error.to_string()))?;
     let default =
         action(&raw.default_action, raw.default_errno_ret, "linux.seccomp", "defaultAction", "defaultErrnoRet")?;
     let mut rules = Vec::new();
@@ -130,7 +140,8 @@ fn notify(
     if notified.peek().is_none() {
         return Ok(None);
     }
-    if notified.any(|rule| rule.names.iter().any(|name| name == "sendmsg")) {
+    let hands_out = abi::Call::of("sendmsg");
+    if notified.any(|rule| rule.calls.iter().any(|&call| Some(call) == hands_out)) {
         return refused("linux.seccomp.syscalls", "sendmsg can't be notified: by it the listener is handed out");
     }
     match path {
@@ -167,12 +178,18 @@ fn action(name: &str, errno: Option<u32>, at: &str, name_field: &str, errno_fiel
     }
 }
 
-fn read_rule(raw: RawRule, at: &str, default: Action, rules: &mut Vec<Rule>) -> Result<(), Error> {
+fn read_rule(raw: RawRule<'_>, at: &str, default: Action, rules: &mut Vec<Rule>) -> Result<(), Error> {
     let action = action(&raw.action, raw.errno_ret, at, "action", "errnoRet")?;
-    if default.lets_pass() && !action.lets_pass() {
-        // A call that is to be stopped and has no number here would pass by the default.
-        if let Some(name) = raw.names.iter().find(|name| !abi::is_known(name)) {
-            return refused(format!("{at}.names"), format!("{name:?} is not a system call of Linux 6.18"));
+    let mut calls = Vec::with_capacity(raw.names.len());
+    for name in &raw.names {
+        match abi::Call::of(name) {
+            Some(call) => calls.push(call),
+            // A call that is to be stopped and has no number here would pass by the default.
+            None if default.lets_pass() && !action.lets_pass() => {
+                let problem = format!("{:?} is not a system call of Linux 6.18", &**name);
+                return refused(format!("{at}.names"), problem);
+            }
+            None => {}
         }
     }
     let mut conditions = Vec::new();
@@ -181,22 +198,18 @@ fn read_rule(raw: RawRule, at: &str, default: Action, rules: &mut Vec<Rule>) -> 
     }
     let seen = conditions.iter().fold(0u32, |seen, condition: &Condition| seen | 1 << condition.argument);
     if seen.count_ones() as usize == conditions.len() {
-        rules.push(Rule { names: raw.names, conditions, action });
+        rules.push(Rule { calls, conditions, action });
     } else {
-        rules.extend(conditions.into_iter().map(|one| Rule {
-            names: raw.names.clone(),
-            conditions: vec![one],
-            action,
-        }));
+        rules.extend(conditions.into_iter().map(|one| Rule { calls: calls.clone(), conditions: vec![one], action }));
     }
     Ok(())
 }
 
-fn read_condition(raw: &RawCondition, at: &str) -> Result<Condition, Error> {
+fn read_condition(raw: &RawCondition<'_>, at: &str) -> Result<Condition, Error> {
     if raw.index > 5 {
         return refused(format!("{at}.index"), "a system call has the arguments 0 to 5");
     }
-    let comparison = match raw.op.as_str() {
+    let comparison = match &*raw.op {
         "SCMP_CMP_EQ" => Comparison::Equal,
         "SCMP_CMP_NE" => Comparison::NotEqual,
         "SCMP_CMP_LT" => Comparison::Less,
@@ -236,25 +249,25 @@ const FOREIGN: [&str; 19] = [
     "SCMP_ARCH_SHEB",
 ];
 
-fn architectures(names: Option<Vec<String>>) -> Result<Vec<abi::Abi>, Error> {
+fn architectures(names: Option<Vec<Text<'_>>>) -> Result<Vec<abi::Abi>, Error> {
     let mut listed = Vec::new();
     for (index, name) in names.unwrap_or_default().iter().enumerate() {
-        match name.as_str() {
+        match &**name {
             "SCMP_ARCH_X86_64" => listed.push(abi::Abi::X86_64),
             "SCMP_ARCH_X86" => listed.push(abi::Abi::X86),
             "SCMP_ARCH_X32" => listed.push(abi::Abi::X32),
             "SCMP_ARCH_AARCH64" => listed.push(abi::Abi::Aarch64),
             foreign if FOREIGN.contains(&foreign) => {}
-            _ => return refused(format!("linux.seccomp.architectures[{index}]"), format!("{name:?} is not one")),
+            _ => return refused(format!("linux.seccomp.architectures[{index}]"), format!("{:?} is not one", &**name)),
         }
     }
     Ok(listed)
 }
 
-fn flags(names: Option<Vec<String>>, notifies: bool) -> Result<u64, Error> {
+fn flags(names: Option<Vec<Text<'_>>>, notifies: bool) -> Result<u64, Error> {
     let mut flags = 0;
     for (index, name) in names.unwrap_or_default().iter().enumerate() {
-        flags |= match name.as_str() {
+        flags |= match &**name {
             "SECCOMP_FILTER_FLAG_TSYNC" => 1 << 0,
             "SECCOMP_FILTER_FLAG_LOG" => 1 << 1,
             "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 1 << 2,
@@ -262,7 +275,7 @@ fn flags(names: Option<Vec<String>>, notifies: bool) -> Result<u64, Error> {
             "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => {
                 return refused(format!("linux.seccomp.flags[{index}]"), format!("{name} is for listeners"));
             }
-            _ => return refused(format!("linux.seccomp.flags[{index}]"), format!("{name:?} is not a flag")),
+            _ => return refused(format!("linux.seccomp.flags[{index}]"), format!("{:?} is not a flag", &**name)),
         };
     }
     Ok(flags)

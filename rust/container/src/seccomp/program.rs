@@ -13,14 +13,12 @@
 //! The kernel runs the program once for each number when it is loaded, to learn which are always allowed, so the depth
 //! of the tree is what a load costs.
 
-use std::collections::{BTreeMap, HashMap};
-
-use super::abi::{Abi, Machine};
+use super::abi::{Abi, CALLS, Call, Machine, X32_BIT};
 use super::assembler::{AND, Assembler, IF_AT_LEAST, IF_EQUAL, IF_GREATER, Instruction, LOAD, Label};
 use super::profile::{Action, Comparison, Condition, Profile};
 
 /// What happens to one call.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Outcome {
     /// The first whose conditions all hold decides.
     checks: Vec<(Vec<Condition>, Action)>,
@@ -34,19 +32,39 @@ impl Outcome {
     }
 }
 
+/// Outcomes that are the same are one: this one.
+type Number = u16;
+
+/// What happens to each call, whatever its number.
+struct Outcomes {
+    list: Vec<Outcome>,
+    of_call: [Number; CALLS],
+    /// Of what has no name.
+    of_unknown: Number,
+}
+
 /// Numbers from `first` up to the next range's.
 struct Range {
     first: u32,
-    outcome: Outcome,
+    outcome: Number,
 }
 
 /// The program of a profile.
 pub fn generate(profile: &Profile, machine: Machine) -> Vec<Instruction> {
-    let mut generator = Generator { assembler: Assembler::default(), chains: HashMap::new() };
+    let mut outcomes = Outcomes::of(profile);
+    let enosys = add(&mut outcomes.list, Outcome::always(Action::ENOSYS));
+    let mut generator =
+        Generator { assembler: Assembler::default(), chains: vec![None; outcomes.list.len()], outcomes };
     let mut start = generator.assembler.ret(Action::KILL_PROCESS.0);
     let beside = (machine == Machine::X86_64 && profile.listed.contains(&Abi::X86)).then_some(Abi::X86);
     for abi in beside.into_iter().chain([machine.abi()]) {
-        let tree = generator.tree(&ranges(profile, abi));
+        let mut ranges = generator.outcomes.ranges(abi);
+        if abi == Abi::X86_64 && profile.listed.contains(&Abi::X32) {
+            join(&mut ranges, generator.outcomes.ranges(Abi::X32));
+        } else if abi == Abi::X86_64 {
+            join(&mut ranges, [Range { first: X32_BIT, outcome: enosys }]);
+        }
+        let tree = generator.tree(&ranges);
         let tree = generator.assembler.step(LOAD, NUMBER, tree);
         start = generator.assembler.branch(IF_EQUAL, abi.audit_arch(), tree, start);
     }
@@ -54,72 +72,88 @@ pub fn generate(profile: &Profile, machine: Machine) -> Vec<Instruction> {
     generator.assembler.finish()
 }
 
+impl Outcomes {
+    fn of(profile: &Profile) -> Self {
+        let mut outcomes = Self { list: Vec::new(), of_call: [0; CALLS], of_unknown: 0 };
+        let mut otherwise = [None; CALLS];
+        let mut checked = Vec::new();
+        for rule in &profile.rules {
+            for call in &rule.calls {
+                if rule.conditions.is_empty() {
+                    otherwise[call.index()].get_or_insert(rule.action);
+                } else {
+                    checked.push((*call, rule));
+                }
+            }
+        }
+        for (number, action) in outcomes.of_call.iter_mut().zip(otherwise) {
+            *number = add(&mut outcomes.list, Outcome::always(action.unwrap_or(profile.default)));
+        }
+        // A stable sort: rules of one call stay in their order.
+        checked.sort_by_key(|(call, _)| *call);
+        for same in checked.chunk_by(|(one, _), (other, _)| one == other) {
+            let call = same[0].0.index();
+            let checks = same.iter().map(|(_, rule)| (rule.conditions.clone(), rule.action)).collect();
+            let outcome = Outcome { checks, otherwise: otherwise[call].unwrap_or(profile.default) };
+            outcomes.of_call[call] = add(&mut outcomes.list, outcome);
+        }
+        let unknown = if profile.default.lets_pass() { profile.default } else { Action::ENOSYS };
+        outcomes.of_unknown = add(&mut outcomes.list, Outcome::always(unknown));
+        outcomes
+    }
+
+    /// All numbers of an ABI, first to last.
+    fn ranges(&self, abi: Abi) -> Vec<Range> {
+        /// No ABI has as many.
+        const NUMBERS: usize = 1024;
+        let mut table = [self.of_unknown; NUMBERS];
+        for call in Call::all() {
+            if let Some(number) = call.number(abi) {
+                table[usize::from(number)] = self.of_call[call.index()];
+            }
+        }
+        let mut ranges = Vec::new();
+        for (number, &outcome) in (abi.base()..).zip(&table) {
+            join(&mut ranges, [Range { first: number, outcome }]);
+        }
+        ranges
+    }
+}
+
+/// A handful, so looking through them is quick.
+fn add(list: &mut Vec<Outcome>, outcome: Outcome) -> Number {
+    let known = list.iter().position(|known| *known == outcome);
+    known.unwrap_or_else(|| {
+        list.push(outcome);
+        list.len() - 1
+    }) as Number
+}
+
+/// Adds ranges that come later; what continues the last is part of it.
+fn join(ranges: &mut Vec<Range>, more: impl IntoIterator<Item = Range>) {
+    for range in more {
+        if ranges.last().is_none_or(|last: &Range| last.outcome != range.outcome) {
+            ranges.push(range);
+        }
+    }
+}
+
 /// Offsets in `struct seccomp_data` of linux/seccomp.h.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// What happens to each call that the rules name.
-fn outcomes(profile: &Profile, abi: Abi) -> BTreeMap<u32, Outcome> {
-    let mut named: BTreeMap<u32, (Vec<_>, Option<Action>)> = BTreeMap::new();
-    for rule in &profile.rules {
-        for number in rule.names.iter().filter_map(|name| abi.number(name)) {
-            let (checks, otherwise) = named.entry(number).or_default();
-            if rule.conditions.is_empty() {
-                otherwise.get_or_insert(rule.action);
-            } else {
-                checks.push((rule.conditions.clone(), rule.action));
-            }
-        }
-    }
-    let resolve =
-        |(checks, otherwise): (_, Option<_>)| Outcome { checks, otherwise: otherwise.unwrap_or(profile.default) };
-    named.into_iter().map(|(number, rules)| (number, resolve(rules))).collect()
-}
-
-/// All numbers, first to last, for the ABI and for x32 where that shares its `arch`.
-fn ranges(profile: &Profile, abi: Abi) -> Vec<Range> {
-    let unknown = if profile.default.lets_pass() { profile.default } else { Action::ENOSYS };
-    let mut ranges = vec![Range { first: 0, outcome: Outcome::always(unknown) }];
-    add_ranges(&mut ranges, profile, abi, unknown);
-    if abi == Abi::X86_64 {
-        if profile.listed.contains(&Abi::X32) {
-            add_ranges(&mut ranges, profile, Abi::X32, unknown);
-        } else {
-            add_range(&mut ranges, super::abi::X32_BIT, Outcome::always(Action::ENOSYS));
-        }
-    }
-    ranges
-}
-
-fn add_ranges(ranges: &mut Vec<Range>, profile: &Profile, abi: Abi, unknown: Action) {
-    let mut outcomes = outcomes(profile, abi);
-    for number in abi.known() {
-        add_range(ranges, number, outcomes.remove(&number).unwrap_or(Outcome::always(profile.default)));
-        // Ended at once; the next number, if it has a name, takes this place.
-        add_range(ranges, number + 1, Outcome::always(unknown));
-    }
-}
-
-fn add_range(ranges: &mut Vec<Range>, first: u32, outcome: Outcome) {
-    if ranges.last().is_some_and(|last| last.first == first) {
-        ranges.pop();
-    }
-    if ranges.last().is_none_or(|last| last.outcome != outcome) {
-        ranges.push(Range { first, outcome });
-    }
-}
-
 struct Generator {
     assembler: Assembler,
-    /// Chains that are already there: many calls may share one.
-    chains: HashMap<Outcome, Label>,
+    outcomes: Outcomes,
+    /// Of each outcome, once it is there: many calls may share one.
+    chains: Vec<Option<Label>>,
 }
 
 impl Generator {
     fn tree(&mut self, ranges: &[Range]) -> Label {
         if let [range] = ranges {
-            return self.outcome(&range.outcome);
+            return self.outcome(range.outcome);
         }
         let (lower, upper) = ranges.split_at(ranges.len() / 2);
         let first = upper[0].first;
@@ -128,22 +162,23 @@ impl Generator {
         self.assembler.branch(IF_AT_LEAST, first, upper, lower)
     }
 
-    fn outcome(&mut self, outcome: &Outcome) -> Label {
-        if let Some(&label) = self.chains.get(outcome) {
+    fn outcome(&mut self, number: Number) -> Label {
+        if let Some(label) = self.chains[usize::from(number)] {
             return label;
         }
-        let mut next = self.assembler.ret(outcome.otherwise.0);
-        if outcome.checks.is_empty() {
+        let Outcome { checks, otherwise } = self.outcomes.list[usize::from(number)].clone();
+        let mut next = self.assembler.ret(otherwise.0);
+        if checks.is_empty() {
             return next;
         }
-        for (conditions, action) in outcome.checks.iter().rev() {
+        for (conditions, action) in checks.iter().rev() {
             let mut holds = self.assembler.ret(action.0);
             for condition in conditions.iter().rev() {
                 holds = self.condition(condition, holds, next);
             }
             next = holds;
         }
-        self.chains.insert(outcome.clone(), next);
+        self.chains[usize::from(number)] = Some(next);
         next
     }
 

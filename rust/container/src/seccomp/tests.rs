@@ -76,10 +76,12 @@ fn expected(profile: &Profile, machine: Machine, call: &Call) -> u32 {
     } else {
         machine.abi()
     };
-    if !abi.known().contains(&call.number) {
+    let is_this =
+        |known: &abi::Call| known.number(abi).is_some_and(|number| abi.base() | u32::from(number) == call.number);
+    if !abi::Call::all().any(|known| is_this(&known)) {
         return if profile.default.lets_pass() { profile.default.0 } else { Action::ENOSYS.0 };
     }
-    let named = |rule: &&profile::Rule| rule.names.iter().any(|name| abi.number(name) == Some(call.number));
+    let named = |rule: &&profile::Rule| rule.calls.iter().any(is_this);
     let applies = |rule: &&profile::Rule| rule.conditions.iter().all(|condition| holds(condition, call));
     let conditional = profile.rules.iter().filter(named).filter(|rule| !rule.conditions.is_empty()).find(applies);
     let plain = || profile.rules.iter().filter(named).find(|rule| rule.conditions.is_empty());

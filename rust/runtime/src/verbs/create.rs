@@ -69,10 +69,11 @@ pub fn run(global: &Global, words: &[String]) -> Result<u8> {
         return Ok(0);
     }
     // First of all the descriptors of the caller go, then ours come.
-    let mut created = container::create(global, &wish)?;
+    let Created { annals, record, config, running } = container::create(global, &wish)?;
     let signals = foreground::hold_signals()?;
-    let Created { annals, record, config, running } = &mut created;
-    let started = container::start(global, annals, record, config);
+    let started = container::start(global, &annals, &record, &config);
+    // Others may change it while it runs.
+    drop(annals);
     let code = match started {
         Ok(()) => foreground::attend(running.pid, running.terminal, signals),
         Err(error) => {
@@ -81,9 +82,7 @@ pub fn run(global: &Global, words: &[String]) -> Result<u8> {
         }
     };
     if code.is_err() || !arguments.has("keep") {
-        let id = created.record.id.clone();
-        drop(created);
-        delete::remove(global, &id, true)?;
+        delete::remove(global, &record.id, true)?;
     }
     code
 }
