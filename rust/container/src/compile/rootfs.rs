@@ -96,13 +96,7 @@ impl<'a> Rootfs<'a> {
     }
 
     /// The keeper's part: the slot of the detached root. `unneeded` takes mounts that nothing needs after this.
-    pub fn write(
-        &self,
-        userns: Option<Slot>,
-        root: (u32, u32),
-        unneeded: &mut Vec<Slot>,
-        writer: &mut Writer,
-    ) -> Slot {
+    pub fn write(&self, userns: Option<Slot>, root: (u32, u32), unneeded: &mut Vec<Slot>, writer: &mut Writer) -> Slot {
         if !self.features.detached_sources && (matches!(self.base, Base::Overlay { .. }) || !self.files.is_empty()) {
             writer.plan.keeper(Op::Unshare { flags: libc::CLONE_NEWNS as u64 });
         }
@@ -187,17 +181,7 @@ impl<'a> Rootfs<'a> {
         let attributes = if upper.is_none() { ATTRIBUTES | RDONLY } else { ATTRIBUTES };
         if self.features.overlay_by_descriptor {
             let out = writer.slot(ROOT);
-            writer.plan.keeper(Op::NewOverlay {
-                lowers,
-                names,
-                upper,
-                changes,
-                volatile,
-                attributes,
-                uid,
-                gid,
-                out,
-            });
+            writer.plan.keeper(Op::NewOverlay { lowers, names, upper, changes, volatile, attributes, uid, gid, out });
             return out;
         }
         let (at, name) = (write_scaffold(writer), c"root");

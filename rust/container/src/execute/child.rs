@@ -95,10 +95,9 @@ impl Child<'_> {
                 self.close_descriptors()
             }
             Op::Exec { candidates, .. } => self.execute(candidates),
-            Op::NewMount { .. }
-            | Op::SetMountAttributes { .. }
-            | Op::Park { .. }
-            | Op::Unshare { .. } => shared_step(op, self.slots),
+            Op::NewMount { .. } | Op::SetMountAttributes { .. } | Op::Park { .. } | Op::Unshare { .. } => {
+                shared_step(op, self.slots)
+            }
             Op::MakeDirectory { .. } | Op::MakeNode { .. } | Op::MakeSymlink { .. } | Op::MakeFile { .. } => {
                 make_entry(op, self.slots)
             }
