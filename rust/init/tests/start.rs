@@ -145,7 +145,7 @@ fn host_plan(command: &[&CStr]) -> (Vec<u8>, Vec<OwnedFd>) {
     plan.child(Op::LoopbackUp {});
     plan.child(Op::SetHostname { name: b"box" });
     plan.child(Op::NewMount { fstype: c"proc", options: texts(&[]).as_texts(), attributes: 0, out: proc });
-    plan.child(Op::PivotRoot { root });
+    plan.child(Op::PivotRoot { root, along: as_slots(&[]) });
     plan.child(Op::Attach { mount: proc, path: c"/proc", file: false, strict: true });
     plan.child(Op::Attach { mount: dev, path: c"/dev", file: false, strict: true });
     plan.child(Op::NewMount {
