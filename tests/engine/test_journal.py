@@ -7,10 +7,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pyrt.engine.events import ContainerCreated
 from pyrt.engine.journal import LEASE_COUNT, LEASE_FIRST, LEASE_SIZE, Busy, Journal
 from pyrt.engine.results import Mark, Timing
 from pyrt.engine.states import State, Verb
@@ -214,6 +216,53 @@ def test_a_writer_that_waits_is_told_that_it_is_busy(journal: Journal, path: Pat
     other.execute("ROLLBACK")
     other.close()
     tell(journal, 1)
+
+
+def test_what_is_recorded_soon_is_there_for_whoever_reads_here_and_comes_in_order(journal: Journal, path: Path) -> None:
+    record = insert(journal, "box")
+    published: list[AnyEvent] = []
+    journal.published = published.extend
+    journal.soon(lambda transaction: transaction.move(record, Verb.START))
+    with closing(Journal(path)) as another:
+        assert another.get("box").state is State.CREATED
+        assert journal.get("box").state is State.STARTING
+        assert another.get("box").state is State.STARTING
+    journal.soon(lambda transaction: transaction.emit(created(new_record("first"))))
+    journal.apply(lambda transaction: transaction.emit(created(new_record("second"))))
+    assert [event.name for event in published if isinstance(event, ContainerCreated)] == ["first", "second"]
+    assert journal.span()[1] == published[-1].seq
+
+
+def test_a_change_that_is_refused_does_not_take_along_what_waits(journal: Journal) -> None:
+    record = insert(journal, "box")
+    journal.soon(lambda transaction: transaction.move(record, Verb.START))
+    with pytest.raises(IllegalTransition):
+        journal.apply(lambda transaction: transaction.move(record, Verb.UNPAUSE))
+    assert journal.get("box").state is State.STARTING
+
+
+def test_what_waits_and_can_not_be_made_is_logged_and_nobody_elses(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = insert(journal, "box")
+    journal.soon(lambda transaction: transaction.move(record, Verb.UNPAUSE))
+    insert(journal, "other")
+    assert [record.message for record in caplog.records] == ["what has happened to a container can't be recorded"]
+    assert journal.get("other").state is journal.get("box").state is State.CREATED
+
+
+def test_what_waits_outlasts_a_busy_journal_and_is_recorded_on_closing(path: Path) -> None:
+    with closing(Journal(path)) as journal:
+        record = insert(journal, "box")
+        journal.soon(lambda transaction: transaction.move(record, Verb.START))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(Busy):
+                journal.flush()
+            assert journal.get("box").state is State.CREATED
+            other.execute("ROLLBACK")
+    with closing(Journal(path)) as journal:
+        assert journal.get("box").state is State.STARTING
 
 
 def test_the_timing_of_the_last_start_is_kept_beside_the_record(journal: Journal) -> None:
