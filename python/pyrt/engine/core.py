@@ -208,8 +208,8 @@ def out_of_descriptors(error: BaseException, containers: int) -> EngineError | N
     cause = error if isinstance(error, OSError) else error.__cause__
     number = cause.errno if isinstance(cause, OSError) else 0
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    # The compiler of plans opens some twenty, and says in words alone why it could not.
-    scarce = isinstance(error, (HostError, SpecError)) and _descriptors_left(limit) < _FEW
+    # The compiler of plans opens some twenty, and says in words alone why it could not, as who reads an image's files.
+    scarce = isinstance(error, (HostError, SpecError, StateError)) and _descriptors_left(limit) < _FEW
     if not scarce and number not in (errno.EMFILE, errno.ENFILE):
         return None
     return EngineError(

@@ -203,7 +203,10 @@ class Starting(Joining):
                     pins.enter_context(self.store.pinned())
                 except StateError as error:
                     raise self._explained(error) from error
-                yield
+                try:
+                    yield
+                except StateError as error:
+                    _raise_as(out_of_descriptors(error, len(self.live)) or error, error)
         finally:
             self.turns.release()
 
