@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -145,6 +146,27 @@ async def test_on_a_full_disk_it_says_so_and_works_again_when_there_is_room(engi
             assert other.containers() == []
     finally:
         await trio.run_process(["umount", small])
+
+
+async def test_a_start_mounts_nothing_where_the_host_sees_it(state: State) -> None:
+    """Found by the sweep of descriptors: what lies over a clone of a shared mount lies over its original as well."""
+    shared = state.root / "shared"
+    shared.mkdir()
+    await trio.run_process(["mount", "-t", "tmpfs", "none", shared])
+    try:
+        await trio.run_process(["mount", "--make-shared", shared])
+        async with open_engine(shared, run_dir=state.run, warm=0) as engine:
+            with open("/proc/self/mountinfo") as table:
+                changes = select.poll()
+                changes.register(table, select.POLLPRI)
+                assert (await engine.run("host", ["true"])).exit_code == 0
+                await engine.settled()
+                assert not changes.poll(0)
+                await trio.run_process(["mount", "-t", "tmpfs", "none", shared / "spares"])
+                assert changes.poll(0)
+                await trio.run_process(["umount", shared / "spares"])
+    finally:
+        await trio.run_process(["umount", shared])
 
 
 def fill_up(ballast: Path) -> None:

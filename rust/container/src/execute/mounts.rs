@@ -159,8 +159,11 @@ fn attach_outside(mount: Fd, path: &CStr) -> sys::Result<()> {
 /// closes the last descriptor of a detached mount waits for an RCU grace period, and this is one for all.
 pub(super) fn pivot_root(root: Fd, slots: &Slots, along: SlotList<'_>) -> sys::Result<()> {
     for slot in along.iter() {
+        let mount = slots.get(slot)?;
+        // A clone of a shared mount is shared: what lies over it next would lie over its original, the host's, as well.
+        sys::set_mount_attributes(mount, 0, 0, libc::MS_PRIVATE, true)?;
         // Anywhere but over /, where umount2 would find it instead of the old root.
-        attach_outside(slots.get(slot)?, c"/proc")?;
+        attach_outside(mount, c"/proc")?;
     }
     attach_outside(root, c"/")?;
     sys::fchdir(root)?;
