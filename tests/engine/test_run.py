@@ -156,15 +156,16 @@ async def test_a_start_mounts_nothing_where_the_host_sees_it(state: State) -> No
     try:
         await trio.run_process(["mount", "--make-shared", shared])
         async with open_engine(shared, run_dir=state.run, warm=0) as engine:
-            with open("/proc/self/mountinfo") as table:
-                changes = select.poll()
-                changes.register(table, select.POLLPRI)
-                assert (await engine.run("host", ["true"])).exit_code == 0
-                await engine.settled()
-                assert not changes.poll(0)
-                await trio.run_process(["mount", "-t", "tmpfs", "none", shared / "spares"])
-                assert changes.poll(0)
-                await trio.run_process(["umount", shared / "spares"])
+            changes = select.poll()
+            table = os.open("/proc/self/mountinfo", os.O_RDONLY)
+            changes.register(table, select.POLLPRI)
+            assert (await engine.run("host", ["true"])).exit_code == 0
+            await engine.settled()
+            assert not changes.poll(0)
+            await trio.run_process(["mount", "-t", "tmpfs", "none", shared / "spares"])
+            assert changes.poll(0)
+            await trio.run_process(["umount", shared / "spares"])
+            os.close(table)
     finally:
         await trio.run_process(["umount", shared])
 
