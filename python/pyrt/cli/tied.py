@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pyrt.cli.console import Console
     from pyrt.cli.parser import Parser
     from pyrt.engine.attaching import Input
-    from pyrt.engine.container import Execution
+    from pyrt.engine.container import Container, Execution
     from pyrt.engine.engine import Engine
     from pyrt.engine.logs import LogStream
     from pyrt.engine.record import Record
@@ -62,10 +62,12 @@ async def tie(
     *,
     keys: str,
     forwards_signals: bool,
+    running: Container | None = None,
 ) -> ExitStatus | None:
     """Until the container has ended: how it did; None if the user has untied himself first.
 
-    ``stream`` is what it writes, ``way_in`` where what is typed goes. Both are closed.
+    ``stream`` is what it writes, ``way_in`` where what is typed goes. Both are closed. ``running`` knows its end also
+    where it is removed by then.
     """
     async with trio.open_nursery() as nursery:
         try:
@@ -81,7 +83,7 @@ async def tie(
             stream.close()
             if way_in is not None:
                 way_in.close()
-        status = None if left else await engine.wait(record.id)
+        status = None if left else await (running.wait() if running else engine.wait(record.id))
         nursery.cancel_scope.cancel()
     await console.settle()
     return status

@@ -15,7 +15,7 @@ from pyrt.cli.pulling import find_or_pull
 from pyrt.cli.tied import add_tie_options, parse_keys, tie
 from pyrt.engine.logs import LogOptions
 from pyrt.engine.results import Verdict
-from pyrt.errors import UsageError
+from pyrt.errors import ContainerError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,14 +120,20 @@ async def _with_keys(
         if cidfile is not None:
             write_id(cidfile, record.id)
         record = await engine.launch(record.id, cause="run")
+        running = engine.live.get(record.id)
+        try:
+            way_in = await engine.open_input(record.id)
+        except ContainerError:
+            way_in = None  # It has ended by now: what it wrote is still to be shown.
         status = await tie(
             console,
             engine,
             record,
             stream,
-            await engine.open_input(record.id),
+            way_in,
             keys=options.detach_keys,
             forwards_signals=options.sig_proxy,
+            running=running,
         )
     except BaseException:
         stream.close()
