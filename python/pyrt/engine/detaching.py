@@ -120,12 +120,7 @@ class Detaching(Starting):
             creation = self._creation(
                 found, called, mould, options, keep=keep, cause=cause, lasting=lasting, parked=parked
             )
-            try:
-                record = await self.commit(creation)
-            except BaseException:
-                if parked:
-                    self.pool.drop(parked)
-                raise
+            record = await self._created(creation, parked)
             watch.mark("record it")
             return await self._detach(record, mould, options, watch, cause, parked)
 

@@ -174,12 +174,7 @@ class Starting(Joining):
                 container = await self._wake_first(parked, creation, stdio, wants_stdin, watch, cause)
                 if container is not None:
                     return container
-            try:
-                record = await self.commit(creation)
-            except BaseException:
-                if parked:
-                    self.pool.drop(parked)
-                raise
+            record = await self._created(creation, parked)
             watch.mark("record it")
             try:
                 return await self._launch(record, mould, options, parked, stdio, wants_stdin, watch, cause)
@@ -241,6 +236,15 @@ class Starting(Joining):
             timing = watch.timing(parked.frame.steps, report)
             record = self._starts(creation.draft, process, timing, cause, creation)
         return self._live_on(record, process, ends, timing)
+
+    async def _created(self, creation: Creation, parked: Parked | None) -> Record:
+        """Records a container before it starts; one that was parked for it goes if that fails."""
+        try:
+            return await self.commit(creation)
+        except BaseException:
+            if parked:
+                self.pool.drop(parked)
+            raise
 
     def _live_on(self, record: Record, process: Process, ends: Stdio, timing: Timing) -> Container:
         container = Container(self, record, process, ends, timing)

@@ -61,16 +61,15 @@ struct Layer {
 impl<'a> Rootfs<'a> {
     pub fn open(spec: &Spec<'_>, start: &'a Start<'a>, host: &Host, opened: &mut Opened) -> Result<Self> {
         let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
-        let features = host.features;
+        let (features, detached) = (host.features, host.privileged);
         match &start.rootfs {
             Some(layers) => {
                 let base = open_layers(layers, host, opened)?;
                 check_files(&layers.files)?;
-                Ok(Self { base, readonly, files: &layers.files, features, detached: host.privileged })
+                Ok(Self { base, readonly, files: &layers.files, features, detached })
             }
             None => {
-                let base = open_bundle(spec, start, host, opened)?;
-                Ok(Self { base, readonly, files: &[], features, detached: host.privileged })
+                Ok(Self { base: open_bundle(spec, start, host, opened)?, readonly, files: &[], features, detached })
             }
         }
     }
