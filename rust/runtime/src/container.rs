@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use pyrt_container::compile::{self, Compiled};
-use pyrt_container::execute::{self, Running};
+use pyrt_container::execute::{self, Failed, Groups, Running};
 use pyrt_container::explain;
 use pyrt_container::host::Host;
 use pyrt_container::plan::{Part, Plan};
@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::foreground;
 use crate::hooks;
 use crate::process;
-use crate::systemd;
+use crate::systemd::{self, Unit};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -105,22 +105,40 @@ impl Status {
 const RELEASE: &str = "release";
 const OUTCOME: &str = "outcome";
 const PLAN: &str = "plan";
-const CONFIG: &str = "config.json";
+/// As it was when the container was created.
+pub const CONFIG: &str = "config.json";
 
-/// Makes a container up to the point where its process waits.
-pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
-    close_others(wish.preserve)?;
+/// What a bundle asks for, as this machine takes it.
+#[derive(Debug)]
+pub struct Order {
+    /// Absolute path.
+    pub bundle: PathBuf,
+    /// config.json.
+    pub config: Vec<u8>,
+    /// Whom systemd makes the groups for.
+    pub unit: Option<Unit>,
+    /// This machine.
+    pub host: Host,
+}
+
+/// Reads the bundle, which becomes the working directory.
+pub fn read(global: &Global, wish: &Wish<'_>) -> Result<Order> {
     let (bundle, config) = config::open(wish.bundle)?;
     let config = config::known(config, &global.log);
     let host = Host::probe()?;
     let config = if host.nested { config::with_bound_devices(config) } else { config };
-    let (config, unit) = if global.systemd {
-        systemd::check()?;
-        let (config, unit) = config::in_scope(&config, wish.id)?;
-        (config, Some(unit))
-    } else {
-        (config, None)
-    };
+    if !global.systemd {
+        return Ok(Order { bundle, config, unit: None, host });
+    }
+    systemd::check()?;
+    let (config, unit) = config::in_scope(&config, wish.id)?;
+    Ok(Order { bundle, config, unit: Some(unit), host })
+}
+
+/// Makes a container up to the point where its process waits.
+pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
+    close_others(wish.preserve)?;
+    let Order { bundle, config, unit, host } = read(global, wish)?;
     let spec = compile::read(&config)?;
     let record = Record { unit, ..begin(global, &spec, &bundle, wish, &host)? };
     let annals = Annals::make(&global.root, wish.id)?;
@@ -149,7 +167,8 @@ pub fn close_others(preserve: u32) -> Result<()> {
     sys::close_range(3 + preserve, u32::MAX).map_err(|errno| Error::call("closing descriptors", errno))
 }
 
-fn begin(global: &Global, spec: &Spec<'_>, bundle: &Path, wish: &Wish<'_>, host: &Host) -> Result<Record> {
+/// The record of a container that is going to be.
+pub fn begin(global: &Global, spec: &Spec<'_>, bundle: &Path, wish: &Wish<'_>, host: &Host) -> Result<Record> {
     let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
     Terminal::choose(terminal, wish.console_socket, wish.stays)?;
     warn_of_capabilities(global, spec, host);
@@ -211,13 +230,27 @@ fn make(
     wish: &Wish<'_>,
     host: &Host,
 ) -> Result<(Record, Running)> {
-    let Some(unit) = record.unit.clone() else { return make_in_cgroups(annals, record, config, wish, host) };
+    if record.unit.is_none() {
+        return make_in_cgroups(annals, record, config, wish, host);
+    }
     // From here on there may be something to clean up, should we be killed.
     annals.write(CONFIG, config.0)?;
     annals.record(&record)?;
-    let limits = compile::cgroup_limits(&config::resources(config.0), host)?;
+    in_scope(record.unit.clone(), wish.id, config.0, host, || make_in_cgroups(annals, record, config, wish, host))
+}
+
+/// Does `work` while systemd has made the unit, if there is one, and nobody else is in it; undone if the work fails.
+pub fn in_scope<T>(
+    unit: Option<Unit>,
+    id: &str,
+    config: &[u8],
+    host: &Host,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let Some(unit) = unit else { return work() };
+    let limits = compile::cgroup_limits(&config::resources(config), host)?;
     // Held until the container's process is there.
-    let made = unit.make(wish.id, &limits).and_then(|_scope| make_in_cgroups(annals, record, config, wish, host));
+    let made = unit.make(id, &limits).and_then(|_scope| work());
     if made.is_err() {
         let _ = unit.stop();
     }
@@ -265,11 +298,19 @@ fn make_in_cgroups(
 
 /// Walks a plan with our own standard descriptors.
 pub fn execute(compiled: &Compiled) -> Result<Running> {
+    walk(compiled, execute::start)
+}
+
+/// Makes a container's groups alone.
+pub fn make_groups(compiled: &Compiled) -> Result<Groups> {
+    walk(compiled, execute::make_groups)
+}
+
+fn walk<T>(compiled: &Compiled, how: impl Fn(&Plan<'_>, &[i32]) -> std::result::Result<T, Failed>) -> Result<T> {
     let plan = Plan::parse(&compiled.bytes).map_err(|malformed| Error::new(malformed.to_string()))?;
     let opened = compiled.descriptors.iter().map(AsRawFd::as_raw_fd);
     let descriptors: Vec<i32> = [0, 1, 2].into_iter().chain(opened).collect();
-    execute::start(&plan, &descriptors).map_err(|failed| {
-        let execute::Failed { part, index, errno, evidence } = failed;
+    how(&plan, &descriptors).map_err(|Failed { part, index, errno, evidence }| {
         let failure = explain::failure(&plan, &compiled.names, part, index, errno.0, &evidence);
         Error::start(failure, &command_of(&plan))
     })
@@ -332,12 +373,13 @@ pub fn start(global: &Global, annals: &Annals, record: &Record, config: &[u8]) -
         let failure = explain::failure(&plan, &[], Part::Child, index, errno.0, evidence);
         return Err(Error::start(failure, &command_of(&plan)));
     }
-    if !record.has_hooks {
-        return Ok(());
-    }
-    let spec: Spec<'_> = compile::read(config)?;
+    if record.has_hooks { after_start(global, record, &compile::read(config)?) } else { Ok(()) }
+}
+
+/// Runs the hooks that come once the process runs.
+pub fn after_start(global: &Global, record: &Record, spec: &Spec<'_>) -> Result<()> {
     let poststart = spec.hooks.as_ref().map(|hooks| hooks.poststart.as_slice()).unwrap_or_default();
-    if let Err(error) = hooks::run(poststart, &spec, record, "running") {
+    if let Err(error) = hooks::run(poststart, spec, record, "running") {
         // runtime.md, "Lifecycle", 9: the container is stopped, and the failure is an error.
         global.log.warn(&error);
         cgroups::signal(&record.cgroups, libc::SIGKILL)?;

@@ -73,6 +73,14 @@ impl<'a> Keeper<'a> {
         Ok(())
     }
 
+    /// Walks the list as far as it is about groups.
+    pub fn run_before_birth(&mut self) -> Result<(), Failed> {
+        let of_process =
+            |op: &Op<'_>| matches!(op, Op::Clone { .. } | Op::CloneFrom { .. } | Op::JoinPidNamespace { .. });
+        let ops = self.plan.ops(Part::Keeper).take_while(|op| !of_process(op));
+        ops.enumerate().try_for_each(|(index, op)| self.step(&op).map_err(|errno| failed_at(index, errno)))
+    }
+
     fn await_child(&mut self, index: usize) -> Result<(), Failed> {
         if self.hear_child()? { Ok(()) } else { Err(failed_at(index, Errno(libc::EPIPE))) }
     }

@@ -142,6 +142,30 @@ pub fn start(plan: &Plan<'_>, descriptors: &[Fd]) -> Result<Running, Failed> {
     start_parked(plan, descriptors, &mut |_, _| Err(MISPLACED))
 }
 
+/// The groups of a container whose processes somebody else makes.
+#[derive(Debug)]
+pub struct Groups(Vec<cgroup::Created>);
+
+impl Groups {
+    /// Kills what is in those that the plan has made, and removes them.
+    pub fn remove(&self) {
+        cgroup::remove(&self.0);
+    }
+}
+
+/// Walks the beginning of a container's list, up to where its first process would be born: its groups are made, with their
+/// limits and rules about devices. On failure nothing is left.
+pub fn make_groups(plan: &Plan<'_>, descriptors: &[Fd]) -> Result<Groups, Failed> {
+    let mut keeper = keeper::Keeper::new(plan, descriptors)?;
+    match keeper.run_before_birth() {
+        Ok(()) => Ok(Groups(keeper.into_running().cgroups)),
+        Err(failed) => {
+            keeper.abandon();
+            Err(failed)
+        }
+    }
+}
+
 /// The same with a plan that may wait on its way.
 pub fn start_parked(plan: &Plan<'_>, descriptors: &[Fd], read: &mut Read<'_>) -> Result<Running, Failed> {
     let mut keeper = keeper::Keeper::new(plan, descriptors)?;
