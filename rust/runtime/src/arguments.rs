@@ -146,6 +146,8 @@ pub struct Global {
     pub log: Log,
     /// cgroups are made by systemd.
     pub systemd: bool,
+    /// criu's file, or its name.
+    pub criu: PathBuf,
 }
 
 const GLOBAL: [Flag; 10] = [
@@ -184,13 +186,18 @@ impl Global {
         let absolute = |path: &str| std::path::absolute(path).map_err(|error| Error::new(format!("{path}: {error}")));
         let root = arguments.value("root").map(absolute).transpose()?.unwrap_or_else(default_root);
         let log = Log { path: arguments.value("log").map(absolute).transpose()?, json };
+        // A name alone is looked for in PATH.
+        let criu = match arguments.value("criu").unwrap_or("criu") {
+            path if path.contains('/') => absolute(path)?,
+            name => PathBuf::from(name),
+        };
         let mut words = arguments.words.iter().cloned();
         let name = match words.next() {
             _ if arguments.has("version") => "version".to_owned(),
             Some(name) if !arguments.has("help") => name,
             _ => "help".to_owned(),
         };
-        Ok((Self { root, log, systemd }, Verb { name, words: words.collect() }))
+        Ok((Self { root, log, systemd, criu }, Verb { name, words: words.collect() }))
     }
 }
 

@@ -40,6 +40,15 @@ pub fn processes(cgroups: &[Cgroup]) -> Vec<i32> {
     pids
 }
 
+/// Whether a process is in each of the groups.
+pub fn hold(cgroups: &[Cgroup], pid: i32) -> bool {
+    cgroups.iter().all(|cgroup| {
+        let mut pids = Vec::new();
+        collect(&cgroup.path, &mut pids);
+        pids.contains(&pid)
+    })
+}
+
 fn collect(group: &Path, pids: &mut Vec<i32>) {
     let listed = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
     pids.extend(listed.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|&pid| pid > 0));

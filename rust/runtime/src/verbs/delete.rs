@@ -27,10 +27,11 @@ pub fn delete(global: &Global, words: &[String]) -> Result<u8> {
 
 /// Removes a container; with `force` one that is not there is removed already.
 pub fn remove(global: &Global, id: &str, force: bool) -> Result<()> {
-    if force && !global.root.join(id).exists() {
-        return Ok(());
-    }
-    let annals = Annals::open(&global.root, id)?;
+    let annals = match Annals::open(&global.root, id) {
+        // Perhaps whoever has waited for its end was quicker.
+        Err(_) if force && !global.root.join(id).exists() => return Ok(()),
+        opened => opened?,
+    };
     let Some(record) = annals::peek(&global.root, id)? else {
         // Killed before it had made anything but its folder.
         return annals.remove();

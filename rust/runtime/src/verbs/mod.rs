@@ -10,6 +10,7 @@ mod inspect;
 mod kill;
 mod pause;
 mod ps;
+mod restore;
 mod spec;
 mod update;
 
@@ -36,7 +37,8 @@ const HELP: &str = "usage: pyrt-runtime [--root DIR] [--log FILE] [--log-format 
   events   print its statistics (JSON)
   spec     write a config.json to begin with
   features print what is supported (JSON)
-  checkpoint, restore  through criu
+  checkpoint write a container down, through criu
+  restore  bring it back
 
 The flags are those of runc.";
 
@@ -44,6 +46,8 @@ The flags are those of runc.";
 pub fn run(global: &Global, verb: &Verb) -> Result<u8> {
     let words = &verb.words;
     match verb.name.as_str() {
+        // podman asks so whether there are checkpoints.
+        _ if matches!(&words[..], [word] if word == "--help" || word == "-h") => print(HELP).map(|()| 0),
         "create" => create::create(global, words),
         "run" => create::run(global, words),
         "start" => create::start(global, words),
@@ -59,7 +63,8 @@ pub fn run(global: &Global, verb: &Verb) -> Result<u8> {
         "events" => events::events(global, words),
         "spec" => spec::spec(words),
         "features" => features::features(),
-        "checkpoint" | "restore" => checkpoint::refuse(&verb.name),
+        "checkpoint" => checkpoint::checkpoint(global, words),
+        "restore" => restore::restore(global, words),
         "version" => version(),
         "help" => print(HELP).map(|()| 0),
         other => Err(Error::new(format!("no such verb: {other}")).hint("pyrt-runtime --help")),
