@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 import trio
@@ -23,7 +24,7 @@ PROJECT = Path(__file__).parents[2]
 CACHE = PROJECT / "build" / "guest"
 PACKAGES = (
     "systemd systemd-sysv dbus apparmor python3 busybox-static kmod udev iproute2 nftables initramfs-tools "
-    "linux-image-cloud-amd64"
+    "linux-image-cloud-amd64 criu"
 ).split()
 LIBRARIES = (
     "trio msgspec httpx2 httpcore2 h11 anyio attr attrs outcome sniffio sortedcontainers idna truststore pyroute2 rich "
@@ -87,7 +88,8 @@ def watch(guest: Guest, begun: float) -> int:
 
 def archive() -> Path:
     """Debian with systemd, as a tar."""
-    path = CACHE / "debian.tar"
+    # One that was made with other packages is of no use.
+    path = CACHE / f"debian-{zlib.crc32(' '.join(PACKAGES).encode()):08x}.tar"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         bare = 'rm -rf "$1"/usr/share/doc "$1"/usr/share/man "$1"/usr/share/locale "$1"/var/cache/apt'

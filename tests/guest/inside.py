@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -216,7 +218,9 @@ def test_a_start_that_fails_leaves_no_unit() -> None:
 
 def test_an_apparmor_profile_is_in_force() -> None:
     profile = Path("/run/profile")
-    profile.write_text("profile pyrt-guest flags=(attach_disconnected,mediate_deleted) { file, deny /tmp/secret w, }\n")
+    # As much as criu needs inside, and Docker's profile has.
+    rules = "file, network, unix, signal, ptrace, deny /tmp/secret w,"
+    profile.write_text(f"profile pyrt-guest flags=(attach_disconnected,mediate_deleted) {{ {rules} }}\n")
     call("apparmor_parser", "--replace", profile)
     script = "cat /proc/self/attr/current; touch /tmp/open && echo open; touch /tmp/secret 2>/dev/null || echo denied"
     said = run(
@@ -230,6 +234,288 @@ def test_an_apparmor_profile_is_in_force() -> None:
         assert said.startswith("pyrt-guest (enforce)"), said
     said = run("armor", "true", process={"apparmorProfile": "no-such"}, code=1)
     assert "no such profile is loaded" in said, said
+
+
+# ---- checkpoints ----
+
+IMAGES = Path("/run/images")
+COUNT = "n=0; while true; do n=$((n+1)); echo $n > /tmp/count; sleep 0.1; done"
+SHAPE = (
+    "Uid",
+    "Gid",
+    "Groups",
+    "NoNewPrivs",
+    "Seccomp",
+    "Umask",
+    *(f"Cap{kind}" for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")),
+)
+"""What a process may do: these lines of its status."""
+GUARDED: dict[str, Any] = {
+    "process": {
+        "args": ["/bin/sh", "-c", COUNT],
+        "noNewPrivileges": True,
+        "capabilities": {kind: ["CAP_KILL", "CAP_CHOWN"] for kind in ("bounding", "effective", "permitted")},
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 99}],
+        "oomScoreAdj": 321,
+        "user": {"uid": 0, "gid": 0, "umask": 0o27, "additionalGids": [7]},
+    },
+    "linux": {
+        "namespaces": [{"type": kind} for kind in KINDS],
+        "maskedPaths": ["/proc/kcore", "/proc/acpi", "/sys/firmware"],
+        "readonlyPaths": ["/proc/sys", "/proc/irq"],
+        "sysctl": {"net.ipv4.ip_unprivileged_port_start": "7"},
+        "devices": [{"path": "/dev/log", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666}],
+        "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]},
+        "resources": {
+            "pids": {"limit": 20},
+            "memory": {"limit": 64 << 20},
+            "devices": [{"allow": False, "access": "rwm"}],
+        },
+    },
+}
+
+
+def mounted(name: str, **fields: Any) -> Path:
+    """A bundle with more mounts: a folder of the host, read-only, and one file of it."""
+    path = bundle(name, "true", **fields)
+    source = Path("/run/shared")
+    source.mkdir(exist_ok=True)
+    (source / "file").write_text("shared\n")
+    config = json.loads((path / "config.json").read_text())
+    config["mounts"] += [
+        {"destination": "/tmp/shared", "type": "bind", "source": str(source), "options": ["rbind", "ro", "nosuid"]},
+        {"destination": "/tmp/one", "type": "bind", "source": str(source / "file"), "options": ["bind"]},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
+    ]
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def shape(pid: int) -> dict[str, Any]:
+    """All of a process that a restore must not change."""
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+    )
+    mounts = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
+    group = GROUPS / group_of(pid)[1:]
+    return {
+        "status": {name: status[name] for name in SHAPE},
+        # Place, options, propagation; the kind of file system is the field after the dash.
+        "mounts": sorted(
+            (*fields[4:6], *(tag.split(":")[0] for tag in fields[6 : fields.index("-") + 2])) for fields in mounts
+        ),
+        "limits": Path(f"/proc/{pid}/limits").read_text(),
+        "score": Path(f"/proc/{pid}/oom_score_adj").read_text(),
+        "group": str(group),
+        "group's limits": [(group / name).read_text() for name in ("pids.max", "memory.max")],
+        "profile": Path(f"/proc/{pid}/attr/current").read_text(),
+    }
+
+
+def state_of(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(runtime("state", name))
+    return found
+
+
+def quiet(*words: str | Path) -> None:
+    """A verb whose container lives on: it reads nothing, and appends to a file of the host."""
+    path = Path("/run/output")
+    with path.open("a") as output:
+        line = ["pyrt-runtime", "--root", str(STATE), *map(str, words)]
+        done = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False, timeout=120)
+    assert done.returncode == 0, f"{words}: {path.read_text()[-500:]}"
+
+
+def start(path: Path, name: str, *flags: str) -> int:
+    """Its process."""
+    quiet(*flags, "run", "--detach", "--bundle", path, name)
+    return int(state_of(name)["pid"])
+
+
+def count(name: str) -> int:
+    """How far it has counted, once that has been written."""
+    said = ""
+
+    def is_there() -> bool:
+        nonlocal said
+        said = runtime("exec", name, "cat", "/tmp/count").strip()
+        return said.isdigit()
+
+    eventually(is_there)
+    return int(said)
+
+
+def images(name: str) -> Path:
+    return IMAGES / name
+
+
+def checkpoint(name: str, *flags: str | Path, code: int | None = 0) -> str:
+    return runtime("checkpoint", "--image-path", images(name), *flags, name, code=code)
+
+
+def restore(path: Path, name: str, *flags: str | Path) -> int:
+    """Its process."""
+    quiet("restore", "--detach", "--bundle", path, "--image-path", images(name), *flags, name)
+    return int(state_of(name)["pid"])
+
+
+def test_a_checkpoint_brings_back_all_that_was() -> None:
+    path = mounted("guarded", **GUARDED)
+    pid = start(path, "guarded")
+    before, counted = shape(pid), count("guarded")
+    assert before["status"]["NoNewPrivs"] == "1", before
+    checkpoint("guarded")
+    assert "does not exist" in runtime("state", "guarded", code=1)
+    assert not Path(before["group"]).exists()
+    pid = restore(path, "guarded", "--pid-file", "/run/pid")
+    assert (state_of("guarded")["status"], str(pid)) == ("running", Path("/run/pid").read_text())
+    after = shape(pid)
+    assert after == before, [(key, before[key], after[key]) for key in before if before[key] != after[key]]
+    so_far = count("guarded")
+    assert so_far >= counted
+    eventually(lambda: count("guarded") > so_far)
+    # Who joins it is where it is.
+    script = (
+        "cat /tmp/one /proc/sys/net/ipv4/ip_unprivileged_port_start /sys/class/net/lo/flags /proc/self/timens_offsets"
+    )
+    said = runtime("exec", "guarded", "sh", "-c", script)
+    clock = Path(f"/proc/{pid}/timens_offsets").read_text()
+    assert said == "shared\n7\n0x9\n" + clock, said
+    said = runtime("exec", "guarded", "sh", "-c", "cat /dev/null && ! cat /dev/log; ! mkdir /tmp/x", code=None)
+    assert said.count("Operation not permitted") == 2, said
+    runtime("kill", "guarded", "KILL")
+    eventually(lambda: state_of("guarded")["status"] == "stopped")
+    runtime("delete", "guarded")
+    assert not Path(before["group"]).exists()
+
+
+def test_a_container_runs_on_beside_its_checkpoint() -> None:
+    path = mounted("beside", process={"args": ["/bin/sh", "-c", COUNT]})
+    pid = start(path, "beside")
+    counted = count("beside")
+    checkpoint("beside", "--leave-running", "--work-path", "/run/work")
+    assert (Path("/run/work/dump.log").exists(), (images("beside") / "dump.log").exists()) == (True, False)
+    eventually(lambda: count("beside") > counted)
+    # A frozen one stays so.
+    runtime("pause", "beside")
+    checkpoint("beside", "--leave-running")
+    assert (state_of("beside")["status"], state_of("beside")["pid"]) == ("paused", pid)
+    # A restore of what can't be read leaves nothing behind, and takes nobody's place.
+    (images("beside") / "pstree.img").unlink()
+    for name, wrong in (("other", "restore: criu: "), ("beside", "already exists")):
+        flags = ("--bundle", path, "--image-path", images("beside"), name)
+        assert wrong in runtime("restore", "--detach", *flags, code=1)
+    assert not (GROUPS / "pyrt/other").exists()
+    assert [found["id"] for found in json.loads(runtime("list", "--format", "json"))] == ["beside"]
+    assert str(path) not in Path("/proc/self/mountinfo").read_text()
+    runtime("resume", "beside")
+    counted = count("beside")
+    eventually(lambda: count("beside") > counted)
+    runtime("delete", "--force", "beside")
+
+
+def test_a_checkpoint_that_fails_changes_nothing() -> None:
+    """Half a connection, whose other half is nobody's that is written down."""
+    path = mounted("fails", process={"args": ["/bin/sh", "-c", COUNT]})
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        words = ["pyrt-runtime", "--root", str(STATE), "run", "--detach", "--bundle", str(path), "fails"]
+        subprocess.run(words, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        counted = count("fails")
+        said = checkpoint("fails", code=1)
+        assert said.startswith("pyrt-runtime: checkpoint: criu: "), said
+        assert said.count("\n") == 1, said
+        assert [path.name for path in images("fails").iterdir()] == ["dump.log"]
+        assert state_of("fails")["status"] == "running"
+        eventually(lambda: count("fails") > counted)
+        # An older criu would lose what a process has taken upon itself.
+        said = checkpoint("fails", "--lazy-pages", code=1)
+        assert "--lazy-pages: not supported" in said, said
+        runtime("exec", "--detach", "--no-new-privs", "fails", "sleep", "1000")
+        assert "has set no_new_privs" in checkpoint("fails", code=1)
+        runtime("delete", "--force", "fails")
+
+
+def waiting(*words: str | Path) -> subprocess.Popen[bytes]:
+    """A verb in the foreground, with pipes."""
+    line = ["pyrt-runtime", "--root", str(STATE), *map(str, words)]
+    return subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+def test_a_restored_container_is_waited_for() -> None:
+    path = mounted("waited", process={"args": ["/bin/sh", "-c", "head -n 1; exit 7"]})
+    with waiting("run", "--bundle", path, "waited") as first:
+        eventually(lambda: "waited" in runtime("list", "--quiet"))
+        eventually(lambda: state_of("waited")["status"] == "running")
+        checkpoint("waited")
+        assert first.wait() == 128 + signal.SIGKILL
+    # Both pipes are others now.
+    with waiting("restore", "--bundle", path, "--image-path", images("waited"), "waited") as second:
+        said, _ = second.communicate(b"read\n", timeout=60)
+    assert (said, second.returncode) == (b"read\n", 7)
+    assert runtime("list", "--quiet").strip() == ""
+
+
+def take_terminal(listener: socket.socket) -> int:
+    connection, _ = listener.accept()
+    with connection:
+        _, (master,), _, _ = socket.recv_fds(connection, 100, 1)
+    return master
+
+
+def test_a_terminal_is_handed_out_again() -> None:
+    script = "while read -r line; do echo heard $line; done"
+    path = mounted("terminal", process={"args": ["/bin/sh", "-c", script], "terminal": True})
+    with socket.socket(socket.AF_UNIX) as listener:
+        Path("/run/console").unlink(missing_ok=True)
+        listener.bind("/run/console")
+        listener.listen()
+        runtime("run", "--detach", "--console-socket", "/run/console", "--bundle", path, "terminal")
+        master = take_terminal(listener)
+        checkpoint("terminal", "--shell-job")
+        os.close(master)
+        pid = restore(path, "terminal", "--shell-job", "--console-socket", "/run/console")
+        master = take_terminal(listener)
+    with os.fdopen(master, "r+b", buffering=0) as terminal:
+        terminal.write(b"word\n")
+        said = b""
+        while b"heard word" not in said:
+            said += terminal.read(100)
+        assert "/dev/console" in Path(f"/proc/{pid}/mountinfo").read_text()
+    runtime("delete", "--force", "terminal")
+
+
+def test_groups_of_systemd_profiles_and_others_namespaces_are_found_again() -> None:
+    call("ip", "netns", "add", "others")
+    namespaces = [{"type": kind} for kind in KINDS if kind != "network"]
+    linux = {
+        "namespaces": [*namespaces, {"type": "network", "path": "/run/netns/others"}],
+        "resources": LIMITS,
+        "cgroupsPath": "a-b.slice:pyrt:back",
+    }
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "cat >> /run/hooks; echo >> /run/hooks"]}
+    armor = {"args": ["/bin/sh", "-c", COUNT], "apparmorProfile": "pyrt-guest", "noNewPrivileges": True}
+    path = mounted("back", process=armor, linux=linux)
+    config = json.loads((path / "config.json").read_text()) | {"hooks": {"createRuntime": [hook], "poststart": [hook]}}
+    (path / "config.json").write_text(json.dumps(config))
+    try:
+        before = shape(start(path, "back", "--systemd-cgroup"))
+        runtime("pause", "back")
+        checkpoint("back")
+        assert show("pyrt-back.scope", "LoadState") == "not-found"
+        Path("/run/hooks").unlink()
+        quiet("--systemd-cgroup", "restore", "--detach", "--bundle", path, "--image-path", images("back"), "back")
+        pid = state_of("back")["pid"]
+        after = shape(pid)
+        assert after == before, [(key, before[key], after[key]) for key in before if before[key] != after[key]]
+        assert (show("pyrt-back.scope", "TasksMax"), show("pyrt-back.scope", "Delegate")) == ("20", "yes")
+        assert Path(f"/proc/{pid}/ns/net").stat().st_ino == Path("/run/netns/others").stat().st_ino
+        told = [json.loads(line) for line in Path("/run/hooks").read_text().splitlines() if line]
+        assert [(state["status"], state["pid"]) for state in told] == [("creating", pid), ("running", pid)], told
+    finally:
+        runtime("delete", "--force", "back")
+        call("ip", "netns", "delete", "others")
+    assert show("pyrt-back.scope", "LoadState") == "not-found"
 
 
 def test_the_engine_limits_on_version_2() -> None:
