@@ -155,7 +155,6 @@ def test_flags_and_verbs_that_are_none(runtime: Runtime, name: str) -> None:
     assert runtime.fails("creat", name).startswith("no such verb: creat")
     assert runtime.fails("create", "--bundel", "x", name) == "no such flag: --bundel"
     assert "descriptor 3 is not open" in runtime.fails("create", "--preserve-fds", "1", name)
-    assert "not supported" in runtime.fails("checkpoint", name)
     assert "no such signal" in runtime.fails("kill", name, "SIGNO")
 
 
