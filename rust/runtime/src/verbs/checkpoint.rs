@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use pyrt_container::compile;
 use pyrt_container::host::read_file;
 use pyrt_container::spec::{Namespace, NamespaceKind, Spec};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::arguments::{Arguments, Flag, Global, Order, switch, valued};
 use crate::cgroups;
@@ -138,7 +140,11 @@ pub fn refuse_fields(spec: &Spec<'_>) -> Result<()> {
         return wrong(format!("mounts[{index}].uidMappings"));
     }
     let process = spec.process.as_ref();
+    let has_agent = |seccomp: &RawValue| {
+        serde_json::from_str::<Value>(seccomp.get()).is_ok_and(|seccomp| seccomp["listenerPath"].is_string())
+    };
     let lost = [
+        (spec.linux.seccomp.is_some_and(has_agent), "linux.seccomp.listenerPath"),
         (spec.linux.net_devices.iter().next().is_some(), "linux.netDevices"),
         (spec.linux.memory_policy.is_some(), "linux.memoryPolicy"),
         (process.is_some_and(|process| process.io_priority.is_some()), "process.ioPriority"),
@@ -188,9 +194,12 @@ fn files(folder: &Path) -> BTreeSet<OsString> {
 /// differs from that, it would get less or more than it has.
 fn check_no_new_privs(spec: &Spec<'_>, found: &Found) -> Result<()> {
     let wanted = spec.process.as_ref().is_some_and(|process| process.no_new_privileges);
+    // Each thread has its own.
     let differs = |pid: &i32| {
-        let status = read_file(&format!("/proc/{pid}/status")).unwrap_or_default();
-        status.lines().any(|line| line.strip_prefix("NoNewPrivs:").is_some_and(|bit| (bit.trim() == "1") != wanted))
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let statuses = threads.filter_map(|thread| read_file(&thread.path().join("status").to_string_lossy()).ok());
+        let is_other = |line: &str| line.strip_prefix("NoNewPrivs:").is_some_and(|bit| (bit.trim() == "1") != wanted);
+        statuses.into_iter().any(|status| status.lines().any(is_other))
     };
     match cgroups::processes(&found.record.cgroups).into_iter().find(differs) {
         None => Ok(()),
