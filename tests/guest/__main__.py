@@ -75,7 +75,8 @@ def watch(guest: Guest, begun: float) -> int:
     seen = 0
     try:
         while True:
-            guest.wait_for(rb"(?m)(^guest: .*\r?\n[^\0]*?){%d}" % (seen + 1), PATIENCE)
+            # What lies between two lines holds none of ours, or there would be more ways to count them than can be tried.
+            guest.wait_for(rb"(?m)(?:^guest: .*\n(?:(?!guest: ).*\n)*+){%d}" % (seen + 1), PATIENCE)
             line = re.findall(rb"(?m)^guest: (.*?)\r?$", guest.output)[seen].decode(errors="replace")
             seen += 1
             print(f"{time.monotonic() - begun:6.1f} s  {line}", flush=True)
