@@ -20,7 +20,7 @@ use std::ffi::CStr;
 /// First bytes of every plan.
 pub const MAGIC: &[u8; 8] = b"pyrtplan";
 /// Changes whenever an operation or a field does; an old keeper refuses a newer plan.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// A bit of clone(2) and unshare(2) that the C library does not have.
 pub(crate) const CLONE_NEWTIME: u64 = 0x80;
 /// Size of the descriptor table of one execution.
@@ -475,6 +475,10 @@ operations! {
     /// Detached clone of `path` inside the container, resolved within its root: the source of a bind
     /// between two places of one container, or of a device's node.
     78 CloneInside { path: &'a CStr, recursive: bool, out: Slot }
+
+    /// Attaches a detached mount that was made early at `place`, a directory or, if `mount` is none, a file of the old root, which takes it
+    /// along when it goes, and clones it. /proc/self/mountinfo lists mounts by their age: the clone comes in its turn.
+    91 Renew { mount: Slot, place: &'a CStr, out: Slot }
 
     // ---- of a container that is created first and started later ---------------------------------
 

@@ -236,6 +236,7 @@ fn make_in_cgroups(
         "preserve": wish.preserve,
         "no_new_keyring": wish.no_new_keyring,
         "no_pivot": wish.no_pivot,
+        "spare": annals.path(CONFIG),
     });
     if !record.at_once {
         annals.make_fifo(RELEASE)?;

@@ -14,7 +14,7 @@ use super::hooks::Hooks;
 use super::identity::{Identity, write_become_root};
 use super::ids::Ids;
 use super::lifecycle::Lifecycle;
-use super::mounts::{Made, Mounts, Surroundings, root_propagation};
+use super::mounts::{Made, Mounts, Order, Surroundings, root_propagation};
 use super::namespaces::{Namespaces, Origin, flag};
 use super::net_devices::NetDevices;
 use super::opened::{Opened, Writer};
@@ -106,7 +106,6 @@ impl<'a> Parts<'a> {
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
         let binds_views = start.lifecycle.is_some() && !namespaces.is_own(NamespaceKind::Cgroup);
         let bundle = start.bundle.as_deref();
-        let in_order = start.lifecycle.is_some() && !ids.mapped && !host.nested;
         let around = Surroundings {
             host,
             namespaces,
@@ -114,12 +113,11 @@ impl<'a> Parts<'a> {
             idmap_binds,
             views,
             binds_views,
-            in_order,
             binds_nodes: start.is_of_plain_user(host),
             cgroup_v2,
             bundle,
         };
-        let mounts = Mounts::open(spec, around, opened)?;
+        let mounts = Mounts::open(spec, around, Order::of(start, namespaces, rootfs.path()), opened)?;
         let hidden = Hidden::of(linux)?;
         let net_devices = NetDevices::of(linux, namespaces)?;
         let parameters = Parameters::of(linux, namespaces)?;
@@ -210,6 +208,9 @@ impl<'a> Parts<'a> {
         if self.ids.mapped {
             write_become_root(writer);
         }
+        if self.mounts.are_in_order() {
+            self.write_early_mounts(&mut handed, writer);
+        }
         write_keyring(self.start, writer);
         if let Some(proc) = handed.made.proc {
             self.parameters.write(proc, writer);
@@ -217,7 +218,7 @@ impl<'a> Parts<'a> {
         self.write_root(&mut handed, writer);
         self.hidden.write_child(handed.empty, self.mounts.at_dev(&handed.made), writer);
         if !self.parked {
-            self.identity.write_stdio(handed.made.dev.is_some(), writer);
+            self.identity.write_stdio(self.mounts.has_own_dev(), writer);
         }
         self.write_root_attributes(handed.root, writer);
         self.identity.write_last(handed.attributes, self.parked, writer);
@@ -274,6 +275,12 @@ impl<'a> Parts<'a> {
             // What is going to lie over / must not spread to others.
             writer.plan.child(Op::SetPropagation { flags: libc::MS_SLAVE, recursive: false });
         }
+        if !self.mounts.are_in_order() {
+            self.write_early_mounts(handed, writer);
+        }
+    }
+
+    fn write_early_mounts(&self, handed: &mut Handed, writer: &mut Writer) {
         self.mounts.write_before_pivot(&mut handed.made, writer);
         if !self.parameters.is_empty() && handed.made.proc.is_none() {
             let out = writer.slot("a private proc");
@@ -284,7 +291,7 @@ impl<'a> Parts<'a> {
     }
 
     fn write_files(&self, handed: &mut Handed, writer: &mut Writer) {
-        self.mounts.write_after_pivot(&mut handed.made, self.ids.root(), writer);
+        self.mounts.write_after_pivot(&mut handed.made, writer);
         for (mount, path) in &handed.files {
             // Images have links at /etc/resolv.conf; they are followed within the root.
             writer.plan.child(Op::Attach { mount: *mount, path, file: true, strict: false });

@@ -47,6 +47,9 @@ pub struct Lifecycle<'a> {
     /// The session keyring stays the caller's.
     #[serde(default)]
     pub no_new_keyring: bool,
+    /// A file that nobody needs to read where the container is made: mounts of files lie over it until the old root goes.
+    #[serde(borrow, default)]
+    pub spare: Option<Text<'a>>,
     /// One more process goes into these groups below the container's own: controller, or "" for all, and path.
     #[serde(borrow, default)]
     pub cgroups: Vec<(Text<'a>, Text<'a>)>,

@@ -129,6 +129,7 @@ fn inside(op: &Op<'_>, names: &[String]) -> String {
         }
         Op::PivotRoot { root, .. } => format!("making {} the root and leaving the old one", name(root)),
         Op::MoveRoot { root } => format!("making {} the root without pivot_root", name(root)),
+        Op::Renew { mount, .. } => format!("taking {} in its turn", name(mount)),
         Op::Attach { mount, path, .. } => attach(name(mount), &show(path)),
         Op::Mask { path, .. } => format!("hiding {}", show(path)),
         Op::MakeReadonly { path } => format!("making {} read-only", show(path)),

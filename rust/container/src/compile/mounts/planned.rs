@@ -62,8 +62,6 @@ pub(in crate::compile) struct Surroundings<'a> {
     pub views: &'a [View],
     /// They show the container's own group, although its cgroup namespace is the host's.
     pub binds_views: bool,
-    /// The child has the host's rights and makes all it can in the order of the specification.
-    pub in_order: bool,
     /// Device nodes can't be made: the specification binds them.
     pub binds_nodes: bool,
     pub cgroup_v2: bool,
@@ -140,8 +138,6 @@ fn maker(kind: &str, path: &str, around: Surroundings<'_>) -> Result<Maker> {
         Origin::Joined(slot) => Maker::Aside(Some(slot)),
     };
     match kind {
-        // Only in a user namespace the kernel wants to see another instance, which the old root has.
-        "proc" | "sysfs" if around.in_order => Ok(Maker::ChildAfterPivot),
         "proc" => Ok(of_namespace(NamespaceKind::Pid, Maker::ChildBeforePivot)),
         // Its network part shows the mounter's network namespace.
         "sysfs" => Ok(of_namespace(NamespaceKind::Network, Maker::ChildBeforePivot)),
