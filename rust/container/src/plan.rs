@@ -476,9 +476,11 @@ operations! {
     /// between two places of one container, or of a device's node.
     78 CloneInside { path: &'a CStr, recursive: bool, out: Slot }
 
-    /// Attaches a detached mount that was made early at `place`, a directory or, if `mount` is none, a file of the old root, which takes it
-    /// along when it goes, and clones it. /proc/self/mountinfo lists mounts by their age: the clone comes in its turn.
-    91 Renew { mount: Slot, place: &'a CStr, out: Slot }
+    /// open(2) with O_PATH of a place of the old root that is no link.
+    91 OpenPlace { path: &'a CStr, out: Slot }
+    /// Attaches a detached mount that was made early at an open place of the old root, which takes it along when it goes, and
+    /// clones it. /proc/self/mountinfo lists mounts by their age: the clone comes in its turn.
+    92 Renew { mount: Slot, place: Slot, out: Slot }
 
     // ---- of a container that is created first and started later ---------------------------------
 
@@ -497,8 +499,9 @@ operations! {
     /// Attaches the root file system at `path` of the host's tree, whose root is kept in `out`, and makes it / by
     /// chroot(2): hooks are to see all mounts in place before the root is changed for good.
     84 EnterRoot { root: Slot, path: &'a CStr, out: Slot }
-    /// Goes back to the tree that `EnterRoot` has left.
-    85 LeaveRoot { host: Slot }
+    /// Makes an open directory / by chroot(2): the tree that `EnterRoot` has left, or that of a container which has no mount
+    /// namespace of its own.
+    85 TakeRoot { root: Slot }
     /// Attaches the root file system over / and makes it the root by chroot(2), where pivot_root(2) is refused, on an
     /// initramfs, or would change the root of others, in a mount namespace of theirs.
     86 MoveRoot { root: Slot }

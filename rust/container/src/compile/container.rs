@@ -102,6 +102,9 @@ impl<'a> Parts<'a> {
         let cgroups = Cgroups::open(linux, start, host, opened)?;
         let cgroups = cgroups.given_to(cgroup_owner(spec, process, start, namespaces, ids)?);
         let rootfs = Rootfs::open(spec, start, host, opened)?;
+        if !namespaces.is_own(NamespaceKind::Mount) && rootfs.path().is_none() {
+            return Err(Error::spec("linux.namespaces", "layers need a mount namespace that is not the host's"));
+        }
         let idmap_binds = rootfs.is_layered();
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
         let binds_views = start.lifecycle.is_some() && !namespaces.is_own(NamespaceKind::Cgroup);
@@ -205,6 +208,7 @@ impl<'a> Parts<'a> {
     pub fn write_child(&self, mut handed: Handed, writer: &mut Writer) {
         self.write_alone(&mut handed, writer);
         writer.plan.child(Op::AwaitKeeper {});
+        self.mounts.write_places(&mut handed.made, writer);
         if self.ids.mapped {
             write_become_root(writer);
         }
@@ -230,22 +234,26 @@ impl<'a> Parts<'a> {
         let along = pack_slots(&handed.unneeded);
         let no_pivot = self.start.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.no_pivot);
         let changes_root = match self.namespaces.of(NamespaceKind::Mount) {
+            // The container's files are at their place for everybody.
+            Origin::Host => None,
             // Others may have their root in it.
-            Origin::Joined(_) => Op::MoveRoot { root },
-            _ if no_pivot => Op::MoveRoot { root },
-            _ => Op::PivotRoot { root, along: as_slots(&along) },
+            Origin::Joined(_) => Some(Op::MoveRoot { root }),
+            Origin::New if no_pivot => Some(Op::MoveRoot { root }),
+            Origin::New => Some(Op::PivotRoot { root, along: as_slots(&along) }),
         };
-        match self.rootfs.path() {
-            Some(path) if self.hooks.come_before_pivot() => {
+        match (self.rootfs.path(), changes_root) {
+            (Some(path), changes_root) if changes_root.is_none() || self.hooks.come_before_pivot() => {
                 let host = writer.slot("the host's root");
                 writer.plan.child(Op::EnterRoot { root, path, out: host });
                 self.write_files(handed, writer);
                 self.hooks.write_child(host, writer);
-                writer.plan.child(Op::LeaveRoot { host });
-                writer.plan.child(changes_root);
+                if let Some(changes_root) = changes_root {
+                    writer.plan.child(Op::TakeRoot { root: host });
+                    writer.plan.child(changes_root);
+                }
             }
-            _ => {
-                writer.plan.child(changes_root);
+            (_, changes_root) => {
+                changes_root.into_iter().for_each(|op| writer.plan.child(op));
                 self.write_files(handed, writer);
             }
         }
@@ -268,12 +276,12 @@ impl<'a> Parts<'a> {
             writer.plan.child(Op::LoopbackUp {});
         }
         names::write(self.spec, writer);
-        if self.namespaces.is_new(NamespaceKind::Mount) {
+        match self.namespaces.of(NamespaceKind::Mount) {
             // Of the copy of the keeper's mounts, which ends with pivot_root.
-            writer.plan.child(Op::SetPropagation { flags: PRIVATE, recursive: true });
-        } else {
+            Origin::New => writer.plan.child(Op::SetPropagation { flags: PRIVATE, recursive: true }),
             // What is going to lie over / must not spread to others.
-            writer.plan.child(Op::SetPropagation { flags: libc::MS_SLAVE, recursive: false });
+            Origin::Joined(_) => writer.plan.child(Op::SetPropagation { flags: libc::MS_SLAVE, recursive: false }),
+            Origin::Host => {}
         }
         if !self.mounts.are_in_order() {
             self.write_early_mounts(handed, writer);

@@ -164,13 +164,7 @@ fn is_owner(word: &CStr) -> bool {
 }
 
 /// `made` are the directories that are there already.
-fn write_node<'n>(
-    dir: Slot,
-    node: &'n Node,
-    root: (u32, u32),
-    made: &mut Vec<&'n str>,
-    writer: &mut Writer,
-) {
+fn write_node<'n>(dir: Slot, node: &'n Node, root: (u32, u32), made: &mut Vec<&'n str>, writer: &mut Writer) {
     for (end, _) in node.name.match_indices('/') {
         let folder = &node.name[..end];
         if !made.contains(&folder) {

@@ -27,8 +27,8 @@ use crate::spec::{NamespaceKind, Spec};
 use super::cgroups::View;
 use super::dev::{self, Node, Places};
 use super::error::{Error, Result};
-use super::opened::{Opened, Writer};
 use super::namespaces::Namespaces;
+use super::opened::{Opened, Writer};
 use super::options::{NOEXEC, NOSUID, Options, PRIVATE, RDONLY};
 use super::paths::{c, is_prepared};
 use super::start::Start;
@@ -82,6 +82,9 @@ pub(super) struct Mounts {
 pub(super) struct Made {
     slots: Vec<Option<Slot>>,
     views: Vec<Slot>,
+    /// Where what was made early goes with the old root.
+    directory: Option<Slot>,
+    file: Option<Slot>,
     /// A procfs that no path leads to yet.
     pub proc: Option<Slot>,
 }
@@ -191,9 +194,7 @@ impl Mounts {
                     }
                     Some(folder)
                 }
-                What::New { maker: Maker::Keeper | Maker::Aside(_), .. } => {
-                    Some(new_mount(mount, writer))
-                }
+                What::New { maker: Maker::Keeper | Maker::Aside(_), .. } => Some(new_mount(mount, writer)),
                 What::New { .. } => None,
             };
             if let (Some(slot), None) = (made.slots[index], &self.order) {
@@ -208,14 +209,30 @@ impl Mounts {
         self.order.is_some()
     }
 
+    /// The child's part while it has the ids of whoever made it, which may go where the container's root may not.
+    pub fn write_places(&self, made: &mut Made, writer: &mut Writer) {
+        let Some(order) = &self.order else { return };
+        let early: Vec<&Planned> =
+            self.planned.iter().zip(&made.slots).filter(|(_, slot)| slot.is_some()).map(|(mount, _)| mount).collect();
+        let mut open = |path: &CStr| {
+            let out = writer.slot(path.to_string_lossy());
+            writer.plan.child(Op::OpenPlace { path, out });
+            out
+        };
+        made.directory = early.iter().any(|mount| !mount.is_file()).then(|| open(&order.directory));
+        made.file = early.iter().any(|mount| mount.is_file()).then(|| open(&order.file));
+    }
+
     /// The child's part that needs the old root in sight.
     pub fn write_before_pivot(&self, made: &mut Made, writer: &mut Writer) {
         for (mount, slot) in self.planned.iter().zip(&mut made.slots) {
-            match (&self.order, *slot) {
-                (Some(order), Some(early)) => *slot = Some(mount.write_renewal(early, order, writer)),
-                (Some(_), None) => *slot = Some(new_mount(mount, writer)),
-                (None, _) if mount.is_made_before_pivot() => *slot = Some(new_mount(mount, writer)),
-                (None, _) => {}
+            let place = if mount.is_file() { made.file } else { made.directory };
+            match (*slot, place) {
+                (Some(early), Some(place)) => *slot = Some(renew(early, place, writer)),
+                (None, _) if self.order.is_some() || mount.is_made_before_pivot() => {
+                    *slot = Some(new_mount(mount, writer))
+                }
+                _ => {}
             }
             if mount.has_parameters() {
                 made.proc = *slot;
@@ -371,12 +388,8 @@ impl Planned {
         is_proc && self.is_made_before_pivot() && !self.options.has("subset")
     }
 
-    /// The slot of a clone that is made in its turn.
-    fn write_renewal(&self, mount: Slot, order: &Order, writer: &mut Writer) -> Slot {
-        let out = writer.slot(writer.names[usize::from(mount.0)].clone());
-        let place = if matches!(self.what, What::Bind { file: true, .. }) { &order.file } else { &order.directory };
-        writer.plan.child(Op::Renew { mount, place, out });
-        out
+    fn is_file(&self) -> bool {
+        matches!(self.what, What::Bind { file: true, .. })
     }
 
     /// Bits of a mount that exists.
@@ -404,6 +417,13 @@ fn new_mount(mount: &Planned, writer: &mut Writer) -> Slot {
     }
     let attributes = mount.options.for_new_mount();
     maker.write(fstype, options.as_texts(), attributes, out, writer);
+    out
+}
+
+/// The slot of a clone that is made in its turn.
+fn renew(mount: Slot, place: Slot, writer: &mut Writer) -> Slot {
+    let out = writer.slot(writer.names[usize::from(mount.0)].clone());
+    writer.plan.child(Op::Renew { mount, place, out });
     out
 }
 

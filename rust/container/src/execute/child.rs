@@ -114,18 +114,18 @@ impl Child<'_> {
                 .get(root)
                 .and_then(|root| mounts::enter_root(root, path))
                 .map(|host| self.slots.set(out, host)),
-            Op::LeaveRoot { host } => {
-                self.slots.get(host).and_then(|host| sys::fchdir(host).and_then(|()| sys::chroot_here()))
+            Op::TakeRoot { root } => {
+                self.slots.get(root).and_then(|root| sys::fchdir(root).and_then(|()| sys::chroot_here()))
             }
             Op::PivotRoot { root, along } => {
                 self.slots.get(root).and_then(|root| mounts::pivot_root(root, self.slots, along))
             }
             Op::MoveRoot { root } => self.slots.get(root).and_then(mounts::move_root),
-            Op::Renew { mount, place, out } => self
-                .slots
-                .get(mount)
-                .and_then(|mount| mounts::renew(mount, place))
-                .map(|clone| self.slots.set(out, clone)),
+            Op::OpenPlace { path, out } => mounts::open_outside(path).map(|place| self.slots.set(out, place)),
+            Op::Renew { mount, place, out } => {
+                let both = self.slots.get(mount).and_then(|mount| Ok((mount, self.slots.get(place)?)));
+                both.and_then(|(mount, place)| mounts::renew(mount, place)).map(|clone| self.slots.set(out, clone))
+            }
             Op::Attach { mount, path, file, strict } => {
                 self.slots.get(mount).and_then(|mount| mounts::attach(mount, path, file, strict))
             }
