@@ -204,6 +204,8 @@ impl Pump {
                 Err(error) => return self.over = Some(Over::Sink(error)),
             }
         }
+        // Others have their turn; what is held has to be written even if nothing more comes.
+        self.wait = if self.held.is_empty() { Wait::Source } else { Wait::Sink };
     }
 
     /// After a step that could not be done. The kernel does not say which side of a splice it was: if nothing went
@@ -316,6 +318,21 @@ mod tests {
         turn(&mut pump);
         assert_eq!(pump.over(), Some(Over::Source));
         assert_eq!(file.metadata().unwrap().len(), 5);
+    }
+
+    #[test]
+    fn what_goes_in_bit_by_bit_goes_on_while_its_source_is_silent() {
+        let (source, mut input) = pipe();
+        let (output, sink) = pipe();
+        let bytes = vec![b'x'; 2 * PIECES * TERMINAL_PIECE];
+        input.write_all(&bytes).unwrap();
+        let descriptor = Descriptor::Users(sink.as_raw_fd());
+        let slow = Sink { descriptor, way: Way::Small(TERMINAL_PIECE), splices: false };
+        let mut pump = Pump::new(Source::of_container(source.into()).unwrap(), slow);
+        while turn(&mut pump) {}
+        let mut written = vec![0; bytes.len()];
+        File::from(output).read_exact(&mut written).unwrap();
+        assert_eq!(written, bytes);
     }
 
     #[test]
