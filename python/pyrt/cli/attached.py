@@ -80,7 +80,8 @@ async def follow(
             process.close_streams()
             await console.relay_terminal(master, keys=attachment.interactive)
         elif process.stdout.fileno() >= 0:  # Else the console has had them since before the start.
-            await _relay(console, attachment, *map(_taken, (process.stdin, process.stdout, process.stderr)))
+            stdin, stdout, stderr = _taken(process.stdin), _taken(process.stdout), _taken(process.stderr)
+            await _relay(console, attachment, stdin, stdout, stderr)
         status = await process.wait()
     await console.settle()
     return status
