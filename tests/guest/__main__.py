@@ -75,7 +75,7 @@ def watch(guest: Guest, begun: float) -> int:
     seen = 0
     try:
         while True:
-            # What lies between two lines holds none of ours, or there would be more ways to count them than can be tried.
+            # What lies between two lines is none of ours, or there are more ways to count them than can be tried.
             guest.wait_for(rb"(?m)(?:^guest: .*\n(?:(?!guest: ).*\n)*+){%d}" % (seen + 1), PATIENCE)
             line = re.findall(rb"(?m)^guest: (.*?)\r?$", guest.output)[seen].decode(errors="replace")
             seen += 1

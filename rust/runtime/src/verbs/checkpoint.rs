@@ -136,6 +136,9 @@ pub fn refuse_fields(spec: &Spec<'_>) -> Result<()> {
     if let Some(index) = spec.linux.namespaces.iter().position(is_lost) {
         return wrong(format!("linux.namespaces[{index}]"));
     }
+    if !spec.linux.namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::Mount) {
+        return wrong("linux.namespaces".to_owned());
+    }
     if let Some(index) = spec.mounts.iter().position(|mount| !mount.uid_mappings.is_empty()) {
         return wrong(format!("mounts[{index}].uidMappings"));
     }

@@ -141,7 +141,6 @@ fn make(global: &Global, wish: &Wish<'_>, request: &Request<'_>) -> Result<Runni
             let compiled = compile::compile_spec(&spec, start.as_bytes(), &host)?;
             let groups = container::make_groups(&compiled)?;
             let mut restore = Restore {
-                global,
                 wish,
                 spec: &spec,
                 config: &config,
@@ -169,7 +168,6 @@ fn make(global: &Global, wish: &Wish<'_>, request: &Request<'_>) -> Result<Runni
 
 /// A container on its way back.
 struct Restore<'a> {
-    global: &'a Global,
     wish: &'a Wish<'a>,
     spec: &'a Spec<'a>,
     config: &'a [u8],
@@ -205,7 +203,7 @@ impl Restore<'_> {
         if let Some(path) = &self.wish.pid_file {
             container::write_pid(path, self.record.pid)?;
         }
-        container::after_start(self.global, &self.record, self.spec)
+        container::after_start(&self.record, self.spec)
     }
 
     /// What the container's processes get by inheriting it from criu.
