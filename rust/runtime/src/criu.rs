@@ -11,8 +11,7 @@
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -205,7 +204,7 @@ pub type Listener<'a> = dyn FnMut(&Notice<'_>) -> Result<()> + 'a;
 pub struct Criu {
     verb: &'static str,
     process: Child,
-    socket: UnixStream,
+    socket: RawFd,
 }
 
 /// How criu is called.
@@ -258,7 +257,7 @@ impl Call<'_> {
         })?;
         // And with the closure its copy: the socket has an end when criu has.
         drop((theirs, command));
-        Ok(Criu { verb, process, socket: UnixStream::from(ours) })
+        Ok(Criu { verb, process, socket: ours.into_raw_fd() })
     }
 }
 
@@ -292,7 +291,7 @@ impl Criu {
         let mut refusal = None;
         loop {
             let mut terminal = [-1];
-            let received = sys::receive_packet(self.socket.as_raw_fd(), &mut buffer, &mut terminal);
+            let received = sys::receive_packet(self.socket, &mut buffer, &mut terminal);
             let (length, passed) =
                 received.map_err(|errno| Error::call(&format!("{}: hearing criu", self.verb), errno))?;
             if length == 0 {
@@ -313,7 +312,7 @@ impl Criu {
     }
 
     fn send(&self, message: &Message) -> Result<()> {
-        let sent = sys::send_packet(self.socket.as_raw_fd(), &message.0, &[]);
+        let sent = sys::send_packet(self.socket, &message.0, &[]);
         sent.map_err(|errno| Error::call(&format!("{}: telling criu", self.verb), errno))
     }
 
@@ -343,7 +342,7 @@ fn first_error(log: &str) -> Option<&str> {
 impl Drop for Criu {
     fn drop(&mut self) {
         // It ends once nobody listens; what it has restored is not its child but ours.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        sys::close(self.socket);
         let _ = self.process.wait();
     }
 }

@@ -1,6 +1,5 @@
 //! `checkpoint`: criu writes a running container down.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::AsRawFd;
@@ -177,7 +176,7 @@ pub fn checkpoint(global: &Global, words: &[String]) -> Result<u8> {
     let before = files(&places.images);
     dump(&arguments, &call, options, (&found, &spec), &places).inspect_err(|_| {
         // Half a checkpoint is none, and it has the container's memory in it.
-        for name in files(&places.images).difference(&before).filter(|name| *name != "dump.log") {
+        for name in files(&places.images).iter().filter(|name| *name != "dump.log" && !before.contains(name)) {
             let _ = fs::remove_file(places.images.join(name));
         }
     })?;
@@ -189,7 +188,7 @@ pub fn checkpoint(global: &Global, words: &[String]) -> Result<u8> {
     Ok(0)
 }
 
-fn files(folder: &Path) -> BTreeSet<OsString> {
+fn files(folder: &Path) -> Vec<OsString> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
 }
 

@@ -113,8 +113,10 @@ impl<'a> Request<'a> {
         let path = places.images.join(external::DESCRIPTORS);
         let listed =
             fs::read(&path).map_err(|error| Error::file("reading", &path, &error).hint("is it a checkpoint?"))?;
-        let names = serde_json::from_slice(&listed);
+        let names = serde_json::from_slice::<Value>(&listed);
         let names = names.map_err(|error| Error::new(format!("{}: {error}", path.display())))?;
+        let names = names.as_array().into_iter().flatten().map(|name| name.as_str().unwrap_or_default().to_owned());
+        let names = names.collect();
         Ok(Self { call, version, places, names, options })
     }
 }
