@@ -49,7 +49,6 @@ _REMOVAL_TIME: Final = 10.0
 def arguments(parser: Parser) -> None:
     common_arguments(parser)
     parser.add_argument("-d", "--detach", action="store_true", help="leave it running, and print its id")
-    parser.add_argument("-a", "--attach", action="append", metavar="STREAM", help="stdin, stdout or stderr alone")
     add_tie_options(parser)
 
 
@@ -57,6 +56,7 @@ def common_arguments(parser: Parser) -> None:
     """Those of ``create``, too."""
     parser.add_argument("image", metavar="IMAGE", help="a name or an id; host: this machine's own files")
     parser.add_command("instead of the image's own")
+    parser.add_argument("-a", "--attach", action="append", metavar="STREAM", help="stdin, stdout or stderr alone")
     parser.add_argument("--rm", action="store_true", help="keep nothing of it when it has ended")
     parser.add_argument("--pull", choices=("always", "missing", "never"), default="missing", metavar="WHEN",
                         help="pull the image: always, missing (usual), never")  # fmt: skip
@@ -143,10 +143,16 @@ async def _with_keys(
     return 0 if status is None else await _finish(invocation, status)
 
 
-def _attachment(options: Any) -> Attachment:
+def streams_of(options: Any) -> frozenset[str]:
+    """The streams that -a names; raises UsageError."""
     streams = frozenset(name.lower() for name in options.attach or STREAMS)
     if unknown := streams - set(STREAMS):
         raise UsageError(f"-a {min(unknown)}: there is no such stream", hint="stdin, stdout or stderr")
+    return streams
+
+
+def _attachment(options: Any) -> Attachment:
+    streams = streams_of(options)
     return Attachment(
         interactive=options.interactive and "stdin" in streams,
         tty=options.tty,
