@@ -57,11 +57,11 @@ impl Reader {
             };
             let mut line = std::mem::take(&mut self.rest);
             line.extend_from_slice(&data[..=end]);
-            self.line(&line, &mut texts);
+            self.line(&line, data.len(), &mut texts);
             data = &data[end + 1..];
         }
         while let Some(end) = newline(data) {
-            self.line(&data[..=end], &mut texts);
+            self.line(&data[..=end], data.len(), &mut texts);
             data = &data[end + 1..];
         }
         self.rest.extend_from_slice(data);
@@ -69,7 +69,8 @@ impl Reader {
     }
 
     /// One line with its newline. One that is none, because its keeper was killed in the middle of it, is passed over.
-    fn line(&mut self, line: &[u8], texts: &mut Vec<(Stream, Vec<u8>)>) {
+    /// `room` is for what may follow on the same stream: a text that has to grow is copied again and again.
+    fn line(&mut self, line: &[u8], room: usize, texts: &mut Vec<(Stream, Vec<u8>)>) {
         let Some((head, text)) = line.split_at_checked(PREFIX) else { return };
         let (time, stream) = (&head[..TIME], &head[STREAM..FLAG - 1]);
         let stream = match stream {
@@ -91,7 +92,7 @@ impl Reader {
             return;
         }
         if texts.last().is_none_or(|(last, _)| *last != stream) {
-            texts.push((stream, Vec::new()));
+            texts.push((stream, Vec::with_capacity(if texts.is_empty() { room } else { 0 })));
         }
         let Some((_, out)) = texts.last_mut() else { return };
         let is_open = &mut self.is_open[stream as usize];
