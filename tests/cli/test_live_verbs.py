@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tarfile
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,7 +94,8 @@ def test_update_is_seen_by_inspect_and_by_the_kernel(web: Desk) -> None:
     stats = json.loads(web.ok("stats", "--no-stream", "--json", "web"))
     assert stats["MemUsage"].endswith("/ 96MiB")
     web.ok("update", "--blkio-weight", "300", "web")
-    assert web.ok("exec", "web", "cat", "/sys/fs/cgroup/blkio/blkio.bfq.weight") == "300\n"
+    group = Path("/sys/fs/cgroup/blkio/pyrt", web.ok("ps", "-q", "--no-trunc").strip())
+    assert (group / "blkio.bfq.weight").read_text() == "300\n"
     assert b"nothing to change" in web.run("update", "web").stderr
     assert b"not built yet" in web.run("update", "--kernel-memory", "1m", "web").stderr
 
