@@ -103,6 +103,13 @@ def test_create_start_and_restart(pyrt: Desk) -> None:
     assert pyrt.ok("logs", "box").count("run") == 1 + 2 + 3
 
 
+def test_one_that_was_attached_is_started_again_with_a_log(pyrt: Desk) -> None:
+    assert pyrt.ok("run", "--name", "box", "host", "--", "sh", "-c", "echo run >> /runs; cat /runs") == "run\n"
+    assert b"has no log" in pyrt.run("logs", "box").stderr
+    assert pyrt.ok("start", "-a", "box") == "run\nrun\n"
+    assert pyrt.ok("logs", "box") == "run\nrun\n"
+
+
 def test_input_of_a_created_container_has_an_end(pyrt: Desk) -> None:
     pyrt.ok("create", "-i", "--name", "sorter", "host", "--", "sort")
     assert pyrt.ok("start", "-ai", "sorter", input=b"b\na\n", stdin=None) == "a\nb\n"

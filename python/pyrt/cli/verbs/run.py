@@ -13,7 +13,6 @@ from pyrt.cli.options import add_run_options, run_options_of
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.pulling import find_or_pull
 from pyrt.cli.tied import add_tie_options, parse_keys, tie
-from pyrt.engine.logs import LogOptions
 from pyrt.engine.results import Verdict
 from pyrt.errors import ContainerError, UsageError
 
@@ -115,8 +114,7 @@ async def _with_keys(
     """On a terminal whose user may leave it by keys: so it is one that lasts, although it ends if its client goes."""
     options, console, engine = invocation.options, invocation.console, invocation.engine
     record = await engine.create(image, run_options, lasting, keep=not options.rm, asked=options.image, cause="run")
-    # Before the start, or the first words would be missed.
-    stream = engine.logs(record.id, LogOptions(follow=True, tail=0))
+    stream = engine.next_log(record.id)
     try:
         if cidfile is not None:
             write_id(cidfile, record.id)
