@@ -222,7 +222,9 @@ fn hint_of_limit(file: &str) -> String {
         "cpu.cfs_quota_us" | "cpu.cfs_period_us" | "cpu.max" => {
             "a period is 1000 to 1000000 microseconds, a quota at least 1000".to_owned()
         }
-        "cpu.rt_runtime_us" => "the cgroup above has not so much real time to give: see its cpu.rt_runtime_us".to_owned(),
+        "cpu.rt_runtime_us" => {
+            "the cgroup above has not so much real time to give: see its cpu.rt_runtime_us".to_owned()
+        }
         file => format!("{file} does not take this value"),
     }
 }
