@@ -1,8 +1,8 @@
 """The build backend: maturin's hooks, after the native commands have been put where maturin packs them.
 
 The wheel carries what maturin alone would not build together: the extension module and the static
-programs ``pyrt`` and ``pyrt-runtime``. The first is built once, here; the extension takes the same file
-in as its spawner (``PYRT_INIT``, read by ``rust/python/build.rs``).
+programs ``pyrt`` and ``pyrt-runtime``. ``pyrt-init`` is built with them; the extension takes it in as its
+spawner (``PYRT_INIT``, read by ``rust/python/build.rs``).
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "build" / "wheel" / "scripts"
-# Packages of the workspace, and what their programs are called in the wheel.
-PROGRAMS = {"pyrt-init": "pyrt", "pyrt-runtime": "pyrt-runtime"}
+# Packages of the workspace with a static program, and which of these are the wheel's scripts.
+PACKAGES = ("pyrt-client", "pyrt-init", "pyrt-runtime")
+COMMANDS = ("pyrt", "pyrt-runtime")
 # maturin wants to see the folder even when it is asked for metadata alone.
 SCRIPTS.mkdir(parents=True, exist_ok=True)
 # The same words as in rust/python/build.rs: no interpreter and no relocation, so that it runs from a memfd anywhere.
@@ -55,13 +56,13 @@ def build_commands() -> None:
     environment |= {"RUSTFLAGS": STATIC, "CARGO_TARGET_DIR": str(folder)}
     # A named target, if only this machine's own, keeps the flags from procedural macros, which can't be static.
     target = subprocess.check_output(["rustc", "--print", "host-tuple"], text=True).strip()
-    packages = [word for package in PROGRAMS for word in ("--package", package)]
+    packages = [word for package in PACKAGES for word in ("--package", package)]
     cargo = ["cargo", "build", "--profile", "init", *packages, "--locked", "--target", target]
     subprocess.run(cargo, cwd=ROOT, env=environment, check=True)
-    for package, command in PROGRAMS.items():
+    for command in COMMANDS:
         # A running command can't be written over, a new file can take its name.
         fresh = SCRIPTS / f"{command}.new"
-        shutil.copy2(folder / target / "init" / package, fresh)
+        shutil.copy2(folder / target / "init" / command, fresh)
         fresh.replace(SCRIPTS / command)
     os.environ["PYRT_INIT"] = str(folder / target / "init" / "pyrt-init")
 

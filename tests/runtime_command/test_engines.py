@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import subprocess
 import tempfile
@@ -16,7 +17,7 @@ import pytest
 from tests.services import SHORT, Docker, Unavailable, docker_daemon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.leakcheck import Oracle
 
@@ -82,6 +83,86 @@ def test_docker_lives_with_a_container(docker: Docker) -> None:
         assert "box" in docker("stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", "box")
         docker("restart", "--time", "0", "box")
         docker("stop", "--time", "0", "box")
+    finally:
+        docker("rm", "-f", "box")
+
+
+def typed(words: list[str | Path], text: str) -> str:
+    """What a command line shows on a terminal of its own, on which `text` is typed."""
+    master, slave = pty.openpty()
+    with os.fdopen(master, "r+b", buffering=0) as terminal:
+        with subprocess.Popen(list(map(str, words)), stdin=slave, stdout=slave, stderr=slave) as process:
+            os.close(slave)
+            terminal.write(text.encode())
+            seen = b""
+            try:
+                while piece := terminal.read(4096):
+                    seen += piece
+            except OSError:
+                # EIO: nobody has its other side any more.
+                pass
+            process.wait(PATIENCE)
+    return seen.decode()
+
+
+def becomes(look: Callable[[], str], wanted: str) -> None:
+    """Asks until the answer is the one that is wanted."""
+    deadline, seen = time.monotonic() + PATIENCE, ""
+    while (seen := look().strip()) != wanted:
+        assert time.monotonic() < deadline, seen
+
+
+def test_docker_hands_terminals_and_input_over(docker: Docker) -> None:
+    """`exec -it` and `attach`, which ends with the container's exit code."""
+    client = ["docker", "--host", docker.address]
+    script = "read word; echo got $word; read more; exit 5"
+    docker(*RUN, "-d", "--interactive", "--name", "box", "bb", "/bin/sh", "-c", script)
+    try:
+        shown = typed([*client, "exec", "-it", "box", "/bin/sh", "-c", f"tty; {script}"], "typed\nmore\n")
+        assert "/dev/pts/" in shown
+        assert "got typed" in shown
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+        with subprocess.Popen([*client, "attach", "box"], **pipes) as attached:
+            assert attached.stdin is not None
+            assert attached.stdout is not None
+            attached.stdin.write("word\n")
+            assert attached.stdout.readline() == "got word\n"
+            attached.stdin.write("more\n")
+            assert attached.wait(PATIENCE) == 5
+    finally:
+        docker("rm", "-f", "box")
+
+
+def test_docker_keeps_what_volumes_hold(docker: Docker) -> None:
+    """Named ones, read-only ones, and memory."""
+    docker("volume", "create", "kept")
+    try:
+        docker(*RUN, "--rm", "--volume", "kept:/data", "bb", "/bin/sh", "-c", "echo word > /data/file")
+        script = "cat /data/file; touch /data/x 2>/dev/null || echo refused; df -k /memory | tail -n 1"
+        seen = docker(
+            *RUN, "--rm", "--volume", "kept:/data:ro", "--tmpfs", "/memory:size=1m", "bb", "/bin/sh", "-c", script
+        )
+        assert seen.split()[:4] == ["word", "refused", "tmpfs", "1024"]
+    finally:
+        docker("volume", "rm", "kept")
+
+
+def test_docker_restarts_what_fails(docker: Docker) -> None:
+    docker(*RUN, "-d", "--restart", "on-failure:2", "--name", "box", "bb", "/bin/false")
+    try:
+        state = "{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}"
+        becomes(lambda: docker("inspect", "--format", state, "box"), "2 exited 1")
+    finally:
+        docker("rm", "-f", "box")
+
+
+def test_docker_looks_after_health(docker: Docker) -> None:
+    check = ("--health-cmd", "test -f /tmp/well", "--health-interval", "1s", "--health-retries", "1")
+    docker(*RUN, "-d", *check, "--name", "box", "bb", "/bin/sleep", "1000")
+    try:
+        becomes(lambda: docker("inspect", "--format", "{{.State.Health.Status}}", "box"), "unhealthy")
+        docker("exec", "box", "/bin/touch", "/tmp/well")
+        becomes(lambda: docker("inspect", "--format", "{{.State.Health.Status}}", "box"), "healthy")
     finally:
         docker("rm", "-f", "box")
 
@@ -169,6 +250,40 @@ def test_podman_lives_with_a_container(program: Path, archive: Path, storage: tu
         podman("stop", "--time", "0", "box")
     finally:
         podman("rm", "-f", "box")
+
+
+def test_podman_limits_restarts_and_looks_after_health(
+    program: Path, archive: Path, storage: tuple[Any, ...], tmp_path: Path
+) -> None:
+    """Limits that hold and are changed, volumes, `attach`, a health check and a restart policy."""
+    flags = ("--tmpdir", f"{storage[1]}/tmp", "--cgroup-manager", "cgroupfs", "--events-backend", "file")
+
+    def podman(*words: str | Path) -> str:
+        return call("podman", *storage, *flags, "--runtime", program, *words)
+
+    podman("import", archive, "bb")
+    options = ("--network", "none", "--memory", "32m", "--pids-limit", "17", "--volume", f"{tmp_path}:/data")
+    check = ("--health-cmd", "test -f /data/well", "--health-interval", "disable", "--health-retries", "1")
+    podman("run", "-d", "--interactive", "--name", "box", *options, *check, "bb", "/bin/sh", "-c", "read word; exit 5")
+    try:
+        files = ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/pids/pids.max")
+        assert podman("exec", "box", "/bin/cat", *files).split() == [str(32 << 20), "17"]
+        podman("update", "--memory", "64m", "box")
+        assert podman("exec", "box", "/bin/cat", files[0]).split() == [str(64 << 20)]
+        assert "box" in podman("stats", "--no-stream", "--format", "{{.Name}}", "box")
+        with pytest.raises(AssertionError):
+            podman("healthcheck", "run", "box")
+        podman("exec", "box", "/bin/touch", "/data/well")
+        podman("healthcheck", "run", "box")
+        assert (tmp_path / "well").exists()
+        line = ["podman", *storage, *flags, "--runtime", program, "attach", "box"]
+        subprocess.run(list(map(str, line)), input="word\n", text=True, check=True, timeout=PATIENCE)
+        assert podman("wait", "box") == "5\n"
+        podman("run", "-d", "--name", "again", "--restart", "on-failure:1", "--network", "none", "bb", "/bin/false")
+        state = "{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}"
+        becomes(lambda: podman("inspect", "--format", state, "again"), "1 exited 1")
+    finally:
+        podman("rm", "--force", "--all", "--time", "0")
 
 
 class PlainUser:

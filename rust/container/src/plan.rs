@@ -20,7 +20,7 @@ use std::ffi::CStr;
 /// First bytes of every plan.
 pub const MAGIC: &[u8; 8] = b"pyrtplan";
 /// Changes whenever an operation or a field does; an old keeper refuses a newer plan.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// A bit of clone(2) and unshare(2) that the C library does not have.
 pub(crate) const CLONE_NEWTIME: u64 = 0x80;
 /// Size of the descriptor table of one execution.
@@ -476,6 +476,12 @@ operations! {
     /// between two places of one container, or of a device's node.
     78 CloneInside { path: &'a CStr, recursive: bool, out: Slot }
 
+    /// open(2) with O_PATH of a place of the old root that is no link.
+    91 OpenPlace { path: &'a CStr, out: Slot }
+    /// Attaches a detached mount that was made early at an open place of the old root, which takes it along when it goes, and
+    /// clones it. /proc/self/mountinfo lists mounts by their age: the clone comes in its turn.
+    92 Renew { mount: Slot, place: Slot, out: Slot }
+
     // ---- of a container that is created first and started later ---------------------------------
 
     /// Tells the keeper that the child has come this far.
@@ -493,8 +499,9 @@ operations! {
     /// Attaches the root file system at `path` of the host's tree, whose root is kept in `out`, and makes it / by
     /// chroot(2): hooks are to see all mounts in place before the root is changed for good.
     84 EnterRoot { root: Slot, path: &'a CStr, out: Slot }
-    /// Goes back to the tree that `EnterRoot` has left.
-    85 LeaveRoot { host: Slot }
+    /// Makes an open directory / by chroot(2): the tree that `EnterRoot` has left, or that of a container which has no mount
+    /// namespace of its own.
+    85 TakeRoot { root: Slot }
     /// Attaches the root file system over / and makes it the root by chroot(2), where pivot_root(2) is refused, on an
     /// initramfs, or would change the root of others, in a mount namespace of theirs.
     86 MoveRoot { root: Slot }

@@ -421,6 +421,19 @@ pub fn detach_here() -> Result<()> {
     nothing(call!(SYS_umount2, c".".as_ptr(), libc::MNT_DETACH))
 }
 
+/// umount2(2) with MNT_DETACH of what is mounted at `path`.
+pub fn detach(path: &CStr) -> Result<()> {
+    nothing(call!(SYS_umount2, path.as_ptr(), libc::MNT_DETACH))
+}
+
+/// The number of the mount that an open file lies on, attached or not (statx(2), STATX_MNT_ID).
+pub fn mount_id(fd: Fd) -> Result<u64> {
+    // SAFETY: `struct statx` is plain numbers, for which zeroes are a value.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    call!(SYS_statx, fd, c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_MNT_ID, &raw mut stat)?;
+    Ok(stat.stx_mnt_id)
+}
+
 // ---- processes ----------------------------------------------------------------------------------
 
 /// Which side of a clone this is.

@@ -121,3 +121,12 @@ fn a_group_is_handed_to_whoever_may_write_to_what_it_sees_of_it() {
         );
     }
 }
+
+#[test]
+fn where_others_look_mounts_are_made_in_order() {
+    let (mut spec, mut start) = (spec("pyrt"), bundle());
+    put(&mut start, "lifecycle", json!({"spare": "/spare"}));
+    let mount = json!({"destination": "/file", "type": "bind", "source": "/etc/passwd", "options": ["rbind", "ro"]});
+    put(&mut spec, "mounts[7]", mount);
+    compiled(&Machine::with_cgroup_v1(), "mounts-in-order", &spec, &start);
+}

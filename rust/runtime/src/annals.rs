@@ -56,6 +56,9 @@ pub struct Record {
     pub annotations: BTreeMap<String, String>,
     /// One a hierarchy.
     pub cgroups: Vec<Cgroup>,
+    /// The mount at `rootfs`, if the container has no mount namespace that ends with it.
+    #[serde(default)]
+    pub root_mount: Option<u64>,
     /// What systemd has made them for.
     #[serde(default)]
     pub unit: Option<Unit>,

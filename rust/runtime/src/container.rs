@@ -1,5 +1,6 @@
 //! A container on its way: create, start, and what it is doing.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
 use std::io::Write as _;
@@ -13,7 +14,7 @@ use pyrt_container::explain;
 use pyrt_container::host::Host;
 use pyrt_container::plan::{Part, Plan};
 use pyrt_container::protocol::warning;
-use pyrt_container::spec::{NamespaceKind, Spec};
+use pyrt_container::spec::{Linux, NamespaceKind, Process, Spec};
 use pyrt_container::sys;
 use serde_json::json;
 
@@ -23,6 +24,7 @@ use crate::cgroups;
 use crate::clock;
 use crate::config;
 use crate::console::{self, Terminal};
+use crate::cover;
 use crate::error::{Error, Result};
 use crate::foreground;
 use crate::hooks;
@@ -124,7 +126,7 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     let spec = compile::read(&config)?;
     let record = Record { unit, ..begin(global, &spec, &bundle, wish, &host)? };
     let annals = Annals::make(&global.root, wish.id)?;
-    match make(&annals, record, (&config, &spec), wish, &host) {
+    match make(&annals, record.clone(), (&config, &spec), wish, &host) {
         Ok((record, running)) => {
             warn_of_refusals(global, running.warnings);
             Ok(Created { annals, record, config, running })
@@ -132,6 +134,10 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
         Err(error) => {
             // Nothing of it has come to be, so nothing is to be remembered.
             annals.remove()?;
+            if error.is_of_hook() {
+                // runtime.md, "Lifecycle", 3 to 5: it ends as a container does.
+                hooks::run_poststop(&spec, &record, &global.log);
+            }
             Err(error)
         }
     }
@@ -152,7 +158,9 @@ pub fn close_others(preserve: u32) -> Result<()> {
 fn begin(global: &Global, spec: &Spec<'_>, bundle: &Path, wish: &Wish<'_>, host: &Host) -> Result<Record> {
     let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
     Terminal::choose(terminal, wish.console_socket, wish.stays)?;
-    warn_of_capabilities(global, spec, host);
+    if let Some(process) = &spec.process {
+        warn_of_capabilities(global, process, &spec.linux, host);
+    }
     let cgroups = compile::directories(spec, wish.id, host)?;
     let cgroup = |directory: compile::Directory| Cgroup {
         controllers: directory.controllers,
@@ -171,22 +179,27 @@ fn begin(global: &Global, spec: &Spec<'_>, bundle: &Path, wish: &Wish<'_>, host:
         uid: unsafe { libc::geteuid() },
         annotations: spec.annotations.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         cgroups: cgroups.into_iter().map(cgroup).collect(),
+        root_mount: None,
         unit: None,
         has_hooks: spec.hooks.is_some(),
         at_once: wish.stays && spec.hooks.is_none(),
     })
 }
 
-/// config.md, "Linux Process": what can't be granted is worth a warning.
-fn warn_of_capabilities(global: &Global, spec: &Spec<'_>, host: &Host) {
-    let is_new_user = spec.linux.namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::User);
-    let sets = spec.process.as_ref().and_then(|process| process.capabilities.as_ref());
-    let permitted = sets.filter(|_| !is_new_user).map(|sets| sets.permitted.as_slice()).unwrap_or_default();
-    let is_missing = |name: &&str| !compile::capability_names(host.capabilities).any(|own| own == *name);
-    let missing: Vec<&str> = permitted.iter().map(|name| &**name).filter(is_missing).collect();
-    if !missing.is_empty() {
-        let names = missing.join(" ");
-        global.log.warn(&Error::new(format!("process.capabilities: this process itself has no {names}")));
+/// config.md, "Linux Process": what no kernel knows and what can't be granted is worth a warning.
+pub fn warn_of_capabilities(global: &Global, process: &Process<'_>, linux: &Linux<'_>, host: &Host) {
+    let Some(sets) = &process.capabilities else { return };
+    let is_new_user = linux.namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::User);
+    let all = [&sets.bounding, &sets.effective, &sets.inheritable, &sets.permitted, &sets.ambient];
+    let asked: BTreeSet<&str> = all.into_iter().flatten().map(|name| &**name).collect();
+    let is_in = |set: u64, name: &str| compile::capability_names(set).any(|known| known == name);
+    let (known, unknown): (Vec<&str>, Vec<&str>) = asked.into_iter().partition(|name| is_in(u64::MAX, name));
+    let missing = known.into_iter().filter(|name| !is_new_user && !is_in(host.capabilities, name)).collect();
+    for (names, why) in [(unknown, "there is no"), (missing, "this process itself has no")] {
+        let names: Vec<&str> = names;
+        if !names.is_empty() {
+            global.log.warn(&Error::new(format!("process.capabilities: {why} {}", names.join(" "))));
+        }
     }
 }
 
@@ -236,6 +249,7 @@ fn make_in_cgroups(
         "preserve": wish.preserve,
         "no_new_keyring": wish.no_new_keyring,
         "no_pivot": wish.no_pivot,
+        "spare": annals.path(CONFIG),
     });
     if !record.at_once {
         annals.make_fifo(RELEASE)?;
@@ -248,19 +262,23 @@ fn make_in_cgroups(
     if !record.at_once {
         annals.write(PLAN, &compiled.bytes)?;
     }
+    record.root_mount = cover::of(&compiled);
     // From here on there may be something to clean up, should we be killed.
     annals.record(&record)?;
     if record.at_once {
         foreground::block_signals();
     }
-    let mut running = execute(&compiled)?;
-    match settle(annals, &mut record, wish, &mut running) {
-        Ok(()) => Ok((record, running)),
+    let made = execute(&compiled).and_then(|mut running| match settle(annals, &mut record, wish, &mut running) {
+        Ok(()) => Ok(running),
         Err(error) => {
             running.abandon();
             Err(error)
         }
+    });
+    if made.is_err() {
+        cover::remove(&record)?;
     }
+    made.map(|running| (record, running))
 }
 
 /// Walks a plan with our own standard descriptors.
@@ -311,7 +329,7 @@ pub fn write_pid(path: &Path, pid: i32) -> Result<()> {
 }
 
 /// Starts the process that waits, and runs the hooks that come after it.
-pub fn start(global: &Global, annals: &Annals, record: &Record, config: &[u8]) -> Result<()> {
+pub fn start(annals: &Annals, record: &Record, config: &[u8]) -> Result<()> {
     if record.at_once {
         return Ok(());
     }
@@ -339,7 +357,6 @@ pub fn start(global: &Global, annals: &Annals, record: &Record, config: &[u8]) -
     let poststart = spec.hooks.as_ref().map(|hooks| hooks.poststart.as_slice()).unwrap_or_default();
     if let Err(error) = hooks::run(poststart, &spec, record, "running") {
         // runtime.md, "Lifecycle", 9: the container is stopped, and the failure is an error.
-        global.log.warn(&error);
         cgroups::signal(&record.cgroups, libc::SIGKILL)?;
         return Err(error);
     }
@@ -354,7 +371,8 @@ fn release(annals: &Annals) -> Result<()> {
     sys::write(fifo.as_raw_fd(), b"!").map_err(|errno| Error::call("starting the container's process", errno))
 }
 
-fn open(path: &Path, flags: i32) -> Result<OwnedFd> {
+/// open(2).
+pub fn open(path: &Path, flags: i32) -> Result<OwnedFd> {
     let text = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
     let fd = sys::openat(libc::AT_FDCWD, &text, flags, 0)
         .map_err(|errno| Error::call(&format!("opening {}", path.display()), errno))?;

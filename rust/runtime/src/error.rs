@@ -13,6 +13,7 @@ use pyrt_container::sys::Errno;
 pub struct Error {
     message: String,
     hint: Option<String>,
+    of_hook: bool,
 }
 
 /// What everything here returns.
@@ -21,7 +22,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// A sentence.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self { message: message.into(), hint: None, of_hook: false }
     }
 
     /// The same with advice.
@@ -29,6 +30,11 @@ impl Error {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Whether a hook is to blame.
+    pub fn is_of_hook(&self) -> bool {
+        self.of_hook
     }
 
     /// A file that could not be read, written or made.
@@ -45,7 +51,7 @@ impl Error {
     /// A step of a plan that failed. Engines tell a command that is not there from one that may not be executed by the
     /// words of runc: those come first.
     pub fn start(failure: Failure, command: &str) -> Self {
-        let Failure { sentence, kind, hint, .. } = failure;
+        let Failure { sentence, kind, hint, step, .. } = failure;
         let words = match kind {
             Kind::Other => sentence,
             Kind::NotFound if command.contains('/') => {
@@ -55,13 +61,13 @@ impl Error {
             Kind::NotExecutable if sentence.ends_with("permission denied") => format!("exec: {command:?}: {sentence}"),
             Kind::NotExecutable => format!("exec: {command:?}: permission denied: {sentence}"),
         };
-        Self { message: words, hint }
+        Self { message: words, hint, of_hook: step == "RunHook" }
     }
 }
 
 impl From<compile::Error> for Error {
     fn from(error: compile::Error) -> Self {
-        Self { message: error.to_string(), hint: error.hint }
+        Self { message: error.to_string(), hint: error.hint, of_hook: false }
     }
 }
 

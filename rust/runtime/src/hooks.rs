@@ -10,6 +10,7 @@ use pyrt_container::spec::{Hook, Spec, State};
 
 use crate::annals::Record;
 use crate::error::{Error, Result};
+use crate::log::Log;
 
 /// Runs one list; `status` is what the hooks are told.
 pub fn run(list: &[Hook<'_>], spec: &Spec<'_>, record: &Record, status: &str) -> Result<()> {
@@ -20,6 +21,15 @@ pub fn run(list: &[Hook<'_>], spec: &Spec<'_>, record: &Record, status: &str) ->
         run_one(hook, &before, pid)?;
     }
     Ok(())
+}
+
+/// runtime.md, "Lifecycle", 13: a hook that fails is worth a warning, and the others go on.
+pub fn run_poststop(spec: &Spec<'_>, record: &Record, log: &Log) {
+    for hook in spec.hooks.as_ref().map(|hooks| hooks.poststop.as_slice()).unwrap_or_default() {
+        if let Err(error) = run(std::slice::from_ref(hook), spec, record, "stopped") {
+            log.warn(&error);
+        }
+    }
 }
 
 fn run_one(hook: &Hook<'_>, before: &[u8], pid: i32) -> Result<()> {

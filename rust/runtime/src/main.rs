@@ -15,6 +15,7 @@ mod clock;
 mod config;
 mod console;
 mod container;
+mod cover;
 mod error;
 mod foreground;
 mod hooks;

@@ -77,7 +77,8 @@ impl Sets {
         path: &str,
     ) -> Result<Self> {
         let Some(given) = capabilities else { return Ok(Self::default()) };
-        let set = |names: &[Text<'_>], name: &str| bits(names, &format!("{path}.{name}"));
+        let known = |name: &Text<'_>| start.lifecycle.is_none() || NAMES.contains(&&**name);
+        let set = |names: &[Text<'_>], name: &str| bits(names, known, &format!("{path}.{name}"));
         let mut sets = Self {
             bounding: set(&given.bounding, "bounding")?,
             effective: set(&given.effective, "effective")?,
@@ -113,12 +114,16 @@ impl Sets {
     }
 }
 
-fn bits(list: &[Text<'_>], path: &str) -> Result<u64> {
-    list.iter().enumerate().try_fold(0, |set, (index, name)| match NAMES.iter().position(|known| *known == &**name) {
-        Some(number) => Ok(set | 1 << number),
-        None => {
-            let error = Error::spec(format!("{path}[{index}]"), format!("{name:?} is no capability", name = &**name));
-            Err(if name.starts_with("CAP_") { error } else { error.hint("names begin with CAP_") })
+/// `counts` tells what is to be looked at: who calls the OCI command is warned of names that nobody knows.
+fn bits<'t>(list: &[Text<'t>], counts: impl Fn(&Text<'t>) -> bool, path: &str) -> Result<u64> {
+    list.iter().enumerate().filter(|(_, name)| counts(name)).try_fold(0, |set, (index, name)| {
+        match NAMES.iter().position(|known| *known == &**name) {
+            Some(number) => Ok(set | 1 << number),
+            None => {
+                let error =
+                    Error::spec(format!("{path}[{index}]"), format!("{name:?} is no capability", name = &**name));
+                Err(if name.starts_with("CAP_") { error } else { error.hint("names begin with CAP_") })
+            }
         }
     })
 }

@@ -14,7 +14,7 @@ use super::hooks::Hooks;
 use super::identity::{Identity, write_become_root};
 use super::ids::Ids;
 use super::lifecycle::Lifecycle;
-use super::mounts::{Made, Mounts, Surroundings, root_propagation};
+use super::mounts::{Made, Mounts, Order, Surroundings, root_propagation};
 use super::namespaces::{Namespaces, Origin, flag};
 use super::net_devices::NetDevices;
 use super::opened::{Opened, Writer};
@@ -102,11 +102,13 @@ impl<'a> Parts<'a> {
         let cgroups = Cgroups::open(linux, start, host, opened)?;
         let cgroups = cgroups.given_to(cgroup_owner(spec, process, start, namespaces, ids)?);
         let rootfs = Rootfs::open(spec, start, host, opened)?;
+        if !namespaces.is_own(NamespaceKind::Mount) && rootfs.path().is_none() {
+            return Err(Error::spec("linux.namespaces", "layers need a mount namespace that is not the host's"));
+        }
         let idmap_binds = rootfs.is_layered();
         let (views, cgroup_v2) = (cgroups.views(), cgroups.is_unified());
         let binds_views = start.lifecycle.is_some() && !namespaces.is_own(NamespaceKind::Cgroup);
         let bundle = start.bundle.as_deref();
-        let in_order = start.lifecycle.is_some() && !ids.mapped && !host.nested;
         let around = Surroundings {
             host,
             namespaces,
@@ -114,12 +116,11 @@ impl<'a> Parts<'a> {
             idmap_binds,
             views,
             binds_views,
-            in_order,
             binds_nodes: start.is_of_plain_user(host),
             cgroup_v2,
             bundle,
         };
-        let mounts = Mounts::open(spec, around, opened)?;
+        let mounts = Mounts::open(spec, around, Order::of(start, namespaces, rootfs.path()), opened)?;
         let hidden = Hidden::of(linux)?;
         let net_devices = NetDevices::of(linux, namespaces)?;
         let parameters = Parameters::of(linux, namespaces)?;
@@ -207,8 +208,12 @@ impl<'a> Parts<'a> {
     pub fn write_child(&self, mut handed: Handed, writer: &mut Writer) {
         self.write_alone(&mut handed, writer);
         writer.plan.child(Op::AwaitKeeper {});
+        self.mounts.write_places(&mut handed.made, writer);
         if self.ids.mapped {
             write_become_root(writer);
+        }
+        if self.mounts.are_in_order() {
+            self.write_early_mounts(&mut handed, writer);
         }
         write_keyring(self.start, writer);
         if let Some(proc) = handed.made.proc {
@@ -217,7 +222,7 @@ impl<'a> Parts<'a> {
         self.write_root(&mut handed, writer);
         self.hidden.write_child(handed.empty, self.mounts.at_dev(&handed.made), writer);
         if !self.parked {
-            self.identity.write_stdio(handed.made.dev.is_some(), writer);
+            self.identity.write_stdio(self.mounts.has_own_dev(), writer);
         }
         self.write_root_attributes(handed.root, writer);
         self.identity.write_last(handed.attributes, self.parked, writer);
@@ -229,22 +234,26 @@ impl<'a> Parts<'a> {
         let along = pack_slots(&handed.unneeded);
         let no_pivot = self.start.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.no_pivot);
         let changes_root = match self.namespaces.of(NamespaceKind::Mount) {
+            // The container's files are at their place for everybody.
+            Origin::Host => None,
             // Others may have their root in it.
-            Origin::Joined(_) => Op::MoveRoot { root },
-            _ if no_pivot => Op::MoveRoot { root },
-            _ => Op::PivotRoot { root, along: as_slots(&along) },
+            Origin::Joined(_) => Some(Op::MoveRoot { root }),
+            Origin::New if no_pivot => Some(Op::MoveRoot { root }),
+            Origin::New => Some(Op::PivotRoot { root, along: as_slots(&along) }),
         };
-        match self.rootfs.path() {
-            Some(path) if self.hooks.come_before_pivot() => {
+        match (self.rootfs.path(), changes_root) {
+            (Some(path), changes_root) if changes_root.is_none() || self.hooks.come_before_pivot() => {
                 let host = writer.slot("the host's root");
                 writer.plan.child(Op::EnterRoot { root, path, out: host });
                 self.write_files(handed, writer);
                 self.hooks.write_child(host, writer);
-                writer.plan.child(Op::LeaveRoot { host });
-                writer.plan.child(changes_root);
+                if let Some(changes_root) = changes_root {
+                    writer.plan.child(Op::TakeRoot { root: host });
+                    writer.plan.child(changes_root);
+                }
             }
-            _ => {
-                writer.plan.child(changes_root);
+            (_, changes_root) => {
+                changes_root.into_iter().for_each(|op| writer.plan.child(op));
                 self.write_files(handed, writer);
             }
         }
@@ -267,13 +276,19 @@ impl<'a> Parts<'a> {
             writer.plan.child(Op::LoopbackUp {});
         }
         names::write(self.spec, writer);
-        if self.namespaces.is_new(NamespaceKind::Mount) {
+        match self.namespaces.of(NamespaceKind::Mount) {
             // Of the copy of the keeper's mounts, which ends with pivot_root.
-            writer.plan.child(Op::SetPropagation { flags: PRIVATE, recursive: true });
-        } else {
+            Origin::New => writer.plan.child(Op::SetPropagation { flags: PRIVATE, recursive: true }),
             // What is going to lie over / must not spread to others.
-            writer.plan.child(Op::SetPropagation { flags: libc::MS_SLAVE, recursive: false });
+            Origin::Joined(_) => writer.plan.child(Op::SetPropagation { flags: libc::MS_SLAVE, recursive: false }),
+            Origin::Host => {}
         }
+        if !self.mounts.are_in_order() {
+            self.write_early_mounts(handed, writer);
+        }
+    }
+
+    fn write_early_mounts(&self, handed: &mut Handed, writer: &mut Writer) {
         self.mounts.write_before_pivot(&mut handed.made, writer);
         if !self.parameters.is_empty() && handed.made.proc.is_none() {
             let out = writer.slot("a private proc");
@@ -284,7 +299,7 @@ impl<'a> Parts<'a> {
     }
 
     fn write_files(&self, handed: &mut Handed, writer: &mut Writer) {
-        self.mounts.write_after_pivot(&mut handed.made, self.ids.root(), writer);
+        self.mounts.write_after_pivot(&mut handed.made, writer);
         for (mount, path) in &handed.files {
             // Images have links at /etc/resolv.conf; they are followed within the root.
             writer.plan.child(Op::Attach { mount: *mount, path, file: true, strict: false });

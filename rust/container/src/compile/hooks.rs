@@ -85,6 +85,9 @@ impl Hooks {
 
     /// The child's part, before the root is changed; `host` is the root that the programs lie below.
     pub fn write_child(&self, host: Slot, writer: &mut Writer) {
+        if !self.come_before_pivot() {
+            return;
+        }
         writer.plan.child(Op::CallKeeper {});
         writer.plan.child(Op::AwaitKeeper {});
         self.container.iter().for_each(|hook| writer.plan.child(hook.op(Some(host))));

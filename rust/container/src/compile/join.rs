@@ -14,7 +14,7 @@ use super::{write_keyring, write_placement};
 /// Both lists.
 pub(super) fn write(
     (namespaces, ids): (&Namespaces, &Ids<'_>),
-    first: Slot,
+    (first, root): (Slot, Option<Slot>),
     placement: &Placement,
     identity: &Identity<'_>,
     start: &Start<'_>,
@@ -30,7 +30,12 @@ pub(super) fn write(
     identity.write_note(writer);
     identity.write_first_affinity(writer);
     write_placement(placement, writer);
-    writer.plan.child(Op::JoinNamespaces { fd: first, flags: namespaces.join_flags() });
+    if namespaces.join_flags() != 0 {
+        writer.plan.child(Op::JoinNamespaces { fd: first, flags: namespaces.join_flags() });
+    }
+    if let Some(root) = root {
+        writer.plan.child(Op::TakeRoot { root });
+    }
     writer.plan.child(Op::AwaitKeeper {});
     if ids.mapped {
         write_become_root(writer);

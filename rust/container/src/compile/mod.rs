@@ -83,6 +83,11 @@ pub fn read(spec: &[u8]) -> Result<Spec<'_>> {
     error::parse(spec, "")
 }
 
+/// Reads the bytes of a document like config.json's `process`.
+pub fn read_process(process: &[u8]) -> Result<Process<'_>> {
+    error::parse(process, "process")
+}
+
 /// Writes the plan of a new container: the bytes of config.json and of the start document.
 pub fn compile(spec: &[u8], start: &[u8], host: &Host) -> Result<Compiled> {
     compile_spec(&read(spec)?, start, host)
@@ -108,10 +113,11 @@ pub fn compile_spec(spec: &Spec<'_>, start: &[u8], host: &Host) -> Result<Compil
 /// document, and a pidfd of its PID 1.
 pub fn compile_exec(spec: &[u8], process: &[u8], start: &[u8], pidfd: OwnedFd, host: &Host) -> Result<Compiled> {
     let spec: Spec<'_> = error::parse(spec, "")?;
-    let process: Process<'_> = error::parse(process, "process")?;
+    let process = read_process(process)?;
     let start = Start::parse(start)?;
     let mut opened = Opened::new();
     let first = opened.add(pidfd, "the container's first process");
+    let root = start.open_root(&mut opened)?;
     let namespaces = Namespaces::of_container(&spec.linux, first)?;
     let ids = Ids::of(&spec.linux, &namespaces, &opened)?;
     let placement = cgroups::open_existing(&spec.linux, &start, host, &mut opened)?;
@@ -119,7 +125,7 @@ pub fn compile_exec(spec: &[u8], process: &[u8], start: &[u8], pidfd: OwnedFd, h
     let identity = identity.in_container(&spec.linux, false)?.with_agent(&spec, &start, &mut opened)?;
     let identity = identity.with_lifecycle(Lifecycle::open(&start, Vec::new(), &mut opened)?);
     let mut writer = opened.into_writer()?;
-    join::write((&namespaces, &ids), first, &placement, &identity, &start, &mut writer);
+    join::write((&namespaces, &ids), (first, root), &placement, &identity, &start, &mut writer);
     finish(writer)
 }
 

@@ -9,25 +9,57 @@
 //!                                          mount namespace, and the old root has one
 //! child, after it                          the rest
 //! ```
+//!
+//! /proc/self/mountinfo lists mounts by their age. Where others look whether that is the order of the specification
+//! ([`Order`]), the child makes all before pivot_root, one after the other, and what it has not made itself it clones.
 
 mod elsewhere;
 mod planned;
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path};
 
 use crate::host::Host;
 use crate::plan::{Op, Slot, Texts, TextsBuf, as_slots, pack_slots};
-use crate::spec::Spec;
+use crate::spec::{NamespaceKind, Spec};
 
 use super::cgroups::View;
 use super::dev::{self, Node, Places};
 use super::error::{Error, Result};
+use super::namespaces::Namespaces;
 use super::opened::{Opened, Writer};
 use super::options::{NOEXEC, NOSUID, Options, PRIVATE, RDONLY};
 use super::paths::{c, is_prepared};
+use super::start::Start;
 
 pub(super) use planned::Surroundings;
 use planned::{Idmap, Maker, Planned, What, cgroup_maker, plan_mount};
+
+/// Places of the old root that nobody needs where the container is made: what was mounted early lies there until that root
+/// goes.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// A directory.
+    pub directory: CString,
+    /// A file.
+    pub file: CString,
+}
+
+impl Order {
+    /// None where nobody looks, and where the old root does not go.
+    pub fn of(start: &Start<'_>, namespaces: &Namespaces, root: Option<&CStr>) -> Option<Self> {
+        let file = start.lifecycle.as_ref()?.spare.as_ref()?.to_c_string();
+        let directory = root.filter(|root| namespaces.is_new(NamespaceKind::Mount) && is_below_root(root))?.to_owned();
+        Some(Self { directory, file })
+    }
+}
+
+/// What lies over / itself would be taken for the old root.
+fn is_below_root(path: &CStr) -> bool {
+    let mut parts = Path::new(OsStr::from_bytes(path.to_bytes())).components().skip(1).peekable();
+    parts.peek().is_some() && parts.all(|part| part != Component::ParentDir)
+}
 
 /// All mounts of a container.
 #[derive(Debug)]
@@ -39,8 +71,7 @@ pub(super) struct Mounts {
     cgroup_maker: Maker,
     /// As runc has it: without a cgroup namespace the container sees its own groups and not the host's.
     binds_views: bool,
-    /// The child makes them one after the other: /proc/self/mountinfo lists them by their age.
-    in_order: bool,
+    order: Option<Order>,
     nodes: Vec<Node>,
     binds_nodes: bool,
     terminal: bool,
@@ -51,15 +82,16 @@ pub(super) struct Mounts {
 pub(super) struct Made {
     slots: Vec<Option<Slot>>,
     views: Vec<Slot>,
-    /// The container's /dev, if it is ours.
-    pub dev: Option<Slot>,
+    /// Where what was made early goes with the old root.
+    directory: Option<Slot>,
+    file: Option<Slot>,
     /// A procfs that no path leads to yet.
     pub proc: Option<Slot>,
 }
 
 impl Mounts {
     /// Checks all and opens what is bound.
-    pub fn open(spec: &Spec<'_>, around: Surroundings<'_>, opened: &mut Opened) -> Result<Self> {
+    pub fn open(spec: &Spec<'_>, around: Surroundings<'_>, order: Option<Order>, opened: &mut Opened) -> Result<Self> {
         let label = mount_label(spec, around.host)?;
         let mut planned: Vec<Planned> = Vec::with_capacity(spec.mounts.len() + 1);
         for (index, mount) in spec.mounts.iter().enumerate() {
@@ -82,7 +114,7 @@ impl Mounts {
             views: around.views.iter().map(view).collect(),
             cgroup_maker: cgroup_maker(around.namespaces),
             binds_views: around.binds_views,
-            in_order: around.in_order,
+            order,
             // A bind over /dev brings its own; runc makes none there either.
             nodes: dev::nodes(&spec.linux.devices, around.ids)?,
             binds_nodes: around.binds_nodes,
@@ -108,7 +140,7 @@ impl Mounts {
     }
 
     /// Whether /dev is the tmpfs that the keeper fills.
-    fn has_own_dev(&self) -> bool {
+    pub fn has_own_dev(&self) -> bool {
         self.planned.iter().any(|mount| matches!(mount.what, What::Dev))
     }
 
@@ -144,10 +176,9 @@ impl Mounts {
         let mut made = Made { slots: vec![None; self.planned.len()], ..Made::default() };
         for (index, mount) in self.planned.iter().enumerate() {
             made.slots[index] = match &mount.what {
-                What::Dev if self.in_order => None,
                 What::Dev => {
-                    made.dev = Some(self.write_dev(mount, root, &mut |writer, op| writer.plan.keeper(op), writer));
-                    made.dev
+                    let defaults = if self.binds_nodes { &[] } else { &dev::NODES[..] };
+                    Some(dev::write(&mount.options, (defaults, &self.nodes), &self.places(), root, writer))
                 }
                 What::Bind { tree, idmap, .. } => {
                     let idmap = idmap.as_ref().map(|idmap| idmap.recursive).zip(maps[index].or(userns));
@@ -163,45 +194,63 @@ impl Mounts {
                     }
                     Some(folder)
                 }
-                What::New { maker: Maker::Keeper | Maker::Aside(_), .. } => {
-                    let slot = new_mount(mount, writer);
-                    mount.write_propagation(slot, 0, &mut |writer, op| writer.plan.keeper(op), writer);
-                    Some(slot)
-                }
+                What::New { maker: Maker::Keeper | Maker::Aside(_), .. } => Some(new_mount(mount, writer)),
                 What::New { .. } => None,
             };
+            if let (Some(slot), None) = (made.slots[index], &self.order) {
+                self.write_propagation(mount, slot, &mut |op| writer.plan.keeper(op));
+            }
         }
         made
     }
 
+    /// Whether what the child does before pivot_root has to wait for the keeper.
+    pub fn are_in_order(&self) -> bool {
+        self.order.is_some()
+    }
+
+    /// The child's part while it has the ids of whoever made it, which may go where the container's root may not.
+    pub fn write_places(&self, made: &mut Made, writer: &mut Writer) {
+        let Some(order) = &self.order else { return };
+        let early: Vec<&Planned> =
+            self.planned.iter().zip(&made.slots).filter(|(_, slot)| slot.is_some()).map(|(mount, _)| mount).collect();
+        let mut open = |path: &CStr| {
+            let out = writer.slot(path.to_string_lossy());
+            writer.plan.child(Op::OpenPlace { path, out });
+            out
+        };
+        made.directory = early.iter().any(|mount| !mount.is_file()).then(|| open(&order.directory));
+        made.file = early.iter().any(|mount| mount.is_file()).then(|| open(&order.file));
+    }
+
     /// The child's part that needs the old root in sight.
     pub fn write_before_pivot(&self, made: &mut Made, writer: &mut Writer) {
-        for (index, mount) in self.planned.iter().enumerate() {
-            if let What::New { fstype, maker: Maker::ChildBeforePivot, .. } = &mount.what {
-                let slot = new_mount(mount, writer);
-                made.slots[index] = Some(slot);
-                // A part of procfs has no kernel parameters.
-                if fstype.as_c_str() == c"proc" && !mount.options.has("subset") {
-                    made.proc = Some(slot);
+        for (mount, slot) in self.planned.iter().zip(&mut made.slots) {
+            let place = if mount.is_file() { made.file } else { made.directory };
+            match (*slot, place) {
+                (Some(early), Some(place)) => *slot = Some(renew(early, place, writer)),
+                (None, _) if self.order.is_some() || mount.is_made_before_pivot() => {
+                    *slot = Some(new_mount(mount, writer))
                 }
+                _ => {}
+            }
+            if mount.has_parameters() {
+                made.proc = *slot;
             }
         }
     }
 
     /// The child's part inside the new root: attach all, in order.
-    pub fn write_after_pivot(&self, made: &mut Made, root: (u32, u32), writer: &mut Writer) {
+    pub fn write_after_pivot(&self, made: &mut Made, writer: &mut Writer) {
         for (mount, made_slot) in self.planned.iter().zip(&mut made.slots) {
-            if matches!(mount.what, What::Dev) && self.in_order {
-                made.dev = Some(self.write_dev(mount, root, &mut |writer, op| writer.plan.child(op), writer));
-                *made_slot = made.dev;
-            }
             let slot = *made_slot.get_or_insert_with(|| new_mount(mount, writer));
             let path = c(&mount.destination);
             if mount.options.copy_up {
                 writer.plan.child(Op::CopyUp { mount: slot, path: &path });
             }
-            if matches!(mount.what, What::New { maker: Maker::ChildBeforePivot | Maker::ChildAfterPivot, .. }) {
-                mount.write_propagation(slot, 0, &mut |writer, op| writer.plan.child(op), writer);
+            // The kernel clones nothing that is unbindable.
+            if self.order.is_some() || !mount.is_made_by_keeper() {
+                self.write_propagation(mount, slot, &mut |op| writer.plan.child(op));
             }
             let file = matches!(mount.what, What::Bind { file: true, .. });
             let strict = is_prepared(&mount.destination);
@@ -210,11 +259,6 @@ impl Mounts {
                 self.attach_views(mount, &made.views, writer);
             }
         }
-    }
-
-    fn write_dev(&self, mount: &Planned, root: (u32, u32), put: Put<'_>, writer: &mut Writer) -> Slot {
-        let defaults = if self.binds_nodes { &[] } else { &dev::NODES[..] };
-        dev::write(&mount.options, (defaults, &self.nodes), &self.places(), root, put, writer)
     }
 
     fn places(&self) -> Places {
@@ -234,11 +278,22 @@ impl Mounts {
         places
     }
 
+    /// On the list that `put` appends to.
+    fn write_propagation(&self, mount: &Planned, slot: Slot, put: &mut dyn FnMut(Op<'_>)) {
+        let mut write = |propagation: u64, recursive: bool| {
+            put(Op::SetMountAttributes { mount: slot, set: 0, clear: 0, propagation, recursive });
+        };
+        if mount.options.propagation.is_empty() && matches!(mount.what, What::Bind { .. }) {
+            write(self.propagation, true);
+        }
+        mount.options.propagation.iter().for_each(|&(kind, recursive)| write(kind, recursive));
+    }
+
     fn write_bind(&self, mount: &Planned, tree: Slot, idmap: Option<(bool, Slot)>, writer: &mut Writer) {
         if let Some((recursive, userns)) = idmap {
             writer.plan.keeper(Op::IdmapMount { mount: tree, userns, recursive });
         }
-        mount.write_attributes(tree, self.propagation, &mut |writer, op| writer.plan.keeper(op), writer);
+        mount.write_attributes(tree, writer);
     }
 
     /// A read-only folder with a place for each hierarchy in which the container has a group.
@@ -306,9 +361,6 @@ fn clone_views(mount: &Planned, groups: &[Slot], writer: &mut Writer) -> Vec<Slo
     groups.iter().map(clone).collect()
 }
 
-/// Appends to the keeper's or to the child's list.
-pub(super) type Put<'f> = &'f mut dyn FnMut(&mut Writer, Op<'_>);
-
 impl Planned {
     /// As runc: what the kernel itself fills (proc, sysfs, cgroup) has labels of the policy, and binds have those of their files.
     fn take_label(&mut self, label: &CString) {
@@ -322,29 +374,32 @@ impl Planned {
         }
     }
 
-    /// Bits and propagation of a mount that exists.
-    fn write_attributes(&self, mount: Slot, default_propagation: u64, put: Put<'_>, writer: &mut Writer) {
-        let own = self.options.own;
-        self.write_propagation(mount, default_propagation, put, writer);
-        if !own.is_empty() {
-            let (set, clear, propagation, recursive) = (own.set, own.clear, 0, false);
-            put(writer, Op::SetMountAttributes { mount, set, clear, propagation, recursive });
-        }
-        let all = self.options.all;
-        if !all.is_empty() {
-            let (set, clear, propagation, recursive) = (all.set, all.clear, 0, true);
-            put(writer, Op::SetMountAttributes { mount, set, clear, propagation, recursive });
-        }
+    fn is_made_by_keeper(&self) -> bool {
+        !matches!(self.what, What::New { maker: Maker::ChildBeforePivot | Maker::ChildAfterPivot, .. })
     }
 
-    fn write_propagation(&self, mount: Slot, default: u64, put: Put<'_>, writer: &mut Writer) {
-        let mut write = |propagation: u64, recursive: bool| {
-            put(writer, Op::SetMountAttributes { mount, set: 0, clear: 0, propagation, recursive });
-        };
-        if self.options.propagation.is_empty() && default != 0 {
-            write(default, true);
+    fn is_made_before_pivot(&self) -> bool {
+        matches!(self.what, What::New { maker: Maker::ChildBeforePivot, .. })
+    }
+
+    /// Whether it is a procfs of the container's; a part of one has no kernel parameters.
+    fn has_parameters(&self) -> bool {
+        let is_proc = matches!(&self.what, What::New { fstype, .. } if fstype.as_c_str() == c"proc");
+        is_proc && self.is_made_before_pivot() && !self.options.has("subset")
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self.what, What::Bind { file: true, .. })
+    }
+
+    /// Bits of a mount that exists.
+    fn write_attributes(&self, mount: Slot, writer: &mut Writer) {
+        for (change, recursive) in [(self.options.own, false), (self.options.all, true)] {
+            let (set, clear, propagation) = (change.set, change.clear, 0);
+            if !change.is_empty() {
+                writer.plan.keeper(Op::SetMountAttributes { mount, set, clear, propagation, recursive });
+            }
         }
-        self.options.propagation.iter().for_each(|&(kind, recursive)| write(kind, recursive));
     }
 }
 
@@ -362,6 +417,13 @@ fn new_mount(mount: &Planned, writer: &mut Writer) -> Slot {
     }
     let attributes = mount.options.for_new_mount();
     maker.write(fstype, options.as_texts(), attributes, out, writer);
+    out
+}
+
+/// The slot of a clone that is made in its turn.
+fn renew(mount: Slot, place: Slot, writer: &mut Writer) -> Slot {
+    let out = writer.slot(writer.names[usize::from(mount.0)].clone());
+    writer.plan.child(Op::Renew { mount, place, out });
     out
 }
 

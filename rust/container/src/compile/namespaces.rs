@@ -92,9 +92,9 @@ impl Namespaces {
 
     fn check(&self) -> Result<()> {
         match (self.of(NamespaceKind::Mount), self.of(NamespaceKind::User)) {
-            (Origin::Host, _) => {
-                Err(Error::spec("linux.namespaces", "a mount namespace that is not the host's is missing")
-                    .hint("without one the container's mounts would be the host's"))
+            (Origin::Host, Origin::New | Origin::Joined(_)) => {
+                Err(Error::spec("linux.namespaces", "a user namespace has no rights in the host's mount namespace")
+                    .hint("give the container a mount namespace of its own, or leave the user namespace out"))
             }
             (Origin::Joined(_), Origin::New) => {
                 Err(Error::spec("linux.namespaces", "a new user namespace has no rights in a joined mount namespace")

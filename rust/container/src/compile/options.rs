@@ -1,6 +1,6 @@
 //! The option words of a mount, as mount(8), runc and crun know them.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use crate::spec::Text;
 
@@ -49,8 +49,9 @@ fn word(text: &str) -> Option<Word> {
     use Word::{AccessTime, AccessTimeOfAll, Bind, Clear, ClearAll, CopyUp, Default, Idmap, Refused, Set, SetAll};
     let propagation = |kind: u64, recursive: bool| Word::Propagation { kind, recursive };
     Some(match text {
-        "defaults" | "async" | "loud" | "silent" | "nomand" | "nolazytime" | "noiversion" | "norelatime"
-        | "nostrictatime" => Default,
+        // Of mand and iversion mount(2) has nothing left but their numbers.
+        "defaults" | "async" | "loud" | "silent" | "mand" | "nomand" | "nolazytime" | "iversion" | "noiversion"
+        | "norelatime" | "nostrictatime" => Default,
         "bind" => Bind { recursive: false },
         "rbind" => Bind { recursive: true },
         "ro" => Set(RDONLY),
@@ -99,6 +100,9 @@ fn word(text: &str) -> Option<Word> {
         _ => return None,
     })
 }
+
+/// Words of a file system that mount(2) takes as flags: with a bind mount it passes them over.
+const OF_EVERY_FILE_SYSTEM: [&CStr; 3] = [c"sync", c"dirsync", c"lazytime"];
 
 /// Bits that are set and cleared on a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -194,7 +198,7 @@ impl Options {
 
     /// Refuses words that a bind mount, which has no file system of its own to make, can't take.
     pub fn refuse_data(&self, words: &[Text<'_>], path: &str, what: &str) -> Result<()> {
-        match self.data.first() {
+        match self.data.iter().find(|(_, word)| !OF_EVERY_FILE_SYSTEM.contains(&word.as_c_str())) {
             None => Ok(()),
             Some((index, _)) => {
                 let word = &words[*index];

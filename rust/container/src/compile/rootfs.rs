@@ -13,6 +13,7 @@ use crate::spec::{Spec, Text};
 use crate::sys::{self, resolve};
 
 use super::error::{Error, Result};
+use super::mounts::root_propagation;
 use super::opened::{Failure, Opened, Writer, clone_tree, open, own};
 use super::options::{NODEV, NOSUID, PRIVATE, RDONLY};
 use super::paths::{c, place};
@@ -41,7 +42,8 @@ enum Base {
     },
     /// One layer and nothing over it: overlayfs wants at least two.
     Layer(Slot),
-    Bundle(Slot, CString),
+    /// Its directory, where that is, and whether it takes part in what the host mounts there.
+    Bundle(Slot, CString, u64),
 }
 
 #[derive(Clone, Debug)]
@@ -82,7 +84,7 @@ impl<'a> Rootfs<'a> {
     /// Where a bundle's directory is on the host.
     pub fn path(&self) -> Option<&CStr> {
         match &self.base {
-            Base::Bundle(_, path) => Some(path),
+            Base::Bundle(_, path, _) => Some(path),
             _ => None,
         }
     }
@@ -122,11 +124,11 @@ impl<'a> Rootfs<'a> {
             }
             Base::Layer(layer) => {
                 idmap(*layer, userns, writer);
-                set(*layer, ATTRIBUTES | RDONLY, false, writer);
+                set(*layer, ATTRIBUTES | RDONLY, PRIVATE, writer);
                 *layer
             }
-            Base::Bundle(tree, _) => {
-                set(*tree, ATTRIBUTES, true, writer);
+            Base::Bundle(tree, _, propagation) => {
+                set(*tree, ATTRIBUTES, *propagation, writer);
                 *tree
             }
         }
@@ -377,7 +379,9 @@ fn open_bundle(spec: &Spec<'_>, start: &Start<'_>, host: &Host, opened: &mut Ope
     }
     let tree =
         if host.privileged { clone_tree(&place, true).map_err(|failure| failure.at(FIELD, &path))? } else { place };
-    Ok(Base::Bundle(opened.add(tree, format!("the root file system {path}")), c(&path)))
+    // config-linux.md, "Rootfs Mount Propagation": a slave sees what the host mounts.
+    let propagation = if root_propagation(spec)? == libc::MS_SLAVE { libc::MS_SLAVE } else { PRIVATE };
+    Ok(Base::Bundle(opened.add(tree, format!("the root file system {path}")), c(&path), propagation))
 }
 
 fn idmap(mount: Slot, userns: Option<Slot>, writer: &mut Writer) {
@@ -386,9 +390,9 @@ fn idmap(mount: Slot, userns: Option<Slot>, writer: &mut Writer) {
     }
 }
 
-fn set(mount: Slot, set: u64, recursive: bool, writer: &mut Writer) {
+fn set(mount: Slot, set: u64, propagation: u64, writer: &mut Writer) {
     // A clone is a peer of what it was cloned from: without this, mounts would spread to the host.
-    writer.plan.keeper(Op::SetMountAttributes { mount, set, clear: 0, propagation: PRIVATE, recursive });
+    writer.plan.keeper(Op::SetMountAttributes { mount, set, clear: 0, propagation, recursive: true });
 }
 
 fn write_upper(changes: &Changes, root: (u32, u32), writer: &mut Writer) -> Option<Layer> {

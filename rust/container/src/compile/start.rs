@@ -3,9 +3,11 @@
 use serde::Deserialize;
 
 use crate::host::Host;
+use crate::plan::Slot;
 use crate::spec::{Text, nullable_list};
 
 use super::error::{Error, Result, parse};
+use super::opened::{Opened, open};
 
 /// The start document.
 #[derive(Debug, Deserialize)]
@@ -47,6 +49,12 @@ pub struct Lifecycle<'a> {
     /// The session keyring stays the caller's.
     #[serde(default)]
     pub no_new_keyring: bool,
+    /// A file that nobody needs to read where the container is made: mounts of files lie over it until the old root goes.
+    #[serde(borrow, default)]
+    pub spare: Option<Text<'a>>,
+    /// The root of a container that has no mount namespace of its own, for one more process.
+    #[serde(borrow, default)]
+    pub root: Option<Text<'a>>,
     /// One more process goes into these groups below the container's own: controller, or "" for all, and path.
     #[serde(borrow, default)]
     pub cgroups: Vec<(Text<'a>, Text<'a>)>,
@@ -119,6 +127,14 @@ impl<'a> Start<'a> {
     /// Whether the OCI runtime command was called in a user namespace, by an engine that needs no rights of the machine's.
     pub(super) fn is_of_plain_user(&self, host: &Host) -> bool {
         self.lifecycle.is_some() && host.nested
+    }
+
+    /// What one more process has for /, if that does not come with the mount namespace.
+    pub(super) fn open_root(&self, opened: &mut Opened) -> Result<Option<Slot>> {
+        let Some(path) = self.lifecycle.as_ref().and_then(|lifecycle| lifecycle.root.as_ref()) else { return Ok(None) };
+        let root = open(path, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW);
+        let root = root.map_err(|failure| failure.at("start.lifecycle.root", path))?;
+        Ok(Some(opened.add(root, "the container's root")))
     }
 
     fn check(&self) -> Result<()> {

@@ -7,7 +7,6 @@ use super::agent::Agent;
 use super::channel::ToKeeper;
 use super::exec::{self, Another, Evidence, Vectors};
 use super::hook::{self, Hook};
-use super::keeper::make_entry;
 use super::{MISPLACED, Slots, Timings, mounts, set_limit, shared_step};
 
 /// Exit status of a child that never became the container's process. The keeper has its reason by then.
@@ -98,9 +97,6 @@ impl Child<'_> {
             Op::NewMount { .. } | Op::SetMountAttributes { .. } | Op::Park { .. } | Op::Unshare { .. } => {
                 shared_step(op, self.slots)
             }
-            Op::MakeDirectory { .. } | Op::MakeNode { .. } | Op::MakeSymlink { .. } | Op::MakeFile { .. } => {
-                make_entry(op, self.slots)
-            }
             // A terminal that this child has opened itself.
             Op::GiveAway { slot, uid, gid } => sys::chown_at(self.slots.get(slot)?, c"", uid, gid),
             _ => self.place(op).unwrap_or_else(|| identity(op)),
@@ -118,13 +114,18 @@ impl Child<'_> {
                 .get(root)
                 .and_then(|root| mounts::enter_root(root, path))
                 .map(|host| self.slots.set(out, host)),
-            Op::LeaveRoot { host } => {
-                self.slots.get(host).and_then(|host| sys::fchdir(host).and_then(|()| sys::chroot_here()))
+            Op::TakeRoot { root } => {
+                self.slots.get(root).and_then(|root| sys::fchdir(root).and_then(|()| sys::chroot_here()))
             }
             Op::PivotRoot { root, along } => {
                 self.slots.get(root).and_then(|root| mounts::pivot_root(root, self.slots, along))
             }
             Op::MoveRoot { root } => self.slots.get(root).and_then(mounts::move_root),
+            Op::OpenPlace { path, out } => mounts::open_outside(path).map(|place| self.slots.set(out, place)),
+            Op::Renew { mount, place, out } => {
+                let both = self.slots.get(mount).and_then(|mount| Ok((mount, self.slots.get(place)?)));
+                both.and_then(|(mount, place)| mounts::renew(mount, place)).map(|clone| self.slots.set(out, clone))
+            }
             Op::Attach { mount, path, file, strict } => {
                 self.slots.get(mount).and_then(|mount| mounts::attach(mount, path, file, strict))
             }

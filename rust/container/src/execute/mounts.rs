@@ -147,9 +147,14 @@ fn mount_of_opened(stack: &Stack, opened: &mut Vec<Fd>, attributes: u64, at: (Fd
     sys::mount(c"overlay", &target, attributes, &text(options)?)
 }
 
+/// Opens a place of the host that is no link.
+pub(super) fn open_outside(path: &CStr) -> sys::Result<Fd> {
+    sys::openat(libc::AT_FDCWD, path, libc::O_PATH | libc::O_NOFOLLOW, 0)
+}
+
 /// Attaches `mount` at a directory of the host that is no link.
 fn attach_outside(mount: Fd, path: &CStr) -> sys::Result<()> {
-    let place = sys::openat(libc::AT_FDCWD, path, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)?;
+    let place = open_outside(path)?;
     let result = sys::move_mount(mount, place);
     sys::close(place);
     result
@@ -171,6 +176,16 @@ pub(super) fn pivot_root(root: Fd, slots: &Slots, along: SlotList<'_>) -> sys::R
     sys::pivot_root_here()?;
     sys::detach_here()?;
     sys::chdir(c"/")
+}
+
+/// Attaches `mount` at a place that goes with the old root, and clones it. Whoever closes a detached mount waits for an
+/// RCU grace period; the old root's is one for all.
+pub(super) fn renew(mount: Fd, place: Fd) -> sys::Result<Fd> {
+    sys::move_mount(mount, place)?;
+    let clone = sys::clone_tree(mount, c"", true)?;
+    // What comes to lie over it next would lie over the clone as well, and over the host's, if they were shared.
+    sys::set_mount_attributes(mount, 0, 0, libc::MS_PRIVATE, true)?;
+    Ok(clone)
 }
 
 /// Attaches the root file system at `path` and makes it the root by chroot(2); returns the root that was left.

@@ -113,7 +113,7 @@ fn inside(op: &Op<'_>, names: &[String]) -> String {
         Op::AwaitStart { .. } => "waiting to be started".to_owned(),
         Op::RunHook { path, .. } => format!("running the hook {}", show(path)),
         Op::EnterRoot { root, path, .. } => format!("entering {} at {}", name(root), show(path)),
-        Op::LeaveRoot { .. } => "going back to the host's files".to_owned(),
+        Op::TakeRoot { root } => format!("making {} the root", name(root)),
         Op::DieWithKeeper {} => "tying its life to the keeper's".to_owned(),
         Op::NewSession {} => "starting a session".to_owned(),
         Op::JoinCgroup { tasks } => format!("joining {}", name(tasks)),
@@ -129,6 +129,8 @@ fn inside(op: &Op<'_>, names: &[String]) -> String {
         }
         Op::PivotRoot { root, .. } => format!("making {} the root and leaving the old one", name(root)),
         Op::MoveRoot { root } => format!("making {} the root without pivot_root", name(root)),
+        Op::OpenPlace { path, .. } => format!("opening {}", show(path)),
+        Op::Renew { mount, .. } => format!("taking {} in its turn", name(mount)),
         Op::Attach { mount, path, .. } => attach(name(mount), &show(path)),
         Op::Mask { path, .. } => format!("hiding {}", show(path)),
         Op::MakeReadonly { path } => format!("making {} read-only", show(path)),
@@ -205,6 +207,7 @@ pub(super) fn path_of(op: &Op<'_>, names: &[String]) -> String {
         | Op::CopyUp { path, .. }
         | Op::CloneInside { path, .. }
         | Op::EnterRoot { path, .. }
+        | Op::OpenPlace { path, .. }
         | Op::RunHook { path, .. }
         | Op::OpenNamespace { path, .. } => show(path).into_owned(),
         Op::SetKernelParameter { name, .. } => format!("/proc/{}", show(name)),

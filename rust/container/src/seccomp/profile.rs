@@ -180,6 +180,9 @@ fn action(name: &str, errno: Option<u32>, at: &str, name_field: &str, errno_fiel
 
 fn read_rule(raw: RawRule<'_>, at: &str, default: Action, rules: &mut Vec<Rule>) -> Result<(), Error> {
     let action = action(&raw.action, raw.errno_ret, at, "action", "errnoRet")?;
+    if raw.names.is_empty() {
+        return refused(format!("{at}.names"), "empty");
+    }
     let mut calls = Vec::with_capacity(raw.names.len());
     for name in &raw.names {
         match abi::Call::of(name) {

@@ -53,7 +53,7 @@ pub fn start(global: &Global, words: &[String]) -> Result<u8> {
         status => return Err(Error::new(format!("cannot start a container that is {}", status.name()))),
     }
     let config = if found.record.has_hooks { found.annals.read("config.json")? } else { Vec::new() };
-    container::start(global, &found.annals, &found.record, &config)?;
+    container::start(&found.annals, &found.record, &config)?;
     Ok(0)
 }
 
@@ -65,13 +65,13 @@ pub fn run(global: &Global, words: &[String]) -> Result<u8> {
     sealed::ensure()?;
     if !stays {
         let Created { annals, record, config, .. } = container::create(global, &wish)?;
-        container::start(global, &annals, &record, &config)?;
+        container::start(&annals, &record, &config)?;
         return Ok(0);
     }
     // First of all the descriptors of the caller go, then ours come.
     let Created { annals, record, config, running } = container::create(global, &wish)?;
     let signals = foreground::hold_signals()?;
-    let started = container::start(global, &annals, &record, &config);
+    let started = container::start(&annals, &record, &config);
     // Others may change it while it runs.
     drop(annals);
     let code = match started {

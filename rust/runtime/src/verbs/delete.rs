@@ -4,13 +4,13 @@
 use std::os::fd::AsRawFd;
 
 use pyrt_container::compile;
-use pyrt_container::spec::Spec;
 use pyrt_container::sys;
 
 use crate::annals::{self, Annals, Record};
 use crate::arguments::{Arguments, Flag, Global, Order, switch};
 use crate::cgroups;
 use crate::container::Status;
+use crate::cover;
 use crate::error::{Error, Result};
 use crate::hooks;
 use crate::process;
@@ -46,25 +46,15 @@ pub fn remove(global: &Global, id: &str, force: bool) -> Result<()> {
         }
     }
     cgroups::remove(&record.cgroups)?;
+    cover::remove(&record)?;
     record.unit.as_ref().map_or(Ok(()), Unit::stop)?;
     if !record.has_hooks {
         return annals.remove();
     }
     let config = annals.read("config.json");
     annals.remove()?;
-    after(global, &record, &config?);
+    hooks::run_poststop(&compile::read(&config?)?, &record, &global.log);
     Ok(())
-}
-
-/// runtime.md, "Lifecycle", 13: a hook that fails is worth a warning, and the others go on.
-fn after(global: &Global, record: &Record, config: &[u8]) {
-    let Ok(spec) = compile::read(config) else { return };
-    let spec: Spec<'_> = spec;
-    for hook in spec.hooks.as_ref().map(|hooks| hooks.poststop.as_slice()).unwrap_or_default() {
-        if let Err(error) = hooks::run(std::slice::from_ref(hook), &spec, record, "stopped") {
-            global.log.warn(&error);
-        }
-    }
 }
 
 /// Kills the first process and waits until it is dead; whoever is its parent reaps it.

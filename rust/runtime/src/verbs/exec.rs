@@ -12,7 +12,7 @@ use crate::annals::Record;
 use crate::arguments::{Arguments, Flag, Global, Order, check_id, switch, valued};
 use crate::config;
 use crate::console::{self, Terminal};
-use crate::container::{Status, close_others, execute, write_pid};
+use crate::container::{Status, close_others, execute, warn_of_capabilities, write_pid};
 use crate::error::{Error, Result};
 use crate::foreground;
 use crate::process;
@@ -66,9 +66,17 @@ pub fn exec(global: &Global, words: &[String]) -> Result<u8> {
     let stays = !arguments.has("detach");
     let terminal = Terminal::choose(process["terminal"] == json!(true), arguments.value("console-socket"), stays)?;
     let (config, process) = (config.to_string(), process.to_string());
-    let start = json!({ "id": id, "lifecycle": { "preserve": preserve, "cgroups": cgroups } }).to_string();
+    let root = found.record.root_mount.map(|_| &found.record.rootfs);
+    let start =
+        json!({ "id": id, "lifecycle": { "preserve": preserve, "cgroups": cgroups, "root": root } }).to_string();
     let pidfd = open_first(&found.record)?;
     let host = Host::probe()?;
+    warn_of_capabilities(
+        global,
+        &compile::read_process(process.as_bytes())?,
+        &compile::read(config.as_bytes())?.linux,
+        &host,
+    );
     let compiled = compile::compile_exec(config.as_bytes(), process.as_bytes(), start.as_bytes(), pidfd, &host)?;
     if stays {
         foreground::block_signals();

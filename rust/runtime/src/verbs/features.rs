@@ -9,16 +9,20 @@ use crate::error::Result;
 /// The newest version of the specification whose fields are known.
 pub const NEWEST: &str = "1.3.0";
 
-const MOUNT_OPTIONS: [&str; 57] = [
+const MOUNT_OPTIONS: [&str; 62] = [
     "async",
     "atime",
     "bind",
     "defaults",
     "dev",
     "diratime",
+    "dirsync",
     "exec",
     "idmap",
+    "iversion",
+    "lazytime",
     "loud",
+    "mand",
     "noatime",
     "nodev",
     "nodiratime",
@@ -65,6 +69,7 @@ const MOUNT_OPTIONS: [&str; 57] = [
     "strictatime",
     "suid",
     "symfollow",
+    "sync",
     "tmpcopyup",
     "unbindable",
 ];

@@ -11,7 +11,7 @@ use crate::compile::namespaces::{Namespaces, Origin};
 use crate::compile::opened::{Opened, clone_tree, open};
 use crate::compile::options::Options;
 use crate::compile::paths::{c, is_within, place};
-use crate::host::Host;
+use crate::host::{Host, read_file};
 use crate::plan::Slot;
 use crate::spec::{Mount, NamespaceKind};
 use crate::sys;
@@ -62,8 +62,6 @@ pub(in crate::compile) struct Surroundings<'a> {
     pub views: &'a [View],
     /// They show the container's own group, although its cgroup namespace is the host's.
     pub binds_views: bool,
-    /// The child has the host's rights and makes all it can in the order of the specification.
-    pub in_order: bool,
     /// Device nodes can't be made: the specification binds them.
     pub binds_nodes: bool,
     pub cgroup_v2: bool,
@@ -83,10 +81,6 @@ pub(super) fn cgroup_maker(namespaces: &Namespaces) -> Maker {
 
 const ONLY_BINDS: &str = "only bind mounts are idmapped";
 
-/// File systems that need no source but the kernel, and are made with the host's rights.
-const KERNELS_OWN: [&str; 9] =
-    ["ramfs", "hugetlbfs", "bpf", "debugfs", "tracefs", "securityfs", "fusectl", "configfs", "pstore"];
-
 /// Checks one mount and opens what it binds; `path` is its JSON path.
 pub(super) fn plan_mount(
     mount: &Mount<'_>,
@@ -95,7 +89,10 @@ pub(super) fn plan_mount(
     opened: &mut Opened,
 ) -> Result<Planned> {
     let words = format!("{path}.options");
-    let destination = place(&mount.destination, &format!("{path}.destination"))?;
+    // config.md, "Mounts": a relative one is relative to /. Nobody means nothing at all.
+    let is_relative = !mount.destination.starts_with('/') && !mount.destination.is_empty();
+    let destination = if is_relative { format!("/{}", &*mount.destination) } else { mount.destination.to_string() };
+    let destination = place(&destination, &format!("{path}.destination"))?;
     let options = Options::parse(&mount.options, &words)?;
     let kind = mount.kind.as_deref().unwrap_or_default();
     if options.bind.is_some() || kind == "bind" {
@@ -140,18 +137,23 @@ fn maker(kind: &str, path: &str, around: Surroundings<'_>) -> Result<Maker> {
         Origin::Joined(slot) => Maker::Aside(Some(slot)),
     };
     match kind {
-        // Only in a user namespace the kernel wants to see another instance, which the old root has.
-        "proc" | "sysfs" if around.in_order => Ok(Maker::ChildAfterPivot),
         "proc" => Ok(of_namespace(NamespaceKind::Pid, Maker::ChildBeforePivot)),
         // Its network part shows the mounter's network namespace.
         "sysfs" => Ok(of_namespace(NamespaceKind::Network, Maker::ChildBeforePivot)),
         "mqueue" => Ok(of_namespace(NamespaceKind::Ipc, Maker::ChildAfterPivot)),
         "cgroup2" => Ok(cgroup_maker(around.namespaces)),
         "tmpfs" | "devpts" => Ok(Maker::ChildAfterPivot),
-        kind if KERNELS_OWN.contains(&kind) => Ok(Maker::Keeper),
         "" => Err(Error::spec(field(), "missing")),
-        other => Err(Error::spec(field(), format!("{other}: not supported"))),
+        kind if is_known_to_the_kernel(kind) => Ok(Maker::Keeper),
+        other => Err(Error::spec(field(), format!("{other}: this kernel has no such file system"))
+            .hint("/proc/filesystems lists those that it has")),
     }
+}
+
+/// proc_filesystems(5).
+fn is_known_to_the_kernel(kind: &str) -> bool {
+    let list = read_file("/proc/filesystems").unwrap_or_default();
+    list.lines().any(|line| line.rsplit('\t').next() == Some(kind))
 }
 
 fn check_devpts(kind: &str, options: &Options, path: &str, ids: &Ids<'_>) -> Result<()> {
