@@ -121,26 +121,28 @@ pub(super) fn write(
     let dev = writer.slot("/dev");
     // Read-only at last, when it is filled.
     let attributes = options.for_new_mount() & !RDONLY;
-    let words = words(options, root);
-    put(writer, Op::NewMount { fstype: c"tmpfs", options: words.as_texts(), attributes, out: dev });
+    let words = words(options);
     let (uid, gid) = root;
+    put(writer, Op::BeginMaking { uid, gid });
+    put(writer, Op::NewMount { fstype: c"tmpfs", options: words.as_texts(), attributes, out: dev });
     for &(name, major, minor) in defaults {
         let mode = libc::S_IFCHR | 0o666;
         if !nodes.iter().any(|node| node.name.as_bytes() == name.to_bytes()) {
-            put(writer, Op::MakeNode { dir: dev, name, mode, major, minor, uid, gid });
+            put(writer, Op::MakeNode { dir: dev, name, mode, major, minor });
         }
     }
     for (name, target) in LINKS {
-        put(writer, Op::MakeSymlink { dir: dev, name, target, uid, gid });
+        put(writer, Op::MakeSymlink { dir: dev, name, target });
     }
     for name in &places.directories {
-        put(writer, Op::MakeDirectory { dir: dev, name, mode: 0o755, uid, gid });
+        put(writer, Op::MakeDirectory { dir: dev, name, mode: 0o755 });
     }
     for name in &places.files {
-        put(writer, Op::MakeFile { dir: dev, name, content: b"", mode: 0o600, uid, gid });
+        put(writer, Op::MakeFile { dir: dev, name, content: b"", mode: 0o600 });
     }
     let mut made = Vec::new();
     nodes.iter().for_each(|node| write_node(dev, node, root, &mut made, put, writer));
+    put(writer, Op::EndMaking {});
     if options.for_new_mount() & RDONLY != 0 {
         let (set, clear, propagation, recursive) = (RDONLY, 0, 0, false);
         put(writer, Op::SetMountAttributes { mount: dev, set, clear, propagation, recursive });
@@ -148,7 +150,7 @@ pub(super) fn write(
     dev
 }
 
-fn words(options: &Options, (uid, gid): (u32, u32)) -> TextsBuf {
+fn words(options: &Options) -> TextsBuf {
     let given = options.data.iter().map(|(_, word)| word.as_c_str());
     let mut words: TextsBuf = given.filter(|word| !is_owner(word)).collect();
     if !options.has("mode") {
@@ -157,8 +159,6 @@ fn words(options: &Options, (uid, gid): (u32, u32)) -> TextsBuf {
     if !options.has("size") {
         words.push(c"size=65536k");
     }
-    words.push(&c(&format!("uid={uid}")));
-    words.push(&c(&format!("gid={gid}")));
     words
 }
 
@@ -178,11 +178,14 @@ fn write_node<'n>(
     for (end, _) in node.name.match_indices('/') {
         let folder = &node.name[..end];
         if !made.contains(&folder) {
-            let (uid, gid) = root;
-            put(writer, Op::MakeDirectory { dir, name: &c(folder), mode: 0o755, uid, gid });
+            put(writer, Op::MakeDirectory { dir, name: &c(folder), mode: 0o755 });
             made.push(folder);
         }
     }
     let Node { mode, major, minor, uid, gid, .. } = *node;
-    put(writer, Op::MakeNode { dir, name: &c(&node.name), mode, major, minor, uid, gid });
+    let name = c(&node.name);
+    put(writer, Op::MakeNode { dir, name: &name, mode, major, minor });
+    if (uid, gid) != root {
+        put(writer, Op::ChangeOwner { dir, name: &name, uid, gid });
+    }
 }

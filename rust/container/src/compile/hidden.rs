@@ -6,6 +6,7 @@ use crate::plan::{Op, Slot, TextsBuf};
 use crate::spec::{Linux, Text};
 
 use super::error::Result;
+use super::mounts::Base;
 use super::opened::Writer;
 use super::options::{NODEV, NOEXEC, NOSUID, RDONLY};
 use super::paths::{c, place};
@@ -36,12 +37,34 @@ impl Hidden {
         Some(empty)
     }
 
-    /// The child's part; `dev` is what is mounted at /dev.
-    pub fn write_child(&self, empty: Option<Slot>, dev: Slot, writer: &mut Writer) {
+    /// The child's part in what `bases` hold, before that is attached; `dev` is what is mounted at /dev.
+    pub fn write_in_advance(&self, bases: &[Base<'_>], empty: Option<Slot>, dev: Slot, writer: &mut Writer) {
+        let placed = |path: &CString| Base::of(bases, path).map(|(slot, rest)| (Some(slot), rest));
+        self.write(&placed, empty, dev, writer);
+    }
+
+    /// The child's part in the rest.
+    pub fn write_child(&self, bases: &[Base<'_>], empty: Option<Slot>, dev: Slot, writer: &mut Writer) {
+        let placed = |path: &CString| Base::of(bases, path).is_none().then(|| (None, path.clone()));
+        self.write(&placed, empty, dev, writer);
+    }
+
+    /// Those that `placed` has a mount and a path for.
+    fn write(
+        &self,
+        placed: &dyn Fn(&CString) -> Option<(Option<Slot>, CString)>,
+        empty: Option<Slot>,
+        dev: Slot,
+        writer: &mut Writer,
+    ) {
         if let Some(empty) = empty {
-            self.masked.iter().for_each(|path| writer.plan.child(Op::Mask { path, empty, dev }));
+            for (within, path) in self.masked.iter().filter_map(placed) {
+                writer.plan.child(Op::Mask { within, path: &path, empty, dev });
+            }
         }
-        self.readonly.iter().for_each(|path| writer.plan.child(Op::MakeReadonly { path }));
+        for (within, path) in self.readonly.iter().filter_map(placed) {
+            writer.plan.child(Op::MakeReadonly { within, path: &path });
+        }
     }
 }
 

@@ -42,7 +42,7 @@ mod sysctl;
 use std::os::fd::OwnedFd;
 
 use crate::host::{Host, OLDEST_KERNEL};
-use crate::plan::{MAX_OPS, Op, Part, Plan};
+use crate::plan::{MAX_OPS, Op};
 use crate::seccomp;
 use crate::spec::{Linux, Process, Spec};
 
@@ -81,6 +81,12 @@ pub fn compile_command(process: &[u8]) -> Result<Vec<u8>> {
 /// Reads the bytes of config.json.
 pub fn read(spec: &[u8]) -> Result<Spec<'_>> {
     error::parse(spec, "")
+}
+
+/// The flags that a container's process is cloned with, for whoever has that begun while the plan is compiled
+/// ([`crate::execute::Ahead`]); `None` if it joins a namespace.
+pub fn clone_flags(spec: &Spec<'_>) -> Option<u64> {
+    Namespaces::all_new(&spec.linux).map(|namespaces| namespaces.clone_flags())
 }
 
 /// Writes the plan of a new container: the bytes of config.json and of the start document.
@@ -125,13 +131,11 @@ pub fn compile_exec(spec: &[u8], process: &[u8], start: &[u8], pidfd: OwnedFd, h
 
 fn finish(writer: Writer) -> Result<Compiled> {
     let Writer { plan, descriptors, names } = writer;
-    let bytes = plan.finish();
-    // Our own words, read back: a plan that is too long is found here and not by the keeper.
-    match Plan::parse(&bytes) {
-        Ok(parsed) if parsed.len(Part::Keeper) + parsed.len(Part::Child) <= MAX_OPS => {}
-        _ => return Err(Error::spec("", format!("more than {MAX_OPS} steps or a slot too many"))),
+    // A plan that is too long is found here and not by the keeper.
+    if !plan.fits() {
+        return Err(Error::spec("", format!("more than {MAX_OPS} steps or a slot too many")));
     }
-    Ok(Compiled { bytes, descriptors, names })
+    Ok(Compiled { bytes: plan.finish(), descriptors, names })
 }
 
 fn check_version(spec: &Spec<'_>) -> Result<()> {
