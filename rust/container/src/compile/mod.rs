@@ -5,10 +5,11 @@
 //! here, once; the executor knows none of them.
 //!
 //! ```text
-//! keeper  cgroups and limits -> Clone -> id maps -> root, mounts, /dev -> limits of the child -> Release
+//! keeper  cgroups and limits -> /dev, files -> Clone -> id maps, binds -> Release
+//!         -> root -> limits of the child -> Release
 //! child   cgroups -> namespaces, loopback, names, proc, sysfs   (while the keeper works)
-//!         AwaitKeeper -> root of the user namespace -> PivotRoot -> mounts -> hidden paths -> stdio
-//!         -> read-only root -> ids -> rights -> Exec
+//!         AwaitKeeper -> root of the user namespace -> /dev, /proc, /sys with all below, hidden paths   (the same)
+//!         AwaitKeeper -> PivotRoot -> mounts -> stdio -> read-only root -> ids -> rights -> Exec
 //! ```
 
 mod agent;

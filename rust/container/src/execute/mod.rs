@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! keeper                                   child
-//!   | its list up to Clone                   .
+//!   | its list up to Clone                   .  cloned meanwhile where it can be: see `birth`
 //!   | ------------ clone3 -----------------> | its list up to AwaitKeeper
 //!   | the rest of its list (maps, mounts)    |
-//!   | Release: slots made meanwhile -------> | the rest of its list
+//!   | Release: slots made meanwhile -------> | the rest of its list, to the next AwaitKeeper if there is one
 //!   | AwaitStdio, Release: 0 to 2 ---------> | AwaitKeeper: a container that was made beforehand waits here
 //!   | <-------- terminal's master, if any -- |
 //!   | <------------------- step and errno -- | a step failed; both are done

@@ -13,6 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pyrt_container::sys;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -145,7 +146,7 @@ fn detach(pipe: i32) {
         libc::dup2(pipe, 1);
         libc::dup2(pipe, 2);
         // Closed by exec, not here: a failed exec is reported through one of them.
-        libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int);
+        let _ = sys::close_on_exec_from(3);
     }
 }
 
