@@ -27,8 +27,9 @@ _WARMUP: Final = 5
 # Steps in their order, a row for what belongs together: who does it, the last step of the row, what the row is called.
 ROWS: Final = (
     ("engine", "make the specification", "image and options -> OCI specification"),
+    ("engine", "make its pipes", "pipes"),
     ("engine", "record it", "journal"),
-    ("engine", "make its folder and pipes", "folder and pipes"),
+    ("engine", "make its folder", "folder"),
     ("engine", "compile the plan", "specification -> plan, layers opened"),
     ("keeper", "take the plan", "to the keeper"),
     ("keeper", "OpenAt", "cgroups and their limits"),

@@ -5,9 +5,10 @@ Every error is one of ``pyrt.errors``; one that comes from the kernel has an ``O
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, TypedDict, final
 
-from pyrt.errors import StartFailed
+from pyrt.errors import StartFailed, StateError
 
 __all__ = [
     "Attached",
@@ -30,6 +31,7 @@ __all__ = [
     "failure",
     "host",
     "launch_spawner",
+    "make_upper",
     "mount_layers",
     "open_in_root",
     "parse_report",
@@ -37,6 +39,7 @@ __all__ = [
     "remove_tree",
     "set_file_ids",
     "stdio_message",
+    "tidy",
     "watch_folder",
     "write_layer",
 ]
@@ -349,6 +352,23 @@ def remove_tree(dirfd: int, name: str) -> None:
 
     Raises:
         StateError: not empty because somebody keeps adding, or something is mounted in it.
+    """
+
+def tidy(
+    dirfd: int, names: Sequence[str], groups: Sequence[str], uppers: Sequence[str]
+) -> tuple[list[tuple[Path, StateError]], int]:
+    """Removes the empty directories ``groups``, as far as they can be, and the trees ``names`` as ``remove_tree`` does,
+    then makes ``uppers`` as ``make_upper`` does; for a worker thread.
+
+    Returns the trees that could not be removed, each with the reason, and how many of ``uppers`` were made: none after
+    the first that could not be.
+    """
+
+def make_upper(folder: str) -> None:
+    """Makes the folder of a container, ``upper`` (0755, whatever the umask is) and ``work`` in it.
+
+    Raises:
+        OSError: as mkdir(2).
     """
 
 # ---- the files of containers ---------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from pyrt import _native
 from pyrt.engine.engine import open_engine
 from pyrt.engine.events import ContainerExited, ContainerRemoved
 from pyrt.engine.results import Verdict
@@ -125,7 +126,7 @@ async def test_a_spawner_that_is_killed_is_replaced(engine: Engine) -> None:
 async def test_debris_of_nobody_is_removed_when_an_engine_opens(opened: OpenEngine, state: State) -> None:
     async with opened() as engine:
         stray = engine.layout.containers / ("f" * 64)
-        engine.layout.make_upper(stray)
+        _native.make_upper(str(stray))
         os.mkdir(f"{stray}/upper/of-a-container-that-nobody-knows")
     async with opened() as engine:
         with trio.fail_after(10):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from pyrt.engine.pipes import PIECE, Capture, Reader, Stdio, Writer, feed, resize
+from pyrt.engine.pipes import PIECE, Capture, Reader, Stdio, Wanted, Writer, feed, resize
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,14 +36,14 @@ async def test_only_our_ends_do_not_block() -> None:
 
 
 async def test_without_input_the_container_is_at_its_end_at_once() -> None:
-    stdio = Stdio(wants_stdin=False)
+    stdio = Stdio(Wanted(stdin=False))
     assert os.read(stdio.theirs[0], 1) == b""
     stdio.close()
 
 
 async def test_descriptors_of_the_caller_stay_open() -> None:
     reading, writing = os.pipe()
-    stdio = Stdio((reading, writing, writing))
+    stdio = Stdio(Wanted((reading, writing, writing)))
     assert stdio.theirs == (reading, writing, writing)
     stdio.close()
     os.close(reading)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from pyrt.engine.pipes import Reader
 from pyrt.engine.results import Verdict
 from pyrt.errors import EngineError, PyrtError, UsageError
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from pyrt.cli.console import Console
     from pyrt.cli.parser import Parser
     from pyrt.engine.attended import Attended
-    from pyrt.engine.pipes import Reader
     from pyrt.engine.results import ExitStatus
 
 STREAMS: Final = ("stdin", "stdout", "stderr")
@@ -51,18 +52,29 @@ def add_terminal_options(parser: Parser) -> None:
     parser.add_argument("-t", "--tty", action="store_true", help="give it a terminal; with -i also your keys")
 
 
+def takes_ends(console: Console, attachment: Attachment) -> Callable[[int, int, int], object]:
+    """For who starts the process: our ends of its pipes are the console's while it is being started.
+
+    What is written to the console later comes after whatever the pipes hold.
+    """
+    return partial(_take_ends, console, attachment)
+
+
 async def follow(
     console: Console, process: Attended, attachment: Attachment, send: Callable[[int], Awaitable[None]]
 ) -> ExitStatus:
     """Ties a running process to the user until it has ended; ``send`` sends it a signal.
 
-    Whatever its pipes hold comes before what is written to the console afterwards.
+    Its pipes are the console's already (``takes_ends``), or it has a terminal.
     """
     # Nothing is waited for but the process: each task that has to be cancelled first delays the answer by two turns.
     with console.signals() if attachment.forwards_signals else nullcontext() as numbers:
         if numbers is not None:
             console.start_soon(_pass_on, numbers, send)
-        await _hand_over(console, process, attachment)
+        if attachment.tty:
+            master = os.dup(process.stdout.fileno())
+            process.close_streams()
+            await console.relay_terminal(master, keys=attachment.interactive)
         status = await process.wait()
     await console.settle()
     return status
@@ -91,26 +103,20 @@ async def _pass_on(numbers: trio.MemoryReceiveChannel[int], send: Callable[[int]
             await send(number)
 
 
-async def _hand_over(console: Console, process: Attended, attachment: Attachment) -> None:
-    """The console gets copies of the engine's ends, and the engine's own are closed: so ends mean what they say."""
-    if attachment.tty:
-        master = os.dup(process.stdout.fileno())
-        process.close_streams()
-        await console.relay_terminal(master, keys=attachment.interactive)
-        return
-    given = {"input": process.stdin} if attachment.interactive else {}
-    given |= {"output": process.stdout} if "stdout" in attachment.outputs else {}  # type: ignore[dict-item]
-    given |= {"error": process.stderr} if "stderr" in attachment.outputs else {}  # type: ignore[dict-item]
-    copies = {name: os.dup(end.fileno()) for name, end in given.items()}
-    for end in given.values():
-        end.close()
-    process.stdin.close()
-    for unwanted in {"stdout", "stderr"} - attachment.outputs:
-        console.start_soon(_discard, getattr(process, unwanted))
-    await console.relay(**copies)
+def _take_ends(console: Console, attachment: Attachment, stdin: int, stdout: int, stderr: int) -> None:
+    wanted = {"input": stdin} if stdin >= 0 else {}
+    for stream, name, end in (("stdout", "output", stdout), ("stderr", "error", stderr)):
+        if stream in attachment.outputs:
+            wanted[name] = end
+        else:
+            console.start_soon(_discard, Reader(end))
+    console.start_soon(partial(console.relay, **wanted))
 
 
 async def _discard(reader: Reader) -> None:
     """So that a container whose output nobody wants is not held up by a full pipe."""
-    async for _ in reader:
-        pass
+    try:
+        async for _ in reader:
+            pass
+    finally:
+        reader.close()

@@ -42,7 +42,7 @@ class Host(Protocol):
     def drain(self) -> None: ...
 
 
-async def serve_connection(host: Host, connection: trio.socket.SocketType) -> None:
+async def serve_connection(host: Host, connection: socket.socket) -> None:
     """Serves one client to its end. Closes the connection, raises nothing that a client can cause."""
     wire = Wire(connection)
     try:
@@ -56,7 +56,7 @@ async def serve_connection(host: Host, connection: trio.socket.SocketType) -> No
         wire.close()
 
 
-def _peer(connection: trio.socket.SocketType) -> tuple[int, int]:
+def _peer(connection: socket.socket) -> tuple[int, int]:
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     process, user, _ = _CREDENTIALS.unpack(data)
     return process, user
@@ -147,6 +147,7 @@ class _Conversation:
                 kind, payload, descriptors = frame
                 _close(descriptors)
                 self._act(kind, payload)
+                await trio.lowlevel.checkpoint()
         except Malformed:
             pass
         connection.cancel()

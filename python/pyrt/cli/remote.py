@@ -8,14 +8,14 @@ import termios
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from pyrt.cli.console import Console
 from pyrt.cli.protocol import LONGEST_TEXT, Call, Kind, Streams, Wire
 from pyrt.cli.terminal import Mode, restore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-
-    import trio
 
 _USUAL_SIZE: Final = (24, 80)
 
@@ -36,7 +36,9 @@ class RemoteConsole(Console):
         self._input, output, error = descriptors
         try:
             self.terminals = os.isatty(self._input), os.isatty(output), os.isatty(error)
-            self.rows, self.columns = self._size((output, self._input, error))
+            self.rows, self.columns = _USUAL_SIZE
+            if any(self.terminals):
+                self.rows, self.columns = self._size((output, self._input, error))
         finally:
             os.close(output)
             os.close(error)
@@ -57,6 +59,7 @@ class RemoteConsole(Console):
     async def write(self, stream: int, data: bytes) -> None:
         for start in range(0, len(data), LONGEST_TEXT):
             await self.wire.send(Kind.TEXT, bytes([stream]) + data[start : start + LONGEST_TEXT])
+            await trio.lowlevel.checkpoint()
 
     async def relay(self, *, input: int | None = None, output: int | None = None, error: int | None = None) -> None:
         ends = {Streams.INPUT: input, Streams.OUTPUT: output, Streams.ERROR: error}

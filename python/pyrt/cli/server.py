@@ -104,27 +104,33 @@ class Server:
         self._door.close()
         self._accepting.cancel()
 
-    def _listen(self) -> trio.socket.SocketType:
+    def _listen(self) -> socket.socket:
         if self._inherited is None:
             return self._door.enter_context(_listening(self.place))
-        return self._door.enter_context(trio.socket.from_stdlib_socket(self._inherited))
+        self._inherited.setblocking(False)
+        self._door.callback(_close, self._inherited)
+        return self._inherited
 
     # ---- clients ----
 
-    async def _accept(self, listener: trio.socket.SocketType, clients: trio.Nursery) -> None:
+    async def _accept(self, listener: socket.socket, clients: trio.Nursery) -> None:
         with self._accepting:
             while True:
                 try:
-                    connection, _ = await listener.accept()
+                    await trio.lowlevel.wait_readable(listener)
                 except trio.ClosedResourceError:
                     return
+                try:
+                    connection, _ = listener.accept()
+                except BlockingIOError:
+                    continue  # It has gone again.
                 except OSError as error:
                     log.warning("can't accept a client: %s", error)
                     await trio.sleep(_EXHAUSTED_PAUSE)
                 else:
                     clients.start_soon(self._serve, connection)
 
-    async def _serve(self, connection: trio.socket.SocketType) -> None:
+    async def _serve(self, connection: socket.socket) -> None:
         self._clients += 1
         try:
             await serve_connection(self, connection)
@@ -196,26 +202,31 @@ def _locked(place: Place) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _close(listener: socket.socket) -> None:
+    trio.lowlevel.notify_closing(listener)
+    listener.close()
+
+
 @contextlib.contextmanager
-def _listening(place: Place) -> Iterator[trio.socket.SocketType]:
+def _listening(place: Place) -> Iterator[socket.socket]:
     """The socket, under its name as long as the block lasts. Whoever holds the lock may replace what lies there."""
     name = str(place.socket)
     if len(os.fsencode(name)) > _LONGEST_PATH:
         raise HostError(f"{name} is too long for the name of a socket", hint="PYRT_RUN names another folder")
     own = 0
-    plain = socket.socket(socket.AF_UNIX)
-    listener = trio.socket.from_stdlib_socket(plain)
+    listener = socket.socket(socket.AF_UNIX)
     try:
         before = os.umask(0o177)
         try:
             place.socket.unlink(missing_ok=True)
-            plain.bind(name)
+            listener.bind(name)
         except OSError as error:
             hint = "move away what is there, or name another folder with PYRT_RUN"
             raise EngineError(f"the socket {name} can't be made: {error.strerror}", hint=hint) from error
         finally:
             os.umask(before)
         own = place.socket.stat().st_ino
+        listener.setblocking(False)
         listener.listen(_BACKLOG)
         yield listener
     finally:
@@ -223,4 +234,4 @@ def _listening(place: Place) -> Iterator[trio.socket.SocketType]:
             # Whoever has put another in its place, as systemd does, keeps that.
             if place.socket.stat().st_ino == own:
                 place.socket.unlink()
-        listener.close()
+        _close(listener)

@@ -7,6 +7,7 @@ and by the first client after it has ended. Its containers outlive it: only its 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -165,9 +166,10 @@ async def systemctl(*words: str) -> bool:
 
 async def make_room(place: Place) -> None:
     """Has the server that listens now, if there is one, give up its socket; what it has to do is done to its end."""
-    with trio.socket.socket(trio.socket.AF_UNIX) as connection:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.setblocking(False)
         try:
-            await connection.connect(os.fspath(place.socket))
+            connection.connect(os.fspath(place.socket))
         except OSError:
             return
         wire = Wire(connection)

@@ -111,11 +111,15 @@ class Groups:
             if not sum(_move(pid, folder) for pid in missing):
                 return  # What is left is dying.
 
+    def folders(self) -> list[str]:
+        """Every group that it can have. Raises HostError."""
+        return [f"{mount}/{self._place}" for mount in mounts()]
+
     def remove_left(self) -> None:
         """Removes groups that the keeper knows nothing of, once the container has ended."""
-        for mount in mounts():
+        for folder in self.folders():
             with suppress(OSError):
-                os.rmdir(f"{mount}/{self._place}")
+                os.rmdir(folder)
 
     # ---- the freezer ----
 

@@ -27,7 +27,7 @@ from pyrt.engine.container import Container
 from pyrt.engine.events import ContainerFailed, ContainerUnpaused
 from pyrt.engine.health import watch_health
 from pyrt.engine.lasting import USUAL
-from pyrt.engine.pipes import NOBODYS, Stdio
+from pyrt.engine.pipes import NOBODYS, Stdio, Wanted
 from pyrt.engine.process import KeeperLost, Process
 from pyrt.engine.recipe import options_of
 from pyrt.engine.record import HealthState
@@ -246,7 +246,7 @@ class Detaching(Starting):
         return folder
 
     def _look_after(self, record: Record, process: Process, timing: Timing) -> None:
-        container = Container(self, record, process, Stdio(NOBODYS), timing)
+        container = Container(self, record, process, Stdio(Wanted(NOBODYS)), timing)
         self.live[record.id] = container
         self.in_background(self._supervise, container)
         if record.lasting and record.lasting.health:

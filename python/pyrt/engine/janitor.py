@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
     Change = Callable[[Transaction], None]
 
-T = TypeVar("T")
 log = logging.getLogger("pyrt.engine")
 _BATCH: Final = 64
 LINGER: Final = 0.03
@@ -107,17 +105,7 @@ class Janitor:
 
     async def remove_folders(self, names: list[str]) -> frozenset[str]:
         """Removes folders of containers, and makes some for those to come; returns the names of those that stay."""
-        if not names:
-            return frozenset()
-        return await self._in_thread(self._remove_folders, names, names)
-
-    async def _in_thread(
-        self, remove: Callable[[list[T]], frozenset[str]], what: list[T], names: list[str]
-    ) -> frozenset[str]:
-        try:
-            return await in_thread(remove, what, limiter=self._threads)
-        except HostError:
-            return frozenset(names)  # No thread is left just now.
+        return await self._remove_folders(names, []) if names else frozenset()
 
     async def _tidy(self) -> None:
         try:
@@ -130,7 +118,7 @@ class Janitor:
             log.exception("the journal could not be brought into the database")
 
     async def _remove(self, batch: list[Record]) -> None:
-        stuck = await self._in_thread(self._remove_all, batch, [record.id for record in batch])
+        stuck = await self._remove_folders([record.id for record in batch], _groups(batch))
         self._failed += [record for record in batch if record.id in stuck]
         gone = [record for record in batch if record.id not in stuck]
         for record in gone:
@@ -152,23 +140,23 @@ class Janitor:
                 continue  # Another engine was faster.
             transaction.emit(ContainerRemoved(container=record.id, name=record.name, image=record.image))
 
-    def _remove_all(self, batch: list[Record]) -> frozenset[str]:
+    async def _remove_folders(self, names: list[str], groups: list[str]) -> frozenset[str]:
+        spares = self._spares.missing()
         try:
-            for record in batch:
-                Groups(record.id, record.cgroup_parent).remove_left()
-        except PyrtError as error:
-            # Who has never looked at the hierarchies has made nothing in them.
-            log.warning("what containers have left in cgroups can't be looked at: %s", error)
-        return self._remove_folders([record.id for record in batch])
+            stuck, made = await in_thread(_native.tidy, self._folder, names, groups, spares, limiter=self._threads)
+        except HostError:
+            return frozenset(names)  # No thread is left just now.
+        # On a full disk there are fewer: they are made, or refused, when they are wanted.
+        self._spares.add(spares[:made])
+        for name, error in stuck:
+            log.warning("the folder of container %s can't be removed: %s", str(name)[:12], error)
+        return frozenset(str(name) for name, _ in stuck)
 
-    def _remove_folders(self, names: list[str]) -> frozenset[str]:
-        stuck = set()
-        for name in names:
-            try:
-                _native.remove_tree(self._folder, name)
-            except PyrtError as error:
-                stuck.add(name)
-                log.warning("the folder of container %s can't be removed: %s", name[:12], error)
-        with suppress(OSError):  # On a full disk: then they are made, or refused, when they are wanted.
-            self._spares.refill()
-        return frozenset(stuck)
+
+def _groups(batch: list[Record]) -> list[str]:
+    try:
+        return [folder for record in batch for folder in Groups(record.id, record.cgroup_parent).folders()]
+    except PyrtError as error:
+        # Who has never looked at the hierarchies has made nothing in them.
+        log.warning("what containers have left in cgroups can't be looked at: %s", error)
+        return []

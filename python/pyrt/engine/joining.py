@@ -14,7 +14,7 @@ from pyrt import _native
 from pyrt.engine import debris
 from pyrt.engine.container import Execution
 from pyrt.engine.container_verbs import ContainerVerbs
-from pyrt.engine.pipes import Stdio
+from pyrt.engine.pipes import Stdio, Wanted
 from pyrt.engine.process import Process
 from pyrt.engine.recipe import Recipes, make_exec_options, options_of
 from pyrt.engine.results import Completed
@@ -148,10 +148,11 @@ class Joining(ContainerVerbs):
         *,
         stdio: tuple[int, int, int] | None = None,
         wants_stdin: bool = True,
+        take_ends: Callable[[int, int, int], object] | None = None,
         time: float | None = None,
         **options: Any,
     ) -> Execution:
-        """Starts another process in a running container, which may be another engine's; see ``start`` for ``stdio``.
+        """Starts another process in a running container, which may be another engine's; see ``start`` for streams.
 
         ``time`` is its limit in seconds, ``options`` are the fields of ``ExecOptions``. Raises IllegalTransition if the
         container does not run, CommandNotFound and its kin, UsageError.
@@ -161,7 +162,8 @@ class Joining(ContainerVerbs):
         watch = Stopwatch()
         record = self.journal.get(container)
         image = self.recipes.image(self.store.find, record.image_id)
-        with self._pidfd(record) as pidfd, Stdio(stdio, wants_stdin=wants_stdin and not asked.tty) as ends:
+        wanted = Wanted(stdio, wants_stdin and not asked.tty, None if asked.tty else take_ends)
+        with self._pidfd(record) as pidfd, Stdio(wanted) as ends:
             steps: list[tuple[tuple[str, str], ...]] = []
 
             def compiled() -> _native.Plan:

@@ -150,7 +150,7 @@ class Journal:
                 for earlier in before:
                     _make(earlier, transaction)
                 result = change(transaction)
-                transaction.trim(self.kept)
+                transaction.finish(self.kept)
                 db.execute("COMMIT")
             except BaseException:
                 # A full disk may have rolled it back already.
@@ -273,11 +273,19 @@ def _make(change: Callable[[Transaction], object], transaction: Transaction) -> 
 
 
 class Transaction:
-    """What may be done to the journal in one step."""
+    """What may be done to the journal in one step.
+
+    A container that begins in it, and perhaps has ended by now, is written once more at the end: whatever it has gone
+    through meanwhile nobody else can have seen.
+    """
 
     def __init__(self, db: sqlite3.Connection, journal: Journal) -> None:
         self._db = db
         self._journal = journal
+        self._new: dict[str, Record] = {}
+        self._moved: set[str] = set()
+        """Of the new ones, those whose rows are out of date."""
+        self._lines: list[tuple[int, bytes]] = []
         self._head: int = db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0
         self._head = max(self._head, journal._floor)
         self.now = time.time_ns()
@@ -292,6 +300,7 @@ class Transaction:
             )
         except sqlite3.IntegrityError:
             raise self._name_in_use(record.name) from None
+        self._new[record.id] = record
 
     def move(self, record: Record, verb: Verb, **changes: object) -> Record:
         """Moves a container along the table and returns its new record, with ``changes`` to its fields.
@@ -299,6 +308,11 @@ class Transaction:
         Raises IllegalTransition if it is, by now, in a state that does not allow it; ContainerNotFound if it is gone.
         """
         after = msgspec.structs.replace(record, state=target(verb), **changes)
+        if (new := self._new.get(record.id)) and new.state in sources(verb):
+            self._new[record.id] = after
+            self._moved.add(record.id)
+            return after
+        self._write_new()
         cursor = self._db.execute(
             f"UPDATE containers SET state = ?, owner = ?, record = ? WHERE id = ? AND state IN ({_FROM[verb]})",
             (after.state, after.owner, _encode(after), record.id),
@@ -312,6 +326,7 @@ class Transaction:
 
         Raises IllegalTransition if it has been moved meanwhile.
         """
+        self._write_new()
         after = msgspec.structs.replace(record, **changes)
         cursor = self._db.execute(
             "UPDATE containers SET record = ? WHERE id = ? AND state = ?", (_encode(after), record.id, record.state)
@@ -326,6 +341,7 @@ class Transaction:
 
     def rename(self, record: Record, name: str) -> Record:
         """Gives a container another name; raises NameInUse."""
+        self._write_new()
         after = msgspec.structs.replace(record, name=name)
         try:
             self._db.execute(
@@ -337,6 +353,7 @@ class Transaction:
 
     def own(self, record: Record, owner: str) -> Record:
         """Makes an engine responsible for what is still to be done for a container; "" if nothing is."""
+        self._write_new()
         after = msgspec.structs.replace(record, owner=owner)
         cursor = self._db.execute(
             "UPDATE containers SET owner = ?, record = ? WHERE id = ? AND owner = ?",
@@ -348,6 +365,7 @@ class Transaction:
 
     def delete(self, record: Record) -> None:
         """Forgets a container that is being removed; raises IllegalTransition otherwise."""
+        self._write_new()
         cursor = self._db.execute(
             f"DELETE FROM containers WHERE id = ? AND state IN ({_FROM[Verb.REMOVED]})", (record.id,)
         )
@@ -362,6 +380,8 @@ class Transaction:
 
     def asked(self, container: str) -> frozenset[int]:
         """The signals for which ``note_signal`` was called since its last start."""
+        if container in self._new:
+            return frozenset()
         row = self._db.execute("SELECT asked FROM containers WHERE id = ?", (container,)).fetchone()
         return frozenset(number for number in range(1, 65) if row and row[0] >> (number - 1) & 1)
 
@@ -371,6 +391,8 @@ class Transaction:
 
     def current(self, container: str) -> Record | None:
         """What is recorded by now; None if it is gone."""
+        if new := self._new.get(container):
+            return new
         row = self._db.execute(f"{_SELECT} WHERE id = ?", (container,)).fetchone()
         return _record(row) if row else None
 
@@ -413,11 +435,26 @@ class Transaction:
         """Adds an event; ``at`` is when it happened, if that is not now."""
         self._head += 1
         stamped = msgspec.structs.replace(event, seq=self._head, time=at or self.now)
-        self._db.execute("INSERT INTO events VALUES (?, ?)", (self._head, encode_line(stamped)))
+        self._lines.append((self._head, encode_line(stamped)))
         self.events.append(cast("AnyEvent", stamped))
 
-    def trim(self, kept: int) -> None:
-        """Forgets the oldest events, some at a time, so that no more than about ``kept`` remain."""
+    def finish(self, kept: int) -> None:
+        """Before the commit: writes what was put off, and forgets the oldest events beyond about ``kept``."""
+        self._write_new()
+        self._db.executemany("INSERT INTO events VALUES (?, ?)", self._lines)
+        self._trim(kept)
+
+    def _write_new(self) -> None:
+        for record in map(self._new.__getitem__, self._moved):
+            self._db.execute(
+                "UPDATE containers SET state = ?, owner = ?, record = ? WHERE id = ?",
+                (record.state, record.owner, _encode(record), record.id),
+            )
+        self._moved.clear()
+        self._new.clear()
+
+    def _trim(self, kept: int) -> None:
+        """Some at a time."""
         before = self._head - len(self.events)
         if self._head // _TRIM_EVERY != before // _TRIM_EVERY:
             self._db.execute("DELETE FROM events WHERE seq <= ?", (self._head - kept,))

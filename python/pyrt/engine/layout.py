@@ -57,11 +57,3 @@ class Layout:
     def folder(self, container: str) -> str:
         """The folder of a container."""
         return f"{self.containers}/{container}"
-
-    def make_upper(self, folder: Path) -> None:
-        """Makes the folder of a container with what overlay needs below it."""
-        os.mkdir(folder, 0o700)
-        os.mkdir(f"{folder}/work", 0o700)
-        # The root directory of the container has the mode of its upper layer's; umask must not take from it.
-        os.mkdir(f"{folder}/upper", 0o755)
-        os.chmod(f"{folder}/upper", 0o755)

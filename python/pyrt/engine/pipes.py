@@ -13,7 +13,8 @@ import os
 import stat
 import struct
 import termios
-from typing import TYPE_CHECKING, Final, final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 import trio
 
@@ -21,7 +22,7 @@ from pyrt import _native
 from pyrt.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
 PIECE: Final = 256 * 1024
 """Bytes read at once: 1.7 GB/s measured, where 64 KiB gives half of it."""
@@ -36,28 +37,38 @@ NOBODYS: Final = (-1, -1, -1)
 """Given for the streams of a detached process: its keeper has them."""
 
 
+class Wanted(NamedTuple):
+    """Which standard streams a process is to have."""
+
+    given: tuple[int, int, int] | None = None
+    """The caller's own descriptors for them, which stay the caller's; else there are pipes."""
+    stdin: bool = True
+    """Whether anything is to come by the pipe of its input; else that is at its end."""
+    take: Callable[[int, int, int], object] | None = None
+    """Is given our ends of the pipes (-1: there is none), and owns them, before the process is started."""
+
+
 @final
 class Stdio:
     """The three descriptors that go to the keeper, and the ends that we keep.
 
-    A context manager that closes them all if its block fails. With ``given`` the caller's own descriptors go to the
-    keeper and we keep none; they stay the caller's. Otherwise three pipes are made. ``stdin``, ``stdout`` and
-    ``stderr`` are our ends, -1 where there is none.
+    A context manager that closes them all if its block fails. ``stdin``, ``stdout`` and ``stderr`` are our ends, -1
+    where there is none.
     """
 
-    def __init__(self, given: tuple[int, int, int] | None = None, *, wants_stdin: bool = True) -> None:
+    def __init__(self, wanted: Wanted = Wanted()) -> None:  # noqa: B008 - it can't be changed
         self.stdin = self.stdout = self.stderr = -1
         self.terminal = False
         """Whether the container has a terminal, whose master ``stdin`` and ``stdout`` are."""
         self._theirs: list[int] = []
-        if given is not None:
-            if given != NOBODYS:
-                _refuse_directories(given)
-            self.theirs = given
+        if wanted.given is not None:
+            if wanted.given != NOBODYS:
+                _refuse_directories(wanted.given)
+            self.theirs = wanted.given
             return
         try:
             stdin, self.stdin = self._pipe()
-            if not wants_stdin:
+            if not wanted.stdin:
                 # A pipe that nobody writes to: /dev/null of the host would be a file of the host.
                 os.close(self.stdin)
                 self.stdin = -1
@@ -70,6 +81,10 @@ class Stdio:
             self.close()
             raise
         self.theirs = (self._theirs[0], self._theirs[1], self._theirs[2])
+        if wanted.take:
+            stdin, stdout, stderr = self.stdin, self.stdout, self.stderr
+            self.stdin = self.stdout = self.stderr = -1
+            wanted.take(stdin, stdout, stderr)
 
     @staticmethod
     def _pipe() -> tuple[int, int]:

@@ -191,6 +191,8 @@ class Pool:
             parked.process.forget()
 
     async def _take_away_dropped(self) -> None:
+        if not self._dropped:
+            return
         async with trio.open_nursery() as nursery:
             while self._dropped:
                 nursery.start_soon(self._take_away, self._dropped.popleft())

@@ -175,6 +175,9 @@ class Process:
                 self.status = None if self.released else status
                 self.ended.set()
                 self.at_end()
+            # Whoever waits for the end goes first: two turns, as the tasks of one run in any order.
+            for _ in range(2):
+                await trio.lowlevel.checkpoint()
             try:
                 while not self.released and (await receive(self._control)).data:
                     pass

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
+from pyrt import _native
 from pyrt.engine.owner import is_alive
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Spares:
     def __init__(self, layout: Layout, owner: str) -> None:
         self._layout = layout
         self._owner = owner
-        self._ready: deque[Path] = deque()
+        self._ready: deque[str] = deque()
         self._taken = 0
         self._made = 0
 
@@ -37,23 +38,25 @@ class Spares:
         try:
             spare = self._ready.popleft()
         except IndexError:
-            self._layout.make_upper(Path(self._layout.folder(container)))
+            _native.make_upper(self._layout.folder(container))
         else:
             os.rename(spare, self._layout.folder(container))
 
-    def refill(self) -> None:
-        """Makes as many as have been taken since the last time."""
+    def missing(self) -> list[str]:
+        """Folders to make with ``_native.make_upper``: as many as have been taken since the last time."""
         wanted, self._taken = min(MOST, self._taken), 0
-        while len(self._ready) < wanted:
-            spare = self._layout.spares / f"{self._owner}-{self._made}"
-            self._made += 1
-            self._layout.make_upper(spare)
-            self._ready.append(spare)
+        numbers = range(self._made, self._made + wanted - len(self._ready))
+        self._made = max(self._made, numbers.stop)
+        return [f"{self._layout.spares}/{self._owner}-{number}" for number in numbers]
+
+    def add(self, made: list[str]) -> None:
+        """They are made, and nobody's yet."""
+        self._ready += made
 
     def clear(self) -> None:
         """Removes what is ready, and what dead engines had."""
         while self._ready:
-            remove_unused(self._ready.popleft())
+            remove_unused(Path(self._ready.popleft()))
         for left in list(self._layout.spares.iterdir()):
             owner = left.name.partition("-")[0]
             if owner != self._owner and not is_alive(self._layout.owners, owner):

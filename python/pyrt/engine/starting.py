@@ -35,7 +35,7 @@ from pyrt.engine.events import (
 )
 from pyrt.engine.joining import Joining
 from pyrt.engine.lasting import BACKOFF_FIRST, BACKOFF_LONGEST, STEADY
-from pyrt.engine.pipes import Stdio
+from pyrt.engine.pipes import Stdio, Wanted
 from pyrt.engine.pool import Pool
 from pyrt.engine.process import KeeperLost
 from pyrt.engine.recipe import options_as_json
@@ -48,7 +48,7 @@ from pyrt.errors import NameInUse, PyrtError, StateError
 from pyrt.images.image import familiar_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from pyrt.engine.events import ContainerEvent
     from pyrt.engine.journal import Transaction
@@ -125,6 +125,7 @@ class Starting(Joining):
         *,
         stdio: tuple[int, int, int] | None = None,
         wants_stdin: bool = True,
+        take_ends: Callable[[int, int, int], object] | None = None,
         keep: bool = False,
         asked: str = "",
         cause: str = "start",
@@ -134,14 +135,16 @@ class Starting(Joining):
 
         ``stdio``: descriptors that become its standard input, output and error and stay the caller's; else there are
         pipes, of which that of the input is at its end unless ``wants_stdin``. With a terminal (``options.tty``)
-        neither. ``keep``: record and files stay when it has ended, until ``remove``. ``asked`` is the image as the
-        user called it, where ``image`` does not tell. ``brief``: other processes need not see at once that it runs,
-        so that start and end can be recorded together if it ends soon.
+        neither. ``take_ends`` is given our ends of the pipes (-1: there is none), and owns them: before the container
+        runs, so that nothing has to be done for them afterwards. ``keep``: record and files stay when it has ended,
+        until ``remove``. ``asked`` is the image as the user called it, where ``image`` does not tell. ``brief``: other
+        processes need not see at once that it runs, so that start and end can be recorded together if it ends soon.
         The call is not cancelled between the start and its return: use ``destroy`` in a ``finally``.
         """
         self.require_open()
         watch = Stopwatch()
-        container = await self._start_in_turn(image, options, stdio, wants_stdin, watch, asked, cause, keep=keep)
+        wanted = Wanted(stdio, wants_stdin and not options.tty, None if options.tty else take_ends)
+        container = await self._start_in_turn(image, options, wanted, watch, asked, cause, keep=keep)
         if not brief:
             try:
                 await self.commit(lambda transaction: None)
@@ -154,8 +157,7 @@ class Starting(Joining):
         self,
         image: str | Image,
         options: RunOptions,
-        stdio: tuple[int, int, int] | None,
-        wants_stdin: bool,
+        wanted: Wanted,
         watch: Stopwatch,
         asked: str,
         cause: str,
@@ -169,17 +171,27 @@ class Starting(Joining):
             watch.mark("make the specification")
             called = asked or called_by(image, found)
             parked = self.pool.take(mould)
-            creation = self._creation(found, called, mould, options, keep=keep, cause=cause, parked=parked)
-            if parked and not keep and not options.name:
-                container = await self._wake_first(parked, creation, stdio, wants_stdin, watch, cause)
-                if container is not None:
-                    return container
-            record = await self._created(creation, parked)
-            watch.mark("record it")
-            try:
-                return await self._launch(record, mould, options, parked, stdio, wants_stdin, watch, cause)
-            except BaseException as error:
-                await self._fail(record, error)
+            with self._streams(wanted, parked) as ends:
+                watch.mark("make its pipes")
+                creation = self._creation(found, called, mould, options, keep=keep, cause=cause, parked=parked)
+                if parked and not keep and not options.name:
+                    container = await self._wake_first(parked, creation, ends, watch, cause)
+                    if container is not None:
+                        return container
+                record = await self._created(creation, parked)
+                watch.mark("record it")
+                try:
+                    return await self._launch(record, mould, options, parked, ends, watch, cause)
+                except BaseException as error:
+                    await self._fail(record, error)
+
+    def _streams(self, wanted: Wanted, parked: Parked | None) -> Stdio:
+        try:
+            return Stdio(wanted)
+        except BaseException as error:
+            if parked:
+                self.pool.drop(parked)
+            _raise_as(self._explained(error), error)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -209,8 +221,7 @@ class Starting(Joining):
         self,
         parked: Parked,
         creation: Creation,
-        stdio: tuple[int, int, int] | None,
-        wants_stdin: bool,
+        ends: Stdio,
         watch: Stopwatch,
         cause: str,
     ) -> Container | None:
@@ -220,21 +231,13 @@ class Starting(Joining):
         moment before.
         """
         try:
-            ends = Stdio(stdio, wants_stdin=wants_stdin)
+            process, report = await self.wake(parked, ends)
         except BaseException as error:
-            self.pool.drop(parked)
-            _raise_as(self._explained(error), error)
-        with ends:
-            watch.mark("make its pipes")
-            try:
-                process, report = await self.wake(parked, ends)
-            except BaseException as error:
-                if isinstance(error, KeeperLost) and error.untouched:
-                    ends.close()
-                    return None
-                await self._fail(await self.commit(creation), error)
-            timing = watch.timing(parked.frame.steps, report)
-            record = self._starts(creation.draft, process, timing, cause, creation)
+            if isinstance(error, KeeperLost) and error.untouched:
+                return None
+            await self._fail(await self.commit(creation), error)
+        timing = watch.timing(parked.frame.steps, report)
+        record = self._starts(creation.draft, process, timing, cause, creation)
         return self._live_on(record, process, ends, timing)
 
     async def _created(self, creation: Creation, parked: Parked | None) -> Record:
@@ -300,20 +303,18 @@ class Starting(Joining):
         mould: Mould,
         options: RunOptions,
         parked: Parked | None,
-        stdio: tuple[int, int, int] | None,
-        wants_stdin: bool,
+        ends: Stdio,
         watch: Stopwatch,
         cause: str,
     ) -> Container:
-        with Stdio(stdio, wants_stdin=wants_stdin and not options.tty) as ends:
-            process, report, steps = await self._executed(record, mould, options, parked, ends, watch)
-            try:
-                ends.use_terminal(process.take_terminal())
-                timing = watch.timing(steps, report)
-                record = self._starts(record, process, timing, cause)
-            except BaseException:
-                process.close()
-                raise
+        process, report, steps = await self._executed(record, mould, options, parked, ends, watch)
+        try:
+            ends.use_terminal(process.take_terminal())
+            timing = watch.timing(steps, report)
+            record = self._starts(record, process, timing, cause)
+        except BaseException:
+            process.close()
+            raise
         return self._live_on(record, process, ends, timing)
 
     async def _executed(
@@ -326,7 +327,6 @@ class Starting(Joining):
         watch: Stopwatch,
     ) -> tuple[Process, _native.Started, Steps]:
         if parked:
-            watch.mark("make its pipes")
             try:
                 return *await self.wake(parked, ends), parked.frame.steps
             except KeeperLost as lost:
@@ -335,7 +335,7 @@ class Starting(Joining):
                 await self._clear_for_another(record)
         if mould.built.upper == "directory":
             self.spares.take(record.id)
-        watch.mark("make its folder and pipes")
+        watch.mark("make its folder")
         documents = mould.fill(record.id, record.id_base)
         limit = options.limits.time
         return *await self.execute(lambda: self._compile(mould, documents, watch), ends, limit), mould.steps

@@ -9,8 +9,9 @@ use std::path::Path;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
-use pyrt_container::compile::{Blame, Cause, Error as CompileError};
+use pyrt_container::compile::{Blame, Cause, Error as CompileError, describe};
 use pyrt_container::explain::{Failure, Kind};
+use pyrt_container::sys::Errno;
 use pyrt_container::{lookup, seccomp};
 use pyrt_layers::{Error as LayerError, Fault};
 
@@ -83,6 +84,11 @@ pub fn layer_error(error: LayerError) -> PyErr {
     };
     let raised = Python::attach(|py| made(&py.get_type::<classes::StateError>(), message, hinted(py, hint)));
     caused(raised, path, source)
+}
+
+/// What a call into the kernel that Python could have made itself says: the `OSError` that it would have raised.
+pub fn os_error(errno: Errno, path: &Path) -> PyErr {
+    PyOSError::new_err((errno.0, describe(errno), path.to_path_buf()))
 }
 
 /// A container that did not start, as the exception to raise.

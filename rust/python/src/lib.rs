@@ -14,6 +14,7 @@ mod reports;
 mod rootfs;
 mod seccomp;
 mod spawner;
+mod tidying;
 
 #[pyo3::pymodule(name = "_native", gil_used = false)]
 mod native {
@@ -33,4 +34,6 @@ mod native {
     use crate::seccomp::compile_seccomp;
     #[pymodule_export]
     use crate::spawner::launch_spawner;
+    #[pymodule_export]
+    use crate::tidying::{make_upper, tidy};
 }

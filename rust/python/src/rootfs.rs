@@ -5,14 +5,13 @@ use std::os::fd::{AsFd, IntoRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
-use pyrt_container::compile::{cgroup_limits, describe};
+use pyrt_container::compile::cgroup_limits;
 use pyrt_container::rootfs;
-use pyrt_container::sys::{self, Errno};
+use pyrt_container::sys;
 
 use crate::descriptors::duplicate;
-use crate::errors::compile_error;
+use crate::errors::{compile_error, os_error};
 use crate::plan::machine;
 
 /// Opens a path inside a root; see the stub.
@@ -46,8 +45,4 @@ pub fn set_file_ids(uid: u32, gid: u32) -> PyResult<()> {
 #[pyo3(name = "cgroup_limits")]
 pub fn limits(resources: &[u8]) -> PyResult<Vec<(String, String, String)>> {
     cgroup_limits(resources, machine()?).map_err(compile_error)
-}
-
-fn os_error(errno: Errno, path: &Path) -> PyErr {
-    PyOSError::new_err((errno.0, describe(errno), path.to_path_buf()))
 }

@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pyrt.cli.attached import Attachment, add_terminal_options, exit_code_of, follow
+from pyrt.cli.attached import Attachment, add_terminal_options, exit_code_of, follow, takes_ends
 from pyrt.cli.environment import add_environment_options, environment_of
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.tied import parse_keys, tie_execution
@@ -55,7 +55,7 @@ async def main(invocation: Invocation) -> int:
     if not options.detach:
         attachment.check(console)
     with background(wanted=options.detach) as stdio:
-        execution = await _start(invocation, command, stdio)
+        execution = await _start(invocation, command, attachment, stdio)
     if options.detach:
         return 0
     try:
@@ -71,13 +71,16 @@ async def main(invocation: Invocation) -> int:
     return await exit_code_of(console, status, "process")
 
 
-async def _start(invocation: Invocation, command: list[str], stdio: tuple[int, int, int] | None) -> Execution:
+async def _start(
+    invocation: Invocation, command: list[str], attachment: Attachment, stdio: tuple[int, int, int] | None
+) -> Execution:
     options, console = invocation.options, invocation.console
     return await invocation.engine.exec(
         options.container,
         command,
         stdio=stdio,
         wants_stdin=options.interactive,
+        take_ends=takes_ends(console, attachment),
         user=options.user,
         workdir=options.workdir,
         env=dict(await environment_of(options, console)),

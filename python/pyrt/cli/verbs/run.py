@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from pyrt.cli.attached import STREAMS, Attachment, exit_code_of, follow
+from pyrt.cli.attached import STREAMS, Attachment, exit_code_of, follow, takes_ends
 from pyrt.cli.lasting import add_lasting_options, lasting_of
 from pyrt.cli.options import add_run_options, run_options_of
 from pyrt.cli.parser import Help, Parser
@@ -93,6 +93,7 @@ async def main(invocation: Invocation) -> int:
         image,
         run_options,
         wants_stdin=attachment.interactive,
+        take_ends=takes_ends(console, attachment),
         keep=not options.rm,
         asked=options.image,
         cause="run",
