@@ -14,7 +14,7 @@ use super::hooks::Hooks;
 use super::identity::{Identity, write_become_root};
 use super::ids::Ids;
 use super::lifecycle::Lifecycle;
-use super::mounts::{Base, Made, Mounts, Surroundings, root_propagation};
+use super::mounts::{Made, Mounts, Surroundings, root_propagation};
 use super::namespaces::{Namespaces, Origin, flag};
 use super::net_devices::NetDevices;
 use super::opened::{Opened, Writer};
@@ -246,8 +246,7 @@ impl<'a> Parts<'a> {
         if self.hooks.come_before_pivot() || !self.mounts.are_in_advance() {
             self.identity.write_bounding_set(writer);
         }
-        let bases = self.hidden_in_advance(&handed);
-        self.hidden.write_child(&bases, handed.empty, self.mounts.at_dev(&handed.made), writer);
+        self.write_hidden(false, &handed, writer);
         if !self.parked {
             self.identity.write_stdio(handed.made.dev.is_some(), writer);
         }
@@ -258,16 +257,17 @@ impl<'a> Parts<'a> {
     /// What needs the keeper, but not the root file system that it makes meanwhile.
     fn write_in_advance(&self, handed: &mut Handed, writer: &mut Writer) {
         self.mounts.write_in_advance(&mut handed.made, writer);
-        let bases = self.hidden_in_advance(handed);
-        self.hidden.write_in_advance(&bases, handed.empty, self.mounts.at_dev(&handed.made), writer);
+        self.write_hidden(true, handed, writer);
         if !self.hooks.come_before_pivot() {
             self.identity.write_bounding_set(writer);
         }
     }
 
-    /// Below which mounts parts are hidden before those are attached: none if the null device is somebody's.
-    fn hidden_in_advance(&self, handed: &Handed) -> Vec<Base<'_>> {
-        handed.made.dev.map_or_else(Vec::new, |_| self.mounts.bases(&handed.made))
+    /// None is hidden in advance if the null device is somebody's.
+    fn write_hidden(&self, in_advance: bool, handed: &Handed, writer: &mut Writer) {
+        let bases = handed.made.dev.map_or_else(Vec::new, |_| self.mounts.bases(&handed.made));
+        let covers = (handed.empty, self.mounts.at_dev(&handed.made));
+        self.hidden.write_child(&bases, in_advance, covers, writer);
     }
 
     /// The root and all that is mounted in it; hooks come between the two.

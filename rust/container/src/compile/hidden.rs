@@ -37,26 +37,19 @@ impl Hidden {
         Some(empty)
     }
 
-    /// The child's part in what `bases` hold, before that is attached; `dev` is what is mounted at /dev.
-    pub fn write_in_advance(&self, bases: &[Base<'_>], empty: Option<Slot>, dev: Slot, writer: &mut Writer) {
-        let placed = |path: &CString| Base::of(bases, path).map(|(slot, rest)| (Some(slot), rest));
-        self.write(&placed, empty, dev, writer);
-    }
-
-    /// The child's part in the rest.
-    pub fn write_child(&self, bases: &[Base<'_>], empty: Option<Slot>, dev: Slot, writer: &mut Writer) {
-        let placed = |path: &CString| Base::of(bases, path).is_none().then(|| (None, path.clone()));
-        self.write(&placed, empty, dev, writer);
-    }
-
-    /// Those that `placed` has a mount and a path for.
-    fn write(
+    /// The child's part, in what lies below `bases` before those are attached (`in_advance`), or in the rest; `dev` is what
+    /// is mounted at /dev.
+    pub fn write_child(
         &self,
-        placed: &dyn Fn(&CString) -> Option<(Option<Slot>, CString)>,
-        empty: Option<Slot>,
-        dev: Slot,
+        bases: &[Base<'_>],
+        in_advance: bool,
+        (empty, dev): (Option<Slot>, Slot),
         writer: &mut Writer,
     ) {
+        let placed = |path: &CString| match Base::of(bases, path) {
+            Some((slot, rest)) => in_advance.then_some((Some(slot), rest)),
+            None => (!in_advance).then(|| (None, path.clone())),
+        };
         if let Some(empty) = empty {
             for (within, path) in self.masked.iter().filter_map(placed) {
                 writer.plan.child(Op::Mask { within, path: &path, empty, dev });
