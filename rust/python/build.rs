@@ -24,7 +24,7 @@ fn build() -> PathBuf {
     let manifest = Path::new(&variable("CARGO_MANIFEST_DIR")).join("../init/Cargo.toml");
     let folder = Path::new(&variable("OUT_DIR")).join("static");
     // A named target, if only this machine's own, keeps the flags from procedural macros, which can't be static.
-    let target = small_target();
+    let target = variable("TARGET");
     let status = Command::new(variable("CARGO"))
         .args(["build", "--profile", "init", "--locked", "--manifest-path"])
         .arg(manifest)
@@ -38,15 +38,6 @@ fn build() -> PathBuf {
         .expect("cargo can be started");
     assert!(status.success(), "building pyrt-init: {status}");
     folder.join(target).join("init/pyrt-init")
-}
-
-/// As in packaging/pyrt_build.py.
-fn small_target() -> String {
-    let own = variable("TARGET");
-    let small = own.replace("-gnu", "-musl");
-    let folder = Command::new(variable("RUSTC")).args(["--print", "target-libdir", "--target", &small]).output();
-    let folder = String::from_utf8(folder.expect("rustc can be asked").stdout).expect("a path of Rust's is a text");
-    if Path::new(folder.trim()).is_dir() { small } else { own }
 }
 
 fn variable(name: &str) -> String {

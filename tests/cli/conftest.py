@@ -23,11 +23,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def client_program() -> Path:
-    """The static program, as the build has left it."""
+    """The native command, as the build has left it."""
     candidates = (
         os.environ.get("PYRT_COMMAND", ""),
         ROOT / "build/wheel/scripts/pyrt",
-        ROOT / "target/x86_64-unknown-linux-gnu/release/pyrt-init",
+        ROOT / "target/static/x86_64-unknown-linux-gnu/init/pyrt",
         shutil.which("pyrt") or "",
     )
     for candidate in candidates:

@@ -22,7 +22,7 @@ from pyrt.engine.results import ExitStatus, Verdict
 from pyrt.errors import CommandNotFound, ImageNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from pyrt.runtime.options import RunOptions
 
@@ -84,20 +84,31 @@ class StandInEngine:
         return []
 
     async def start(
-        self, image: str, options: RunOptions, *, wants_stdin: bool, keep: bool, asked: str, cause: str, brief: bool
+        self,
+        image: str,
+        options: RunOptions,
+        *,
+        wants_stdin: bool,
+        take_ends: Callable[[int, int, int], object],
+        keep: bool,
+        asked: str,
+        cause: str,
+        brief: bool,
     ) -> StandIn:
         await trio.lowlevel.checkpoint()
         environment = {**os.environ, **dict(options.env)}
-        launch = _on_terminal if options.tty else _on_pipes
         try:
-            container = launch(options, environment, wants_stdin=wants_stdin)
+            if options.tty:
+                container = _on_terminal(options, environment)
+            else:
+                container = _on_pipes(options, environment, take_ends, wants_stdin=wants_stdin)
         except FileNotFoundError:
             raise CommandNotFound(f"{options.command[0]} is not there", hint="look for it") from None
         self._nursery.start_soon(container.supervise)
         return container
 
 
-def _on_terminal(options: RunOptions, environment: dict[str, str], *, wants_stdin: bool) -> StandIn:
+def _on_terminal(options: RunOptions, environment: dict[str, str]) -> StandIn:
     master, slave = pty.openpty()
     size = struct.pack("HHHH", options.rows or 0, options.columns or 0, 0, 0)
     fcntl.ioctl(master, termios.TIOCSWINSZ, size)
@@ -118,11 +129,18 @@ def _on_terminal(options: RunOptions, environment: dict[str, str], *, wants_stdi
     return StandIn(child, os.dup(master), master, -1)
 
 
-def _on_pipes(options: RunOptions, environment: dict[str, str], *, wants_stdin: bool) -> StandIn:
+def _on_pipes(
+    options: RunOptions,
+    environment: dict[str, str],
+    take_ends: Callable[[int, int, int], object],
+    *,
+    wants_stdin: bool,
+) -> StandIn:
     (stdin, our_stdin), (our_stdout, stdout), (our_stderr, stderr) = (os.pipe2(os.O_CLOEXEC) for _ in range(3))
     if not wants_stdin:
         os.close(our_stdin)
         our_stdin = -1
+    take_ends(our_stdin, our_stdout, our_stderr)
     try:
         child = subprocess.Popen(
             options.command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, start_new_session=True
@@ -130,7 +148,7 @@ def _on_pipes(options: RunOptions, environment: dict[str, str], *, wants_stdin: 
     finally:
         for descriptor in (stdin, stdout, stderr):
             os.close(descriptor)
-    return StandIn(child, our_stdin, our_stdout, our_stderr)
+    return StandIn(child, -1, -1, -1)
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from pyrt.cli.console import Console
     from pyrt.cli.parser import Parser
     from pyrt.engine.attended import Attended
+    from pyrt.engine.pipes import Writer
     from pyrt.engine.results import ExitStatus
 
 STREAMS: Final = ("stdin", "stdout", "stderr")
@@ -53,11 +53,15 @@ def add_terminal_options(parser: Parser) -> None:
 
 
 def takes_ends(console: Console, attachment: Attachment) -> Callable[[int, int, int], object]:
-    """For who starts the process: our ends of its pipes are the console's while it is being started.
+    """For who starts a process that nobody can call by a name: its pipes are the console's while it is being started.
 
-    What is written to the console later comes after whatever the pipes hold.
+    So its output may be seen before it is on record that it runs.
     """
-    return partial(_take_ends, console, attachment)
+
+    def take(stdin: int, stdout: int, stderr: int) -> None:
+        console.start_soon(_relay, console, attachment, stdin, stdout, stderr)
+
+    return take
 
 
 async def follow(
@@ -65,7 +69,7 @@ async def follow(
 ) -> ExitStatus:
     """Ties a running process to the user until it has ended; ``send`` sends it a signal.
 
-    Its pipes are the console's already (``takes_ends``), or it has a terminal.
+    Whatever its pipes hold comes before what is written to the console afterwards.
     """
     # Nothing is waited for but the process: each task that has to be cancelled first delays the answer by two turns.
     with console.signals() if attachment.forwards_signals else nullcontext() as numbers:
@@ -75,6 +79,8 @@ async def follow(
             master = os.dup(process.stdout.fileno())
             process.close_streams()
             await console.relay_terminal(master, keys=attachment.interactive)
+        elif process.stdout.fileno() >= 0:  # Else the console has had them since before the start.
+            await _relay(console, attachment, *map(_taken, (process.stdin, process.stdout, process.stderr)))
         status = await process.wait()
     await console.settle()
     return status
@@ -103,14 +109,22 @@ async def _pass_on(numbers: trio.MemoryReceiveChannel[int], send: Callable[[int]
             await send(number)
 
 
-def _take_ends(console: Console, attachment: Attachment, stdin: int, stdout: int, stderr: int) -> None:
+def _taken(end: Reader | Writer) -> int:
+    """A copy of an end of a pipe, -1 where there is none; the engine's own is closed: so ends mean what they say."""
+    copy = os.dup(end.fileno()) if end.fileno() >= 0 else -1
+    end.close()
+    return copy
+
+
+async def _relay(console: Console, attachment: Attachment, stdin: int, stdout: int, stderr: int) -> None:
+    """Gives the console the ends of a process's pipes."""
     wanted = {"input": stdin} if stdin >= 0 else {}
     for stream, name, end in (("stdout", "output", stdout), ("stderr", "error", stderr)):
         if stream in attachment.outputs:
             wanted[name] = end
         else:
             console.start_soon(_discard, Reader(end))
-    console.start_soon(partial(console.relay, **wanted))
+    await console.relay(**wanted)
 
 
 async def _discard(reader: Reader) -> None:

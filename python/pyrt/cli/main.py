@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyrt.engine.engine import Engine
 
 READY: Final = "ready"
-"""The last line of a server that was started by a client (``rust/init/src/client/launch.rs``)."""
+"""The last line of a server that was started by a client (``rust/client/src/launch.rs``)."""
 
 
 def _usual_engine() -> AbstractAsyncContextManager[Engine]:

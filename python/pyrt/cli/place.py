@@ -1,4 +1,4 @@
-"""Where the server's files are: socket, locks, log. ``rust/init/src/client/place.rs`` is the twin of this."""
+"""Where the server's files are: socket, locks, log. ``rust/client/src/place.rs`` is the twin of this."""
 
 from __future__ import annotations
 

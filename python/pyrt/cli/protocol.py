@@ -19,7 +19,7 @@
        | Drain ------------------------------------------>   |  frees its socket, ends what it has to do
        | <------------------------------------ end of file   |  the client starts its own server
 
-``rust/init/src/client.rs`` is the twin of this, and its ``frame.rs`` describes the bytes.
+``rust/client/src/lib.rs`` is the twin of this, and its ``frame.rs`` describes the bytes.
 """
 
 from __future__ import annotations

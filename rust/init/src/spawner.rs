@@ -26,6 +26,10 @@ pub fn main() -> u8 {
 
 /// Cuts the ties to the program that we were started from.
 fn prepare() -> sys::Result<()> {
+    // Started by hand it would fork one keeper after the other, none of which could hear anything.
+    if sys::stat_at(ENGINE, c"")?.st_mode & libc::S_IFMT != libc::S_IFSOCK {
+        return Err(Errno(libc::ENOTSOCK));
+    }
     let null = sys::openat(libc::AT_FDCWD, c"/dev/null", libc::O_RDWR, 0)?;
     for number in 0..3 {
         sys::dup_to(null, number)?;

@@ -26,7 +26,6 @@ impl Spawner {
     fn launch() -> Self {
         let [ours, theirs] = sys::packet_pair().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pyrt-init"));
-        command.arg0("pyrt-spawner");
         // SAFETY: one system call, no allocation, between fork and exec.
         unsafe { command.pre_exec(move || sys::dup_to(theirs, 3).map_err(Into::into)) };
         let process = command.spawn().unwrap();

@@ -89,11 +89,12 @@ async def main(invocation: Invocation) -> int:
         raise UsageError("--restart is for a container that lasts", hint="-d detaches it")
     if attachment.interactive and attachment.tty and lasting.log.files:
         return await _with_keys(invocation, image, run_options, lasting, cidfile)
+    anonymous = options.rm and not options.name and cidfile is None
     container = await engine.start(
         image,
         run_options,
         wants_stdin=attachment.interactive,
-        take_ends=takes_ends(console, attachment),
+        take_ends=takes_ends(console, attachment) if anonymous else None,
         keep=not options.rm,
         asked=options.image,
         cause="run",

@@ -18,19 +18,12 @@
 //! All numbers are little-endian. Descriptors travel by SCM_RIGHTS with the first byte of their frame.
 //! Drain, Other and the first three things in a Call never change, so that versions can tell each other apart.
 
-use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
-use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use alloc::vec::Vec;
+use core::ffi::CStr;
 
-use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-};
-
-use super::Failure;
+use crate::failure::Failure;
+use crate::given::Given;
+use crate::sys::{self, Errno, Fd, Owned};
 
 /// Changes whenever a frame does; the server tells a client of another one its version and runs nothing.
 pub const PROTOCOL: u16 = 1;
@@ -39,6 +32,10 @@ const LONGEST_CALL: usize = 4 << 20;
 /// No frame from the server is longer.
 const LONGEST_FRAME: usize = 1 << 20;
 const HEADER: usize = 8;
+/// Read from the server at once.
+const PIECE: usize = 64 << 10;
+/// Of Linux: no path is longer.
+const LONGEST_PATH: usize = libc::PATH_MAX as usize;
 
 const CALL: u16 = 1;
 const DRAIN: u16 = 2;
@@ -61,7 +58,7 @@ pub enum Frame {
     /// It is of another version and has run nothing.
     Other,
     /// Bytes for descriptor 1 or 2.
-    Text { stream: usize, bytes: Vec<u8> },
+    Text { stream: Fd, bytes: Vec<u8> },
     /// Descriptors to copy from and to.
     Relay(Ends),
     /// The verb is done.
@@ -72,9 +69,9 @@ pub enum Frame {
 #[derive(Debug)]
 pub enum Ends {
     /// Pipes; `input` is a write end, the others are read ends.
-    Pipes { input: Option<OwnedFd>, output: Option<OwnedFd>, error: Option<OwnedFd> },
+    Pipes { input: Option<Owned>, output: Option<Owned>, error: Option<Owned> },
     /// The master of a pseudo terminal; `input`: keys go in as well.
-    Terminal { master: OwnedFd, input: bool },
+    Terminal { master: Owned, input: bool },
 }
 
 fn header(kind: u16, descriptors: u16, payload: usize) -> Vec<u8> {
@@ -109,46 +106,45 @@ pub fn drain() -> Vec<u8> {
 pub struct Call(Vec<u8>);
 
 impl Call {
-    /// With this process's directory and environment. A directory that is gone travels as "".
-    pub fn of_this_process(arguments: &[OsString]) -> Result<Self, Failure> {
-        let directory = std::env::current_dir().map(OsString::from).unwrap_or_default();
-        let environment: Vec<OsString> = std::env::vars_os()
-            .map(|(mut name, value)| {
-                name.push("=");
-                name.push(value);
-                name
-            })
-            .collect();
-        Self::encode(&directory, arguments, &environment)
+    /// With this process's directory. A directory that is gone travels as "".
+    pub fn of(given: Given<'_>) -> Result<Self, Failure> {
+        let mut place = [0; LONGEST_PATH];
+        let directory = match sys::working_folder(&mut place) {
+            // Linux says "(unreachable)/..." of one that is in another tree of mounts.
+            Ok(path) if path.starts_with(b"/") => path,
+            _ => b"",
+        };
+        let environment: Vec<&CStr> = given.variables().map(|(_, entry)| entry).collect();
+        Self::encode(directory, given.words(), &environment)
     }
 
-    fn encode(directory: &OsStr, arguments: &[OsString], environment: &[OsString]) -> Result<Self, Failure> {
-        let mut payload = PROTOCOL.to_le_bytes().to_vec();
-        payload.extend(u32::try_from(arguments.len()).unwrap_or(u32::MAX).to_le_bytes());
-        let first = [OsStr::new(env!("CARGO_PKG_VERSION")), directory];
-        let rest = arguments.iter().chain(environment).map(OsString::as_os_str);
-        for text in first.into_iter().chain(rest) {
-            payload.extend_from_slice(text.as_bytes());
-            payload.push(0);
-        }
-        if payload.len() > LONGEST_CALL {
+    fn encode(directory: &[u8], arguments: &[&CStr], environment: &[&CStr]) -> Result<Self, Failure> {
+        let rest = arguments.iter().chain(environment);
+        let texts: usize = rest.clone().map(|text| text.count_bytes() + 1).sum();
+        let first = [env!("CARGO_PKG_VERSION").as_bytes(), directory];
+        let payload = 6 + first.iter().map(|text| text.len() + 1).sum::<usize>() + texts;
+        if payload > LONGEST_CALL {
             return Err(Failure::new("arguments and environment are longer than 4 MiB")
                 .hint("put what is long into a file (--env-file, -v) or pass it through stdin (-i)"));
         }
-        let mut bytes = header(CALL, 3, payload.len());
-        bytes.append(&mut payload);
+        let mut bytes = header(CALL, 3, payload);
+        bytes.extend_from_slice(&PROTOCOL.to_le_bytes());
+        bytes.extend_from_slice(&u32::try_from(arguments.len()).unwrap_or(u32::MAX).to_le_bytes());
+        for text in first {
+            bytes.extend_from_slice(text);
+            bytes.push(0);
+        }
+        for text in rest {
+            bytes.extend_from_slice(text.to_bytes_with_nul());
+        }
         Ok(Self(bytes))
     }
 
     /// Sends it, with the descriptors 0 to 2; waits as long as the server does not read.
-    pub fn send(&self, socket: BorrowedFd<'_>, streams: &[BorrowedFd<'_>; 3]) -> rustix::io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(streams));
-        let bytes = [io::IoSlice::new(&self.0)];
-        let mut sent = rustix::net::sendmsg(socket, &bytes, &mut control, SendFlags::NOSIGNAL)?;
+    pub fn send(&self, socket: Fd) -> sys::Result<()> {
+        let mut sent = sys::send_with(socket, &self.0, [0, 1, 2])?;
         while sent < self.0.len() {
-            sent += rustix::net::send(socket, &self.0[sent..], SendFlags::NOSIGNAL)?;
+            sent += sys::send(socket, &self.0[sent..], 0)?;
         }
         Ok(())
     }
@@ -163,7 +159,7 @@ fn malformed() -> Failure {
 #[derive(Default)]
 pub struct Inbox {
     bytes: Vec<u8>,
-    descriptors: VecDeque<OwnedFd>,
+    descriptors: Vec<Owned>,
 }
 
 /// What one read from the server gave.
@@ -184,25 +180,13 @@ impl Inbox {
     }
 
     /// Reads once from a socket that does not block.
-    pub fn fill(&mut self, socket: BorrowedFd<'_>) -> Result<Arrival, Failure> {
-        let mut buffer = [0; 64 << 10];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let received = rustix::net::recvmsg(socket, &mut [io::IoSliceMut::new(&mut buffer)], &mut control, flags);
-        let count = match received {
-            Ok(message) => message.bytes,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(Arrival::Open),
-            Err(Errno::CONNRESET) => return Ok(Arrival::Reset),
-            Err(error) => return Err(Failure::new(format!("reading from the server: {error}"))),
-        };
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                self.descriptors.extend(descriptors);
-            }
+    pub fn fill(&mut self, socket: Fd) -> Result<Arrival, Failure> {
+        match sys::receive(socket, &mut self.bytes, PIECE, &mut self.descriptors) {
+            Ok(0) => Ok(Arrival::Closed),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(Arrival::Open),
+            Err(Errno::CONNRESET) => Ok(Arrival::Reset),
+            Err(error) => Err(Failure::of("reading from the server", error)),
         }
-        self.bytes.extend_from_slice(&buffer[..count]);
-        Ok(if count == 0 { Arrival::Closed } else { Arrival::Open })
     }
 
     /// The next whole frame.
@@ -228,7 +212,7 @@ impl Inbox {
     }
 }
 
-fn parse(kind: u16, mut payload: Vec<u8>, mut descriptors: impl Iterator<Item = OwnedFd>) -> Option<Frame> {
+fn parse(kind: u16, mut payload: Vec<u8>, mut descriptors: impl Iterator<Item = Owned>) -> Option<Frame> {
     match (kind, payload.as_slice()) {
         (OTHER, _) => Some(Frame::Other),
         (TEXT, &[stream @ (1 | 2), ..]) => {
@@ -289,8 +273,16 @@ mod tests {
 
     #[test]
     fn a_call_that_is_too_long_is_refused_with_a_hint() {
-        let long = OsString::from("x".repeat(LONGEST_CALL));
-        let failure = Call::encode(OsStr::new("/"), &[long], &[]).err().unwrap();
+        let long = std::ffi::CString::new("x".repeat(LONGEST_CALL)).unwrap();
+        let failure = Call::encode(b"/", &[&long], &[]).err().unwrap();
         assert!(failure.hint.unwrap().contains("--env-file"));
+    }
+
+    #[test]
+    fn a_call_is_as_long_as_it_says() {
+        let Call(bytes) = Call::encode(b"/here", &[c"run", c""], &[c"A=1"]).ok().unwrap();
+        let payload = [b"\x01\0\x02\0\0\0", env!("CARGO_PKG_VERSION").as_bytes(), b"\0/here\0run\0\0A=1\0"].concat();
+        assert_eq!(bytes, [header(CALL, 3, payload.len()), payload].concat());
+        assert_eq!(bytes.len(), bytes.capacity());
     }
 }
