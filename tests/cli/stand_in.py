@@ -89,7 +89,7 @@ class StandInEngine:
         options: RunOptions,
         *,
         wants_stdin: bool,
-        take_ends: Callable[[int, int, int], object],
+        take_ends: Callable[[int, int, int], object] | None,
         keep: bool,
         asked: str,
         cause: str,
@@ -132,7 +132,7 @@ def _on_terminal(options: RunOptions, environment: dict[str, str]) -> StandIn:
 def _on_pipes(
     options: RunOptions,
     environment: dict[str, str],
-    take_ends: Callable[[int, int, int], object],
+    take_ends: Callable[[int, int, int], object] | None,
     *,
     wants_stdin: bool,
 ) -> StandIn:
@@ -140,7 +140,10 @@ def _on_pipes(
     if not wants_stdin:
         os.close(our_stdin)
         our_stdin = -1
-    take_ends(our_stdin, our_stdout, our_stderr)
+    ours = our_stdin, our_stdout, our_stderr
+    if take_ends:
+        take_ends(*ours)
+        ours = -1, -1, -1
     try:
         child = subprocess.Popen(
             options.command, stdin=stdin, stdout=stdout, stderr=stderr, env=environment, start_new_session=True
@@ -148,7 +151,7 @@ def _on_pipes(
     finally:
         for descriptor in (stdin, stdout, stderr):
             os.close(descriptor)
-    return StandIn(child, -1, -1, -1)
+    return StandIn(child, *ours)
 
 
 @contextlib.asynccontextmanager
