@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -12,16 +13,19 @@ import pyrt
 from pyrt.bench import results
 from pyrt.bench.cases import Case, interleave
 from pyrt.bench.commands import run
-from pyrt.bench.ground import CLOCK, IMAGE, prepared, serving
+from pyrt.bench.ground import CLOCK, IDLE, IMAGE, prepared, serving
 from pyrt.runtime.options import make_options
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
     from benches.scale import Scale
 
     from pyrt.bench.cases import Sample
     from pyrt.bench.ground import Ground
     from pyrt.bench.results import Document, Run
 
+T = TypeVar("T")
 NAME: Final = "imports"
 _SCRIPTS: Final = {
     "python -c pass": "pass",
@@ -38,18 +42,21 @@ async def measure(scale: Scale) -> Document:
         imports = [Case(name, _whole(ground, [sys.executable, "-c", script])) for name, script in _SCRIPTS.items()]
         await interleave(imports, scale.gap_samples)
         runs = [results.summarized("a Python program that does nothing", "ms", imports, "python -c pass")]
-        for containers in (0, 1000 if scale.whole else 2):
-            await _leave_containers(ground, containers)
-            runs.append(await _verbs(ground, containers, scale.samples))
+        many = 1000 if scale.whole else 2
+        runs.append(await _verbs(ground, "no containers", scale.samples))
+        await _leave_containers(ground, many)
+        runs.append(await _verbs(ground, f"{many:,} ended containers", scale.samples))
+        async with _running_containers(many):
+            runs.append(await _verbs(ground, f"{many:,} ended containers and {many:,} that run", scale.samples))
     return results.document(NAME, runs)
 
 
-async def _verbs(ground: Ground, containers: int, samples: int) -> Run:
+async def _verbs(ground: Ground, containers: str, samples: int) -> Run:
     with serving(ground) as client:
         lines = (["version"], ["ps"], ["ps", "--all"], ["images"], ["help"])
         cases = [Case(f"pyrt {' '.join(line)}", _whole(ground, [client, *line])) for line in lines]
         await interleave(cases, samples)
-    return results.summarized(f"verbs, with {containers:,} ended containers", "ms", cases, "pyrt version")
+    return results.summarized(f"verbs, with {containers}", "ms", cases, "pyrt version")
 
 
 def _whole(ground: Ground, words: list[str]) -> Sample:
@@ -64,18 +71,39 @@ def _whole(ground: Ground, words: list[str]) -> Sample:
 
 async def _leave_containers(ground: Ground, count: int) -> None:
     """Has so many containers on record that have ended."""
-    if not count:
-        return
+
+    async def leave(engine: pyrt.Engine) -> None:
+        container = await engine.start(IMAGE, make_options([CLOCK], None), keep=True)
+        await container.wait()
+        container.close_streams()
+
     async with pyrt.open_engine() as engine:
         await engine.load(ground.archive, name=IMAGE)
-        left = iter(range(count))
+        await _for_each([engine] * count, leave)
 
-        async def work() -> None:
-            for _ in left:
-                container = await engine.start(IMAGE, make_options([CLOCK], None), keep=True)
-                await container.wait()
-                container.close_streams()
 
-        async with trio.open_nursery() as nursery:
-            for _ in range(16):
-                nursery.start_soon(work)
+@asynccontextmanager
+async def _running_containers(count: int) -> AsyncIterator[None]:
+    """As many that run, for the time of the block."""
+
+    async def run_idle(engine: pyrt.Engine) -> None:
+        records.append(await engine.run_detached(IMAGE, make_options([IDLE], None)))
+
+    records: list[pyrt.Record] = []
+    async with pyrt.open_engine() as engine:
+        await _for_each([engine] * count, run_idle)
+    yield
+    async with pyrt.open_engine() as engine:
+        await _for_each(records, lambda record: engine.remove(record.id, force=True))
+
+
+async def _for_each(things: Iterable[T], work: Callable[[T], Awaitable[object]]) -> None:
+    left = iter(things)
+
+    async def take() -> None:
+        for thing in left:
+            await work(thing)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(16):
+            nursery.start_soon(take)

@@ -84,6 +84,8 @@ if TYPE_CHECKING:
     from pyrt.images.image import Image as Image
     from pyrt.images.progress import Progress as Progress
     from pyrt.runtime.options import Device as Device
+    from pyrt.runtime.options import DeviceRate as DeviceRate
+    from pyrt.runtime.options import DeviceRule as DeviceRule
     from pyrt.runtime.options import ExecOptions as ExecOptions
     from pyrt.runtime.options import Limits as Limits
     from pyrt.runtime.options import Mount as Mount
@@ -117,7 +119,7 @@ _HOMES = {
     ),
     "pyrt.images.image": "Image",
     "pyrt.images.progress": "Progress",
-    "pyrt.runtime.options": "Device ExecOptions Limits Mount RunOptions Ulimit",
+    "pyrt.runtime.options": "Device DeviceRate DeviceRule ExecOptions Limits Mount RunOptions Ulimit",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 

@@ -269,10 +269,10 @@ class LogReader:
     """Reads the log of a container in pieces of any size: ``TIME stdout|stderr F|P TEXT`` a line.
 
     Only lines from ``since`` to ``until``, times as the log has them; "" for all. With ``times`` each line of the
-    container's has its time before it.
+    container's has its time before it, then ``details``.
     """
 
-    def __new__(cls, *, since: str = "", until: str = "", times: bool = False) -> LogReader: ...
+    def __new__(cls, *, since: str = "", until: str = "", times: bool = False, details: str = "") -> LogReader: ...
     def feed(self, data: bytes) -> list[tuple[bool, bytes]]:
         """The texts in ``data``, each with whether it is of stderr; what follows each other is put together."""
 

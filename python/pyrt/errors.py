@@ -6,6 +6,20 @@ ends with ``exit_code``; the native extension imports these classes and raises t
 
 from __future__ import annotations
 
+import errno
+from typing import Final
+
+SCARCE: Final = {
+    errno.EMFILE: "raise the limit of open files: ulimit -n; or end some containers",
+    errno.ENFILE: "this machine has no file descriptor left: see /proc/sys/fs/file-max",
+    errno.ENOMEM: "this machine has no memory left",
+    errno.ENOSPC: "the disk is full: pyrt system prune makes some room",
+    errno.EDQUOT: "the disk is full: pyrt system prune makes some room",
+    errno.EIO: "the disk is broken: dmesg may say more",
+    errno.EROFS: "the disk can't be written to: dmesg may say more",
+}
+"""Hints on what a machine can lack at any moment, in any call: nobody's mistake."""
+
 
 class PyrtError(Exception):
     """Base of all: ``message`` is one sentence without a full stop, ``hint`` says what to do or is None."""

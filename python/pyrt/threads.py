@@ -17,10 +17,15 @@ R = TypeVar("R")
 _NONE_LEFT = "can't start new thread"
 
 
-async def in_thread(call: Callable[..., R], *arguments: object, limiter: trio.CapacityLimiter | None = None) -> R:
-    """Runs ``call`` in a worker thread; raises HostError where none can be started."""
+async def in_thread(
+    call: Callable[..., R],
+    *arguments: object,
+    limiter: trio.CapacityLimiter | None = None,
+    abandon_on_cancel: bool = False,
+) -> R:
+    """Runs ``call`` in a worker thread; raises HostError where none can be started. The rest is Trio's."""
     try:
-        return await trio.to_thread.run_sync(call, *arguments, limiter=limiter)
+        return await trio.to_thread.run_sync(call, *arguments, limiter=limiter, abandon_on_cancel=abandon_on_cancel)
     except RuntimeError as error:
         if _NONE_LEFT not in str(error):
             raise

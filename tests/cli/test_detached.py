@@ -77,6 +77,18 @@ def test_logs_have_times_and_an_end_and_a_beginning(pyrt: Desk) -> None:
     assert pyrt.ok("logs", "--until", "2000-01-01T00:00:00Z", "seq") == ""
 
 
+def test_logs_have_details_where_they_are_asked_for(pyrt: Desk) -> None:
+    asked = ("--log-opt", "labels=app,nothing", "--log-opt", "env=KIND", "-l", "app=web", "-e", "KIND=a b")
+    detach(pyrt, "echo one; echo two", *asked, "--name", "web")
+    pyrt.ok("wait", "web")
+    assert pyrt.ok("logs", "--details", "web") == "KIND=a+b,app=web one\nKIND=a+b,app=web two\n"
+    assert pyrt.ok("logs", "--details", "-t", "-n", "1", "web").split()[1:] == ["KIND=a+b,app=web", "two"]
+    assert pyrt.ok("logs", "web") == "one\ntwo\n"
+    detach(pyrt, "echo one", "--name", "plain")
+    pyrt.ok("wait", "plain")
+    assert pyrt.ok("logs", "--details", "plain") == " one\n"
+
+
 def test_create_start_and_restart(pyrt: Desk) -> None:
     identifier = pyrt.ok(
         "create", "--name", "box", "host", "--", "sh", "-c", "echo run >> /runs; cat /runs; exit 5"
@@ -89,6 +101,13 @@ def test_create_start_and_restart(pyrt: Desk) -> None:
     pyrt.ok("restart", "box")
     pyrt.ok("wait", identifier[:12])
     assert pyrt.ok("logs", "box").count("run") == 1 + 2 + 3
+
+
+def test_one_that_was_attached_is_started_again_with_a_log(pyrt: Desk) -> None:
+    assert pyrt.ok("run", "--name", "box", "host", "--", "sh", "-c", "echo run >> /runs; cat /runs") == "run\n"
+    assert b"has no log" in pyrt.run("logs", "box").stderr
+    assert pyrt.ok("start", "-a", "box") == "run\nrun\n"
+    assert pyrt.ok("logs", "box") == "run\nrun\n"
 
 
 def test_input_of_a_created_container_has_an_end(pyrt: Desk) -> None:
@@ -252,6 +271,9 @@ def test_its_health_is_shown(pyrt: Desk) -> None:
     eventually(lambda: "(unhealthy)" in pyrt.ok("ps"))
     pyrt.ok("exec", "web", "touch", "/well")
     eventually(lambda: "(healthy)" in pyrt.ok("ps"))
+    assert pyrt.ok("ps", "--format", "{{.Names}}", "-f", "health=healthy") == "web\n"
+    told = pyrt.ok("events", "--since", "0", "--until", "0s", "-f", "event=health_status", "--format", "{{.Action}}")
+    assert told == "health_status: unhealthy\nhealth_status: healthy\n"
     health = json.loads(pyrt.ok("inspect", "web"))[0]["State"]["Health"]
     assert (health["Status"], health["FailingStreak"], health["Log"][-1]["ExitCode"]) == ("healthy", 0, 0)
 

@@ -189,6 +189,33 @@ def test_cgroups_below_a_parent(box: Desk) -> None:
         assert box.run("run", "--rm", "--cgroup-parent", wrong, "box", "true").returncode == 125
 
 
+def test_limits_of_disks_and_memory_as_the_kernel_has_them(box: Desk) -> None:
+    """Of a machine with cgroup version 1, where all of them are."""
+    files = "blkio/blkio.throttle.read_bps_device blkio/blkio.throttle.write_iops_device memory/memory.swappiness"
+    script = f"cd /sys/fs/cgroup; cat {files}; head -n 1 memory/memory.oom_control"
+    options = "--device-read-bps /dev/loop0:1m --device-write-iops /dev/loop0:100 --memory-swappiness 7"
+    words = ("run", "--rm", *options.split(), "-m", "64m", "--oom-kill-disable", "box", "sh", "-c", script)
+    assert box.ok(*words).splitlines() == ["7:0 1048576", "7:0 100", "7", "oom_kill_disable 1"]
+
+
+def test_one_that_waits_for_memory_is_killed_like_any_other(box: Desk) -> None:
+    """Its processes hang in the kernel until there is more: they still hear SIGKILL."""
+    bomb = "a=xxxxxxxx; while :; do a=$a$a; done"
+    box.ok("run", "-d", "--name", "bomb", "-m", "16m", "--oom-kill-disable", "box", "sh", "-c", bomb)
+    control = Path("/sys/fs/cgroup/memory/pyrt", box.ok("ps", "-q", "--no-trunc").strip(), "memory.oom_control")
+    eventually(lambda: "under_oom 1" in control.read_text())
+    assert box.ok("run", "--rm", "box", "echo", "others") == "others\n"
+    box.ok("stop", "-t", "0", "bomb")
+    assert box.ok("inspect", "-f", "{{.State.ExitCode}} {{.State.OOMKilled}}", "bomb") == "137 false\n"
+
+
+def test_a_rule_lets_in_devices_that_come_with_a_folder(box: Desk) -> None:
+    """/dev/loop-control can't be read from, but whoever may not open it is told something else."""
+    words = ("--userns", "host", "-v", "/dev:/host", "box", "head", "-c", "1", "/host/loop-control")
+    assert b"Operation not permitted" in box.run("run", "--rm", *words).stderr
+    assert b"Input/output error" in box.run("run", "--rm", "--device-cgroup-rule", "c 10:237 r", *words).stderr
+
+
 def test_how_it_is_stopped(box: Desk) -> None:
     script = "trap 'exit 9' USR1; trap '' TERM; echo up; while :; do sleep 0.05; done"
     for options, code in ((["--stop-signal", "USR1"], 9), (["--stop-timeout", "0.2"], 137)):

@@ -139,7 +139,7 @@ def test_scripts_of_completion_are_scripts(shell: str) -> None:
     [
         (["ru"], {"run"}),
         (["image", "pr"], {"prune"}),
-        (["run", "--memory-s"], {"--memory-swap"}),
+        (["run", "--memory-s"], {"--memory-swap", "--memory-swappiness"}),
         (["ps", "--no"], {"--no-trunc"}),
         (["nothing", ""], set()),
     ],

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tarfile
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,6 +93,9 @@ def test_update_is_seen_by_inspect_and_by_the_kernel(web: Desk) -> None:
     assert web.ok("inspect", "-f", form, "web") == f"{96 << 20} 500000000 33\n"
     stats = json.loads(web.ok("stats", "--no-stream", "--json", "web"))
     assert stats["MemUsage"].endswith("/ 96MiB")
+    web.ok("update", "--blkio-weight", "300", "web")
+    group = Path("/sys/fs/cgroup/blkio/pyrt", web.ok("ps", "-q", "--no-trunc").strip())
+    assert (group / "blkio.bfq.weight").read_text() == "300\n"
     assert b"nothing to change" in web.run("update", "web").stderr
     assert b"not built yet" in web.run("update", "--kernel-memory", "1m", "web").stderr
 
@@ -217,6 +221,8 @@ def test_ps_filters_and_forms(web: Desk) -> None:
     assert names("-a", "-f", "name=^we") == names("-a", "-f", "name=^/web$") == ["web"]
     assert names("-f", "label=tier", "-f", "label=app=web") == ["web"]
     assert names("-f", "label=app=other") == []
+    assert names("-f", "health=none") == ["web"]
+    assert names("-a", "-f", "health=healthy") == []
     assert names("-f", "exited=7") == names("-f", "status=exited") == ["other"]
     assert names("-a", "-f", "before=other") == ["web"]
     assert names("-a", "-f", "since=web") == ["other"]
@@ -241,6 +247,7 @@ def test_inspect_as_scripts_ask_it(web: Desk) -> None:
     assert shown("{{range $name, $net := .NetworkSettings.Networks}}{{$name}}{{.IPAddress}}{{end}}") == "none"
     assert shown("{{if .HostConfig.Privileged}}yes{{else}}no{{end}} {{.HostConfig.RestartPolicy.Name}}") == "no no"
     assert json.loads(shown("{{json .State}}"))["Status"] == "running"
+    assert shown("{{.Config.Labels.app}} {{.Config.Labels.nothing}}") == "web <no value>"
     assert shown("{{slice .Id 0 12}}") == web.ok("ps", "-q").strip()
     assert json.loads(web.ok("inspect", "-s", "web"))[0]["SizeRw"] > 0
 
@@ -254,6 +261,8 @@ def test_events_in_docker_s_words(web: Desk) -> None:
     )
     told = web.ok(*words, "-f", "container=web", "--format", "{{.Status}} {{.Actor.Attributes.name}}").splitlines()
     assert told == ["create web", "start web", "pause web", "unpause web"]
+    attributes = "{{.Actor.Attributes.app}} {{.Actor.Attributes.nothing}}"
+    assert web.ok(*words, "-f", "event=start", "--format", attributes) == "web <no value>\n"
 
 
 def test_prune_with_filters(web: Desk) -> None:

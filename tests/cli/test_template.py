@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from pyrt.cli.template import compile_template
+from pyrt.cli.template import Map, compile_template
 from pyrt.errors import UsageError
 
 VALUE = {
     "Name": "web",
     "State": {"Status": "running", "ExitCode": 0, "Running": True},
     "Args": ["a", "b"],
-    "Labels": {"app": "x", "tier": "y"},
+    "Labels": Map(app="x", tier="y"),
     "None": None,
     "Empty": [],
 }
@@ -38,6 +38,8 @@ VALUE = {
         ("{{/* nothing */}}{{.None}}", "<no value>"),
         ("{{.Args}} {{.Labels}}", "[a b] map[app:x tier:y]"),
         ("{{(index .Args 0)}}", "a"),
+        ("{{.Labels.app}} {{.Labels.nothing}}", "x <no value>"),
+        ("{{json .Labels}}", '{"app":"x","tier":"y"}'),
         ("no template at all", "no template at all"),
     ],
 )

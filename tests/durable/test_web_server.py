@@ -74,6 +74,12 @@ def health(web: Desk) -> str:
     return str(state(web)["Health"]["Status"])  # type: ignore[index]
 
 
+def well(web: Desk) -> int:
+    """How many looks after its health there were that went well."""
+    told = web.ok("events", "--since", "0", "--until", "0s", "-f", "event=exec_die", "--json")
+    return sum(json.loads(line)["exit_code"] == 0 for line in told.splitlines())
+
+
 @contextmanager
 def asking(web: Desk) -> Iterator[subprocess.Popen[str]]:
     """Somebody who asks again and again."""
@@ -103,7 +109,10 @@ def test_no_request_is_lost_while_servers_are_killed(web: Desk) -> None:
     assert health(web) == "healthy"
     web.ok("stop", "-t", "0", "web")
     log = web.ok("logs", "web", stderr=subprocess.STDOUT, capture_output=False, stdout=subprocess.PIPE)
-    assert sum("url:" in line for line in log.splitlines()) >= asked
+    # A line for each request: those that were asked, those of the looks that are on record, and at most one of a look
+    # that was cut off by the end of each server and of the container.
+    requests = sum("url:" in line for line in log.splitlines())
+    assert asked + well(web) <= requests <= asked + well(web) + 4
 
 
 @pytest.mark.parametrize("with_server", [True, False], ids=["with a server", "without one"])

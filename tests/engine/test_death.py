@@ -276,6 +276,24 @@ async def test_an_error_of_ours_ends_the_engine_and_is_told(state: State, leakch
         await engine.settled()
 
 
+async def test_what_is_to_be_removed_waits_for_a_thread_to_do_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The janitor goes on, whatever the machine has left."""
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")  # as CPython says where clone3 gives ENOMEM or EAGAIN
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trio.to_thread, "run_sync", refuse)
+        assert (await engine.run("host", ["true"])).exit_code == 0
+        await engine.settled()
+    assert [record.state for record in engine.containers()] == [Life.REMOVING]
+    engine.janitor.try_again()
+    await engine.settled()
+    assert engine.containers() == []
+
+
 async def test_what_can_go_wrong_in_the_background_is_logged_and_nobody_elses(
     opened: OpenEngine, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -101,6 +101,10 @@ def test_a_registry_that_falls_silent_can_be_left(pyrt: Desk, enemy: Enemy) -> N
     output, error = client.communicate(timeout=20)
     assert (output, error, client.returncode) == (b"", b"", -2)
     nothing_is_left(pyrt)
+    # The beginning of the layer, if it had arrived, is kept: the next attempt goes on from there.
+    enemy.on(path, ranged(image.layers[0]))
+    pyrt.ok("pull", f"{enemy.address}/slow:1")
+    pyrt.ok("rmi", f"{enemy.address}/slow:1")
 
 
 def test_archives_that_are_none(pyrt: Desk, docker_saved: Path, windows_only: Layout) -> None:

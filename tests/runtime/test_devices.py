@@ -7,7 +7,7 @@ import pytest
 from pyrt.errors import UsageError
 from pyrt.runtime.devices import nodes_and_rules
 from pyrt.runtime.host import Host
-from pyrt.runtime.options import Device
+from pyrt.runtime.options import Device, DeviceRule
 
 DENY_ALL = {"allow": False, "access": "rwm"}
 
@@ -32,6 +32,21 @@ def test_and_for_a_device_that_is_given_by_halves(host: Host) -> None:
     _, half = nodes_and_rules([Device("/dev/zero", "/dev/zero", "r")], host, everything=False, mapped=True)
     assert whole == []
     assert half == [DENY_ALL, {"allow": True, "access": "r", "type": "c", "major": 1, "minor": 5}]
+
+
+def test_and_for_those_who_ask_for_more() -> None:
+    _, rules = nodes_and_rules(
+        (),
+        V1,
+        everything=False,
+        mapped=False,
+        asked=[DeviceRule("c", 189, None, "rw"), DeviceRule("a", None, None, "r")],
+    )
+    assert rules == [
+        DENY_ALL,
+        {"allow": True, "access": "rw", "type": "c", "major": 189},
+        {"allow": True, "access": "r", "type": "a"},
+    ]
 
 
 def test_where_nothing_has_rules_there_are_none() -> None:

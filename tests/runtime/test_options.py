@@ -10,6 +10,8 @@ import pytest
 from pyrt.errors import UsageError
 from pyrt.runtime.options import (
     Device,
+    DeviceRate,
+    DeviceRule,
     ExecOptions,
     Limits,
     Mount,
@@ -17,6 +19,8 @@ from pyrt.runtime.options import (
     Ulimit,
     make_options,
     parse_device,
+    parse_device_rate,
+    parse_device_rule,
     parse_ulimit,
 )
 
@@ -93,3 +97,19 @@ def test_devices() -> None:
     for text in ("", "dev/a", "/dev/a:b", "/dev/a:/dev/b:x", "/dev/a:/dev/b:/dev/c:r", "/dev/a::r:"):
         with pytest.raises(UsageError, match="is no device"):
             parse_device(text)
+
+
+def test_rates_of_devices() -> None:
+    assert parse_device_rate("/dev/sda:1m", "rate") == DeviceRate("/dev/sda", 1 << 20)
+    assert parse_device_rate("/dev/disk/by-path/a:b:1000", "rate") == DeviceRate("/dev/disk/by-path/a:b", 1000)
+    for text in ("", "/dev/sda", "sda:1", "/dev/sda:", "/dev/sda:-1", "/dev/sda:many"):
+        with pytest.raises(UsageError, match="is no rate"):
+            parse_device_rate(text, "rate")
+
+
+def test_rules_for_devices() -> None:
+    assert parse_device_rule("c 189:* rwm") == DeviceRule("c", 189, None, "rwm")
+    assert parse_device_rule("a *:* r") == DeviceRule("a", None, None, "r")
+    for text in ("", "c 189:*", "x 1:2 r", "c 1 r", "c 1:2 x", "c -1:2 r", "c 1:2 rwmr"):
+        with pytest.raises(UsageError, match="is no rule for devices"):
+            parse_device_rule(text)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import stat
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pyrt.errors import UsageError
 from pyrt.runtime.host import Host
-from pyrt.runtime.options import Limits, Ulimit
+from pyrt.runtime.options import DeviceRate, Limits, Ulimit
 from pyrt.runtime.resources import resources, rlimits
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HOST = Host(cpus=frozenset({0, 1, 2, 3}))
 MEBI = 1 << 20
@@ -40,6 +46,18 @@ def judged(**fields: Any) -> dict[str, Any]:
         ({"cpu_period": 50_000, "cpu_quota": 25_000}, {"cpu": {"period": 50_000, "quota": 25_000}}),
         ({"cpu_quota": -1}, {}),
         ({"cpu_shares": 512}, {"cpu": {"shares": 512}}),
+        (
+            {"cpu_rt_period": 500_000, "cpu_rt_runtime": 1000},
+            {"cpu": {"realtimePeriod": 500_000, "realtimeRuntime": 1000}},
+        ),
+        ({"memory_swappiness": 0}, {"memory": {"swappiness": 0}}),
+        ({"memory_swappiness": -1}, {}),
+        (
+            {"memory": "64m", "memory_swap": "64m", "oom_kill_disable": True},
+            {"memory": {"limit": 64 * MEBI, "swap": 64 * MEBI, "disableOOMKiller": True}},
+        ),
+        ({"blkio_weight": 300}, {"blockIO": {"weight": 300}}),
+        ({"blkio_weight": 0}, {}),
         ({"cpuset_cpus": "0-1,3", "cpuset_mems": "0"}, {"cpu": {"cpus": "0-1,3", "mems": "0"}}),
     ],
 )
@@ -55,6 +73,12 @@ def test_limits(fields: dict[str, Any], expected: dict[str, Any]) -> None:
         ({"memory": "64m", "memory_swap": "32m"}, "below that of memory"),
         ({"memory_swap": "64m"}, "needs one of memory"),
         ({"memory": "64m", "memory_reservation": "65m"}, "above the limit"),
+        ({"memory_swappiness": 101}, "swappiness.*0 to 100"),
+        ({"oom_kill_disable": True}, "whole machine.*goes with -m"),
+        ({"cpu_rt_runtime": -5}, "real time"),
+        ({"blkio_weight": 5}, "10 to 1000"),
+        ({"blkio_weight_device": (DeviceRate("/dev/null", 100),)}, "/dev/null is no block device"),
+        ({"device_read_bps": (DeviceRate("/dev/none", 100),)}, "/dev/none can't be limited"),
         ({"cpus": 0}, "number of processors"),
         ({"cpus": "half"}, "number of processors"),
         ({"cpus": 5}, "can't be had.*the 4 there are"),
@@ -87,6 +111,25 @@ def test_processes() -> None:
 
 def test_swap_is_left_alone_where_it_cannot_be_limited() -> None:
     assert resources(Limits(pids=-1, memory="64m"), Host(swap_limits=False)) == {"memory": {"limit": 64 * MEBI}}
+
+
+def test_rates_name_a_disk_by_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = str(tmp_path / "disk")
+    status = SimpleNamespace(st_mode=stat.S_IFBLK | 0o600, st_rdev=os.makedev(8, 16))
+    monkeypatch.setattr("pyrt.runtime.block_io.os.stat", {disk: status}.__getitem__)
+    given = judged(
+        blkio_weight_device=(DeviceRate(disk, 200),),
+        device_read_bps=(DeviceRate(disk, MEBI),),
+        device_write_iops=(DeviceRate(disk, 100),),
+    )
+    numbers = {"major": 8, "minor": 16}
+    assert given == {
+        "blockIO": {
+            "weightDevice": [{**numbers, "weight": 200}],
+            "throttleReadBpsDevice": [{**numbers, "rate": MEBI}],
+            "throttleWriteIOPSDevice": [{**numbers, "rate": 100}],
+        }
+    }
 
 
 def test_ulimits() -> None:

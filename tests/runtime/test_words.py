@@ -63,7 +63,10 @@ def test_shares_of_a_processor() -> None:
 
 def test_times() -> None:
     assert [parse_duration(value) for value in ("1.5", "300ms", "2m", "1h", 3)] == [1.5, 0.3, 120, 3600, 3]
-    for text in ("", "0", "-1", "nan", "1d", "1 s", math.inf, 0):
+    # As Go writes them.
+    assert [parse_duration(value) for value in ("1m30s", "1h0m0.5s", "500us")] == [90, 3600.5, 0.0005]
+    assert [parse_duration(value, may_be_none=True) for value in ("0s", "0", 0)] == [0, 0, 0]
+    for text in ("", "0", "-1", "nan", "1d", "1 s", "1m30", "m", math.inf, 0):
         with pytest.raises(UsageError, match="is no time"):
             parse_duration(text)
 

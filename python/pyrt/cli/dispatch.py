@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import traceback
@@ -12,7 +11,7 @@ from pyrt.cli.console import STDERR
 from pyrt.cli.parser import HelpWanted
 from pyrt.cli.styles import paint, visible
 from pyrt.cli.verbs import VERBS, Invocation, find, module_of, parser_of
-from pyrt.errors import HostError, PyrtError, UsageError
+from pyrt.errors import SCARCE, HostError, PyrtError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -21,16 +20,6 @@ if TYPE_CHECKING:
     from pyrt.engine.engine import Engine
 
 OWN_ERROR: Final = 125
-_SCARCE: Final = {
-    errno.EMFILE: "the server has no file descriptor left: raise its limit (ulimit -n), or end some containers",
-    errno.ENFILE: "this machine has no file descriptor left: see /proc/sys/fs/file-max",
-    errno.ENOMEM: "this machine has no memory left",
-    errno.ENOSPC: "the disk is full: pyrt system prune makes some room",
-    errno.EDQUOT: "the disk is full: pyrt system prune makes some room",
-    errno.EIO: "the disk is broken: dmesg may say more",
-    errno.EROFS: "the disk can't be written to: dmesg may say more",
-}
-"""What a machine can lack at any moment, in any call: nobody's mistake."""
 
 log: Final = logging.getLogger("pyrt")
 
@@ -85,7 +74,7 @@ def unexpected(group: BaseExceptionGroup[Exception], log_name: str) -> PyrtError
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, OSError) and (hint := _SCARCE.get(error.errno or 0)):
+    if isinstance(error, OSError) and (hint := SCARCE.get(error.errno or 0)):
         where = f": {error.filename}" if error.filename else ""
         return HostError(f"{os.strerror(error.errno or 0).lower()}{where}", hint=hint)
     what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]

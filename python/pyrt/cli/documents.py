@@ -8,6 +8,7 @@ import msgspec
 
 from pyrt.cli.figures import stamp
 from pyrt.cli.settings import config_document, host_config_document, mount_documents, network_document
+from pyrt.cli.template import Map, compile_template
 from pyrt.cli.verbs.ps import docker_state
 from pyrt.engine.configuration import config_of
 from pyrt.engine.recipe import options_of
@@ -63,8 +64,8 @@ def _lasting(record: Record) -> dict[str, Any]:
         return {}
     log, restart = record.lasting.log, record.lasting.restart
     options = {"max-size": str(log.size), "max-file": str(log.files)} if log.files else {}
-    if log.tag:
-        options["tag"] = log.tag
+    given = {"tag": log.tag, "labels": ",".join(log.labels), "env": ",".join(log.env)}
+    options |= {name: text for name, text in given.items() if text}
     return {
         "LogConfig": {"Type": log.driver, "Config": options},
         "RestartPolicy": {"Name": restart.when, "MaximumRetryCount": restart.most},
@@ -124,7 +125,7 @@ def image_document(image: Image) -> dict[str, Any]:
             "Cmd": None if config.cmd is None else list(config.cmd),
             "WorkingDir": config.working_dir,
             "Volumes": _set(config.volumes),
-            "Labels": config.labels,
+            "Labels": Map(config.labels),
             "StopSignal": config.stop_signal,
             "Healthcheck": msgspec.to_builtins(health) if health else None,
         },
@@ -144,8 +145,6 @@ def _set(names: tuple[str, ...]) -> dict[str, dict[str, str]]:
 
 def show(documents: list[dict[str, Any]], form: str | None) -> str:
     """The documents in the form of --format: an indented list, "json" for a line each, or a template for each."""
-    from pyrt.cli.template import compile_template
-
     if form in {None, ""}:
         return msgspec.json.format(msgspec.json.encode(documents), indent=4).decode() + "\n"
     assert form is not None

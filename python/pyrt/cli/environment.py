@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import trio
-
 from pyrt.errors import UsageError
+from pyrt.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -56,7 +55,7 @@ async def labels_of(options: Any, console: Console) -> dict[str, str]:
 async def read_lines(path: Path) -> list[str]:
     """The lines of a small text file, without comments and empty ones, as Docker reads them."""
     try:
-        text = await trio.to_thread.run_sync(_read, path, abandon_on_cancel=True)
+        text = await in_thread(_read, path, abandon_on_cancel=True)
     except OSError as error:
         raise UsageError(f"reading {path}: {error.strerror}") from error
     except UnicodeDecodeError:

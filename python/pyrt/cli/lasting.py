@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 RESTART_HELP: Final = "no, on-failure[:COUNT], always, unless-stopped"
 _KNOWN_IN_TAGS: Final = re.compile(r"\{\{\.(ID|FullID|Name|ImageName)\}\}")
+_LOG_OPTIONS: Final = frozenset({"max-size", "max-file", "compress", "labels", "env"})
 _SMALLEST_LOG: Final = 1024
 _HEALTH_WORDS: Final = ("interval", "timeout", "start_period", "start_interval")
 
@@ -29,7 +30,7 @@ def add_lasting_options(parser: Parser) -> None:
         "--log-driver", default="local", metavar="DRIVER", help="local, journald (as well as local), none"
     )
     group.add_argument("--log-opt", action="append", default=[], metavar="NAME=VALUE",
-                       help="max-size (20m), max-file (5), tag (journald)")  # fmt: skip
+                       help="max-size (20m), max-file (5), labels, env, tag (journald)")  # fmt: skip
     group = parser.add_argument_group("its health")
     group.add_argument("--health-cmd", metavar="COMMAND", help="run in it with sh -c: 0 is well")
     group.add_argument("--health-interval", metavar="TIME", help="between two looks (30s)")
@@ -69,9 +70,10 @@ def _log(options: Any) -> Log:
         raise UsageError(f"--log-driver {options.log_driver} is not built", hint="there are local, journald and none")
     given = dict(text.partition("=")[::2] for text in options.log_opt)
     journal = options.log_driver == "journald"
-    if unknown := set(given) - {"max-size", "max-file", "compress"} - ({"tag"} if journal else set()):
+    if unknown := set(given) - _LOG_OPTIONS - ({"tag"} if journal else set()):
         raise UsageError(
-            f"--log-opt {min(unknown)} is not known", hint="there are max-size, max-file, and tag of journald"
+            f"--log-opt {min(unknown)} is not known",
+            hint="there are max-size, max-file, labels, env, and tag of journald",
         )
     tag = given.get("tag", "")
     if "{{" in _KNOWN_IN_TAGS.sub("", tag):
@@ -84,7 +86,8 @@ def _log(options: Any) -> Log:
     files = given.get("max-file", str(DEFAULT_LOG_FILES))
     if not files.isdecimal() or not int(files) or size < _SMALLEST_LOG:
         raise UsageError("--log-opt wants max-file of at least 1 and max-size of at least 1k")
-    return Log(size=size, files=int(files), journal=journal, tag=tag)
+    labels, env = (tuple(filter(None, given.get(name, "").split(","))) for name in ("labels", "env"))
+    return Log(size=size, files=int(files), journal=journal, tag=tag, labels=labels, env=env)
 
 
 def _health(options: Any, of_image: Healthcheck | None) -> Health | None:
@@ -101,7 +104,9 @@ def _health(options: Any, of_image: Healthcheck | None) -> Health | None:
         fields |= {word: getattr(of_image, word) / 1e9 for word in _HEALTH_WORDS}
     if options.health_cmd is not None:
         fields["test"] = ("CMD-SHELL", options.health_cmd)
-    fields |= {word: parse_duration(text) for word, text in times.items()}
+    # As Docker has it: 0 is as if it were not given.
+    given = {word: parse_duration(text, may_be_none=True) for word, text in times.items()}
+    fields |= {word: seconds for word, seconds in given.items() if seconds}
     if options.health_retries is not None:
         fields["retries"] = options.health_retries
     if fields["test"][:1] in {(), ("NONE",)}:

@@ -16,6 +16,7 @@ import trio
 
 from pyrt.cli.console import STDERR, STDIN, STDOUT, Console
 from pyrt.cli.terminal import Mode, raw_mode_of, restore
+from pyrt.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -67,7 +68,7 @@ class LocalConsole(Console):
             nursery.cancel_scope.cancel()
 
     async def write(self, stream: int, data: bytes) -> None:
-        await trio.to_thread.run_sync(_write_all, stream, data)
+        await in_thread(_write_all, stream, data)
 
     async def relay(self, *, input: int | None = None, output: int | None = None, error: int | None = None) -> None:
         if input is not None:
@@ -114,7 +115,7 @@ class LocalConsole(Console):
             # The engine has made its copy of this end non-blocking, and they share the flag; threads may wait.
             os.set_blocking(closed, True)
         try:
-            await trio.to_thread.run_sync(_copy_all, source, sink, abandon_on_cancel=True)
+            await in_thread(_copy_all, source, sink, abandon_on_cancel=True)
         finally:
             if closed is not None:
                 os.close(closed)

@@ -9,10 +9,7 @@ if TYPE_CHECKING:
 
 NETWORK: Final = "a container has loopback alone, or the host's network: --network host"
 _LEAVE_OUT: Final = "leave it out"
-_NOT_BUILT_FLAGS: Final = (
-    (("-P", "--publish-all"), "published ports", NETWORK),
-    (("--oom-kill-disable",), "a container that waits for memory", "give it more with -m"),
-)
+_NOT_BUILT_FLAGS: Final = ((("-P", "--publish-all"), "published ports", NETWORK),)
 _NOT_BUILT: Final = (
     (["-p", "--publish", "--expose"], "published ports", NETWORK),
     (
@@ -24,15 +21,7 @@ _NOT_BUILT: Final = (
     (["--gpus"], "GPUs", "--device gives a device"),
     (["--isolation", "--runtime"], "another isolation", _LEAVE_OUT),
     (["--storage-opt"], "options of the storage", _LEAVE_OUT),
-    (["--annotation"], "annotations", "-l gives it a label"),
-    (["--kernel-memory", "--memory-swappiness"], "this limit", "-m is the limit of memory"),
-    (["--cpu-rt-period", "--cpu-rt-runtime"], "this limit", "--cpus limits its time"),
-    (["--blkio-weight", "--blkio-weight-device", "--device-cgroup-rule"], "this limit", _LEAVE_OUT),
-    (
-        [f"--device-{way}-{unit}" for way in ("read", "write") for unit in ("bps", "iops")],
-        "limits of devices",
-        _LEAVE_OUT,
-    ),
+    (["--kernel-memory"], "this limit", "-m is the limit of memory"),
 )
 
 

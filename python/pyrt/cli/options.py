@@ -36,6 +36,7 @@ def _add_process(parser: Parser) -> None:
     group.add_argument("--name", metavar="NAME", help="the container's name, if not one that is made up")
     group.add_argument("-l", "--label", action="append", default=[], metavar="NAME[=VALUE]", help="a label")
     group.add_argument("--label-file", action="append", default=[], metavar="FILE", help="labels, one a line")
+    group.add_argument("--annotation", action="append", default=[], metavar="NAME=VALUE", help="for its specification")
     group.add_argument("-u", "--user", metavar="USER[:GROUP]", help="as whom: names of the image or numbers")
     group.add_argument("--group-add", action="append", default=[], metavar="GROUP", help="another group")
     group.add_argument("-w", "--workdir", metavar="DIR", help="where in the container")
@@ -49,10 +50,27 @@ def _add_process(parser: Parser) -> None:
 def _add_limits(parser: Parser) -> None:
     group = parser.add_argument_group("limits")
     add_limit_options(group)
+    group.add_argument(
+        "--memory-swappiness", type=int, metavar="NUMBER", help="0 to 100: how readily it is swapped out"
+    )
+    group.add_argument("--oom-kill-disable", action="store_true", help="let it wait for memory, instead of killing it")
+    group.add_argument(
+        "--blkio-weight-device", action="append", default=[], metavar="DISK:NUMBER", help="weight of one"
+    )
+    for (way, unit), what in _RATES.items():
+        group.add_argument(f"--device-{way}-{unit}", action="append", default=[], metavar="DISK:RATE", help=what)
     group.add_argument("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="nofile=1024:4096")
     group.add_argument("--oom-score-adj", type=int, metavar="NUMBER", help="-1000 to 1000: whom the kernel kills first")
     group.add_argument("--shm-size", metavar="SIZE", help="of /dev/shm (64m)")
     group.add_argument("--cgroup-parent", metavar="FOLDER", help="where its cgroups are: /batch, or below pyrt's own")
+
+
+_RATES: Final = {
+    ("read", "bps"): "bytes a second from a disk: /dev/sda:1m",
+    ("write", "bps"): "bytes a second to a disk",
+    ("read", "iops"): "operations a second from a disk: /dev/sda:100",
+    ("write", "iops"): "operations a second to a disk",
+}
 
 
 def add_limit_options(group: Any) -> None:
@@ -64,9 +82,12 @@ def add_limit_options(group: Any) -> None:
     group.add_argument("-c", "--cpu-shares", type=int, metavar="NUMBER", help="weight against others (1024)")
     group.add_argument("--cpu-period", type=int, metavar="USEC", help="of the limit of time")
     group.add_argument("--cpu-quota", type=int, metavar="USEC", help="of time in each period")
+    group.add_argument("--cpu-rt-period", type=int, metavar="USEC", help="of the limit of real time")
+    group.add_argument("--cpu-rt-runtime", type=int, metavar="USEC", help="of real time in each period")
     group.add_argument("--cpuset-cpus", metavar="LIST", help="which processors: 0-2,4")
     group.add_argument("--cpuset-mems", metavar="LIST", help="which memory nodes")
     group.add_argument("--pids-limit", type=int, metavar="COUNT", help="processes and threads (1024); -1: any number")
+    group.add_argument("--blkio-weight", type=int, metavar="NUMBER", help="10 to 1000: among readers of disks")
 
 
 def _add_files(parser: Parser) -> None:
@@ -80,6 +101,8 @@ def _add_files(parser: Parser) -> None:
     group.add_argument(
         "--device", action="append", default=[], metavar="PATH[:PATH[:rwm]]", help="a device of the host"
     )
+    group.add_argument("--device-cgroup-rule", action="append", default=[], metavar="RULE",
+                       help="allow more devices: 'c 189:* rwm'")  # fmt: skip
 
 
 def _add_isolation(parser: Parser) -> None:
@@ -163,6 +186,8 @@ _LISTS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "tmpfs": ("tmpfs", runtime.parse_tmpfs),
     "ulimit": ("ulimits", runtime.parse_ulimit),
     "device": ("devices", runtime.parse_device),
+    "device_cgroup_rule": ("device_rules", runtime.parse_device_rule),
+    "annotation": ("annotations", lambda text: runtime.parse_pair(text, "annotation")),
     "sysctl": ("sysctls", lambda text: runtime.parse_pair(text, "sysctl")),
     "add_host": ("extra_hosts", lambda text: _host(text)),
 }
@@ -180,9 +205,20 @@ def _plain(options: Any) -> dict[str, Any]:
 
 def _limits(options: Any) -> Limits:
     limits = limits_of(options)
+    if options.memory_swappiness is not None:
+        limits["memory_swappiness"] = options.memory_swappiness
+    limits["oom_kill_disable"] = options.oom_kill_disable
+    for name, what in _OF_DEVICES.items():
+        limits[name] = tuple(runtime.parse_device_rate(text, what) for text in getattr(options, name))
     if options.timeout is not None:
         limits["time"] = runtime.parse_duration(options.timeout)
     return Limits(**limits)
+
+
+_OF_DEVICES: Final = {
+    "blkio_weight_device": "weight",
+    **{f"device_{way}_{unit}": "rate" for way, unit in _RATES},
+}
 
 
 def limits_of(options: Any) -> dict[str, Any]:
@@ -198,6 +234,9 @@ def limits_of(options: Any) -> dict[str, Any]:
         "cpuset_cpus": options.cpuset_cpus,
         "cpuset_mems": options.cpuset_mems,
         "pids": options.pids_limit,
+        "blkio_weight": options.blkio_weight,
+        "cpu_rt_period": options.cpu_rt_period,
+        "cpu_rt_runtime": options.cpu_rt_runtime,
     }
     return {name: value for name, value in given.items() if value is not None}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-import trio
+from pyrt.threads import in_thread
 
 if TYPE_CHECKING:
     from pyrt.cli.console import Console
@@ -26,5 +26,5 @@ async def is_sure(console: Console, warning: str) -> bool:
 
 async def _line(source: int) -> str:
     """A pipe whose writer is the client, or this process's own terminal: a thread that hangs in it hangs alone."""
-    answer = await trio.to_thread.run_sync(os.read, source, _LONGEST_ANSWER, abandon_on_cancel=True)
+    answer = await in_thread(os.read, source, _LONGEST_ANSWER, abandon_on_cancel=True)
     return answer.decode(errors="replace")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from pyrt.cli.template import Map
 from pyrt.runtime.words import parse_cpus, parse_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyrt.engine.record import Record
     from pyrt.images.config import ImageConfig
-    from pyrt.runtime.options import Limits, Mount, RunOptions
+    from pyrt.runtime.options import DeviceRate, DeviceRule, Limits, Mount, RunOptions
 
 _NANO: Final = 1_000_000_000
 
@@ -21,11 +24,11 @@ def config_document(record: Record, options: RunOptions, config: ImageConfig | N
         "Domainname": options.domainname,
         "User": config.user if config else options.user,
         "AttachStdin": False,
-        "AttachStdout": True,
-        "AttachStderr": True,
+        "AttachStdout": record.lasting is None,
+        "AttachStderr": record.lasting is None,
         "Tty": options.tty,
-        "OpenStdin": False,
-        "StdinOnce": False,
+        "OpenStdin": bool(record.lasting and record.lasting.stdin),
+        "StdinOnce": bool(record.lasting and record.lasting.stdin_once),
         "Env": list(config.env) if config else [f"{name}={value}" for name, value in options.env],
         "Cmd": list(config.cmd or ()) if config else list(record.command),
         "Entrypoint": list(config.entrypoint) if config and config.entrypoint else None,
@@ -33,7 +36,7 @@ def config_document(record: Record, options: RunOptions, config: ImageConfig | N
         "Volumes": {path: {} for path in config.volumes} if config else None,
         "WorkingDir": config.working_dir if config else options.workdir,
         "ExposedPorts": {port: {} for port in config.exposed_ports} if config else {},
-        "Labels": record.labels,
+        "Labels": Map(record.labels),
         "StopSignal": options.stop_signal or (config.stop_signal if config else ""),
         "StopTimeout": options.stop_timeout,
     }
@@ -50,6 +53,8 @@ def host_config_document(record: Record, options: RunOptions) -> dict[str, Any]:
         "Cgroup": "",
         "CgroupParent": record.cgroup_parent,
         "CgroupnsMode": options.cgroupns,
+        "Annotations": Map(options.annotations),
+        "DeviceCgroupRules": [_rule(each) for each in options.device_rules] or None,
         "Devices": [_device(each.source, each.target, each.access) for each in options.devices],
         "Dns": list(options.dns),
         "DnsOptions": list(options.dns_options),
@@ -69,8 +74,8 @@ def host_config_document(record: Record, options: RunOptions) -> dict[str, Any]:
         "Runtime": "pyrt",
         "SecurityOpt": _security(options) or None,
         "ShmSize": parse_size(options.shm_size),
-        "Sysctls": dict(options.sysctls),
-        "Tmpfs": {mount.target: ",".join(mount.options) for mount in options.tmpfs},
+        "Sysctls": Map(options.sysctls),
+        "Tmpfs": Map((mount.target, ",".join(mount.options)) for mount in options.tmpfs),
         "UTSMode": "" if options.uts == "private" else options.uts,
         "Ulimits": [{"Name": each.name, "Soft": each.soft, "Hard": each.hard} for each in options.ulimits],
         "UsernsMode": "host" if options.userns == "host" else "private",
@@ -107,8 +112,27 @@ def _limits(limits: Limits) -> dict[str, Any]:
         "CpuShares": limits.cpu_shares or 0,
         "CpusetCpus": limits.cpuset_cpus,
         "CpusetMems": limits.cpuset_mems,
+        "CpuRealtimePeriod": limits.cpu_rt_period or 0,
+        "CpuRealtimeRuntime": limits.cpu_rt_runtime or 0,
+        "MemorySwappiness": limits.memory_swappiness,
+        "OomKillDisable": limits.oom_kill_disable,
         "PidsLimit": limits.pids,
+        "BlkioWeight": limits.blkio_weight or 0,
+        "BlkioWeightDevice": _of_devices(limits.blkio_weight_device, "Weight"),
+        "BlkioDeviceReadBps": _of_devices(limits.device_read_bps, "Rate"),
+        "BlkioDeviceWriteBps": _of_devices(limits.device_write_bps, "Rate"),
+        "BlkioDeviceReadIOps": _of_devices(limits.device_read_iops, "Rate"),
+        "BlkioDeviceWriteIOps": _of_devices(limits.device_write_iops, "Rate"),
     }
+
+
+def _of_devices(limited: Sequence[DeviceRate], what: str) -> list[dict[str, Any]]:
+    return [{"Path": each.device, what: each.rate} for each in limited]
+
+
+def _rule(asked: DeviceRule) -> str:
+    major, minor = ("*" if number is None else number for number in (asked.major, asked.minor))
+    return f"{asked.kind} {major}:{minor} {asked.access}"
 
 
 def _size(value: int | str | None) -> int:
@@ -133,4 +157,4 @@ def mount_documents(options: RunOptions) -> list[dict[str, Any]]:
 def network_document(options: RunOptions) -> dict[str, Any]:
     """``NetworkSettings``: no address of its own yet."""
     address = {"IPAddress": "", "Gateway": "", "MacAddress": "", "IPPrefixLen": 0, "GlobalIPv6Address": ""}
-    return {**address, "Ports": {}, "Networks": {options.network: {**address, "Aliases": None}}}
+    return {**address, "Ports": Map(), "Networks": Map({options.network: {**address, "Aliases": None}})}

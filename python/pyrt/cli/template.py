@@ -2,7 +2,7 @@
 
 Fields (``.State.Status``), the functions below, pipes, strings and numbers, ``if``/``else``, ``range`` and ``with``,
 variables. A field that is not there is an error that says what is: a typing mistake in a script must
-not print nothing.
+not print nothing. Only what is named by users (``Map``) has names that may or may not be there.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ _ESCAPES: Final = {"\\t": "\t", "\\n": "\n"}
 
 Scope: TypeAlias = "dict[str, Any]"
 Render: TypeAlias = "Callable[[Any, Scope], str]"
+
+
+class Map(dict[str, Any]):
+    """What Go has a map for, such as labels: a name that it lacks is no mistake."""
 
 
 def compile_template(text: str) -> Callable[[Any], str]:
@@ -240,6 +244,8 @@ def _field(token: str) -> Callable[[Any, Scope], Any]:
 def _member(value: Any, name: str, token: str) -> Any:
     if isinstance(value, dict) and name in value:
         return value[name]
+    if isinstance(value, Map):
+        return None
     has = list(value) if isinstance(value, dict) else []
     hint = did_you_mean(name, has) or (f"there are {', '.join(map(str, has))}" if has else None)
     raise UsageError(f"the template's {token} names .{name}, which is not there", hint=hint)

@@ -63,12 +63,23 @@ class Attaching(Detaching):
                 f"container {record.name} has no log: what it wrote went to whoever started it",
                 hint="pyrt run -d keeps one",
             )
-        if not record.lasting.log.files:
+        return self._log(record, options)
+
+    def next_log(self, container: str) -> LogStream:
+        """What a container writes that is about to be started. Open it before, or the first words are missed; close it.
+
+        Raises as ``logs`` does, but for one that has ended and had no log so far.
+        """
+        record, options = self.journal.get(container), LogOptions(follow=True, tail=0)
+        return self.logs(record.id, options) if record.state in LIVE else self._log(record, options)
+
+    def _log(self, record: Record, options: LogOptions) -> LogStream:
+        if record.lasting is not None and not record.lasting.log.files:
             raise StateError(f"container {record.name} has no log", hint="it was started with --log-driver none")
         try:
             return LogStream(self.layout.folder(record.id), options, lambda: self._is_over(record.id))
         except FileNotFoundError:
-            raise ContainerNotFound(f"no container {container}") from None
+            raise ContainerNotFound(f"no container {record.name}") from None
 
     def _is_over(self, container: str) -> bool:
         if Path(self.layout.folder(container), "exit").exists():

@@ -19,7 +19,7 @@ from pyrt.engine.journal import CHECKPOINT_EVERY, Busy, Journal
 from pyrt.engine.owner import Owner
 from pyrt.engine.spares import Spares
 from pyrt.engine.spawner import Spawner
-from pyrt.errors import ContainerError, EngineError, HostError, PyrtError, SpecError, StateError
+from pyrt.errors import SCARCE, ContainerError, EngineError, HostError, PyrtError, SpecError, StateError
 from pyrt.images.store import Store
 from pyrt.threads import in_thread
 
@@ -214,7 +214,7 @@ def out_of_descriptors(error: BaseException, containers: int) -> EngineError | N
         return None
     return EngineError(
         f"no file descriptor is left for another container: {containers} run, this program may have {limit}",
-        hint="raise the limit: ulimit -n",
+        hint=SCARCE[errno.ENFILE if number == errno.ENFILE else errno.EMFILE],
     )
 
 

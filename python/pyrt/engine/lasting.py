@@ -41,12 +41,15 @@ class Log(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is kept of the output: ``files`` files of ``size`` bytes; 0 files for none.
 
     ``journal``: its lines go to journald as well, with ``tag``, in which {{.Name}} and the like are filled in.
+    ``labels`` and ``env`` are names of those that are told with its lines, where somebody asks for details.
     """
 
     size: int = DEFAULT_LOG_SIZE
     files: int = DEFAULT_LOG_FILES
     journal: bool = False
     tag: str = ""
+    labels: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
 
     @property
     def driver(self) -> str:

@@ -73,9 +73,9 @@ class LiveVerbs(Attaching):
     async def update(self, container: str, *, restart: Restart | None = None, **changes: Any) -> Record:
         """Changes limits and restart policy of a container, at once if it runs, and for its next start.
 
-        ``changes`` are fields of ``Limits``, without ``time``; what is not named stays. One that waits for a restart
-        which the new policy does not want stays as it ended. Raises UsageError, IllegalTransition where there can be
-        no restart policy, and HostError where the kernel refuses, as it does for less memory than is in use.
+        ``changes`` are those fields of ``Limits`` that Docker lets one change; what is not named stays. One that waits
+        for a restart which the new policy does not want stays as it ended. Raises UsageError, IllegalTransition where
+        there can be no restart policy, and HostError where the kernel refuses, as it does for less memory than is used.
         """
         record = self.journal.get(container)
         if not changes and restart is None:
@@ -158,16 +158,24 @@ def _still_comes_back(record: Record) -> bool:
     return record.lasting.restart.wants(record.status.exit_code, record.restarts - 1, stopped=record.stopped)
 
 
+_CHANGEABLE = frozenset(
+    "memory memory_swap memory_reservation pids blkio_weight cpus cpu_period cpu_quota cpu_shares cpuset_cpus "
+    "cpuset_mems cpu_rt_period cpu_rt_runtime".split()
+)
+
 # Two ways to say the same: the later one counts.
 _RIVALS = {"cpus": ("cpu_period", "cpu_quota"), "cpu_period": ("cpus",), "cpu_quota": ("cpus",)}
 
 
 def _changed(limits: Limits, changes: dict[str, Any]) -> Limits:
-    unknown = set(changes) - set(Limits.__struct_fields__) | set(changes) & {"time"}
-    if unknown:
+    if unknown := set(changes) - _CHANGEABLE:
         raise UsageError(f"{min(unknown)} can't be changed of a container that is there")
     rivals = {rival for name in changes for rival in _RIVALS.get(name, ()) if rival not in changes}
     return msgspec.structs.replace(limits, **{**dict.fromkeys(rivals), **changes})
+
+
+# Documentation/block/bfq-iosched.rst
+_USUAL_WEIGHT = 100
 
 
 def _explicit(wanted: dict[str, Any], limits: Limits, changes: dict[str, Any], *, swap_limits: bool) -> dict[str, Any]:
@@ -181,6 +189,8 @@ def _explicit(wanted: dict[str, Any], limits: Limits, changes: dict[str, Any], *
             kept["memory"] = {**kept["memory"], "limit": -1, **({"swap": -1} if swap_limits else {})}
     if any(name.startswith("cpu") for name in changes):
         kept["cpu"] = wanted.get("cpu", {})
+    if "blkio_weight" in changes:
+        kept["blockIO"] = {"weight": wanted.get("blockIO", {}).get("weight", _USUAL_WEIGHT)}
     with suppress(KeyError):
         if limits.cpu_quota == -1:
             kept["cpu"]["quota"] = -1

@@ -39,7 +39,7 @@ class LogText(NamedTuple):
 class LogOptions(NamedTuple):
     """``since`` and ``until`` are Unix times in nanoseconds, 0 for none; ``tail`` lines from the end, None for all.
 
-    ``times``: each line has its time before it.
+    ``times``: each line has its time before it; ``details``: then this.
     """
 
     follow: bool = False
@@ -47,6 +47,7 @@ class LogOptions(NamedTuple):
     until: int = 0
     tail: int | None = None
     times: bool = False
+    details: str = ""
 
 
 @final
@@ -61,7 +62,7 @@ class LogStream:
         self._options = options
         self._is_over = is_over
         since, until = (log_time(at) if at else "" for at in (options.since, options.until))
-        self._reader = _native.LogReader(since=since, until=until, times=options.times)
+        self._reader = _native.LogReader(since=since, until=until, times=options.times, details=options.details)
         self._ready: list[LogText] = []
         self._open_line: bool | None = None
         self._watch = _native.watch_folder(folder) if options.follow else -1

@@ -18,6 +18,7 @@ from pyrt import _native
 from pyrt.engine.journal import LEASE_FIRST, LEASE_SIZE
 from pyrt.errors import UsageError
 from pyrt.images import host as host_view
+from pyrt.runtime.block_io import names_devices
 from pyrt.runtime.host import Host, read_host
 from pyrt.runtime.options import ExecOptions, RunOptions
 from pyrt.runtime.spec import PEER, Built, build, build_process, no_donor
@@ -281,7 +282,8 @@ def _stamp(image: Image) -> _Stamp:
 
 def _changes(options: RunOptions) -> bool:
     """Whether the specification depends on what there is just now."""
-    return bool(options.mounts or options.devices or options.seccomp.startswith("/") or shares(options))
+    files = options.mounts or options.devices or options.seccomp.startswith("/") or names_devices(options.limits)
+    return bool(files or shares(options))
 
 
 def shares(options: RunOptions) -> list[str]:

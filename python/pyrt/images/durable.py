@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from pyrt.errors import StateError
+from pyrt.errors import SCARCE, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ _HINTS: Final = {
     errno.EPERM: _NOT_OURS,
     errno.EROFS: "its file system is mounted read-only; set PYRT_ROOT to a folder on another",
     errno.EIO: "the disk reports errors; see dmesg",
-    errno.EMFILE: "raise the limit of open files: ulimit -n",
+    errno.EMFILE: SCARCE[errno.EMFILE],
 }
 _DAMAGED: Final = "move the state folder aside and pull or load the images again"
 _SQLITE: Final = {

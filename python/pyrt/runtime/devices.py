@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pyrt.runtime.host import Host
-    from pyrt.runtime.options import Device
+    from pyrt.runtime.options import Device, DeviceRule
 
 # To these the native core adds what every container has: null, zero, full, random, urandom, tty, ptmx, terminals.
 _EVERY_ACCESS: Final = "rwm"
@@ -23,12 +23,19 @@ _MOST: Final = 512
 
 
 def nodes_and_rules(
-    devices: Sequence[Device], host: Host, *, everything: bool, mapped: bool, binds: bool = False
+    devices: Sequence[Device],
+    host: Host,
+    *,
+    everything: bool,
+    mapped: bool,
+    binds: bool = False,
+    asked: Sequence[DeviceRule] = (),
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """``linux.devices`` and ``linux.resources.devices``.
 
     ``everything``: all devices of the host, and no rules. ``mapped``: the container has a user namespace, in which
     owners of the host mean nothing: its root owns them. ``binds``: it sees folders of the host, in which nodes may be.
+    ``asked``: what is allowed beside the devices.
     """
     if everything:
         nodes = {
@@ -43,12 +50,19 @@ def nodes_and_rules(
             rules.append(
                 {"allow": True, "access": device.access, **{key: node[key] for key in ("type", "major", "minor")}}
             )
+    rules += [_rule(each) for each in asked]
     if len(nodes) > _MOST:
         raise UsageError(f"{len(nodes)} devices are more than the {_MOST} that a container can have")
     # In a user namespace no node can be made, and none of an image's layers can be opened: rules, a sixth of a
     # millisecond at each start, are for what comes from the host.
     ruled = not mapped or binds or any(device.access != _EVERY_ACCESS for device in devices)
     return list(nodes.values()), rules if ruled and (host.device_rules or host.device_programs) else []
+
+
+def _rule(asked: DeviceRule) -> dict[str, Any]:
+    numbers = {"major": asked.major, "minor": asked.minor}
+    numbers = {name: number for name, number in numbers.items() if number is not None}
+    return {"allow": True, "access": asked.access, "type": asked.kind, **numbers}
 
 
 def _resolve(device: Device, *, mapped: bool) -> Iterator[dict[str, Any]]:

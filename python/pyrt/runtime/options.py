@@ -6,7 +6,8 @@ written as JSON and read back, which is how the journal keeps it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import re
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import msgspec
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Device",
+    "DeviceRate",
+    "DeviceRule",
     "ExecOptions",
     "Limits",
     "Mount",
@@ -34,6 +37,8 @@ __all__ = [
     "parse_count",
     "parse_cpus",
     "parse_device",
+    "parse_device_rate",
+    "parse_device_rule",
     "parse_duration",
     "parse_mode",
     "parse_mount",
@@ -45,25 +50,44 @@ __all__ = [
 ]
 
 
+class DeviceRate(msgspec.Struct, frozen=True):
+    """What a container has of a block device of the host: bytes or operations a second, or a weight of 10 to 1000."""
+
+    device: str
+    rate: int
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How much of the machine a container may use. None is no limit, and so are -1 and 0 for ``pids`` and ``memory``.
 
     Sizes are bytes or texts like "64m" (multiples of 1024). ``memory_swap`` is memory and swap together, as Docker
     has it; -1 is no limit; not given or 0, as much swap again as memory; equal to it, no swap. ``cpus`` is a
     number of processors, 0.5 being half the time of one. ``time`` is in seconds of the clock on the wall, from the
-    start of the command: the engine keeps it.
+    start of the command: the engine keeps it. ``blkio_weight``, 10 to 1000, counts among readers of disks whose
+    scheduler is BFQ; the ``device`` lists are rates a second. Swappiness (0 to 100), ``oom_kill_disable`` (processes
+    wait for memory instead of being killed; with ``memory`` alone) and real time are of cgroup version 1.
     """
 
     memory: int | str | None = None
     memory_swap: int | str | None = None
     memory_reservation: int | str | None = None
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
     cpus: float | str | None = None
     cpu_period: int | None = None
     cpu_quota: int | None = None
+    cpu_rt_period: int | None = None
+    cpu_rt_runtime: int | None = None
     cpu_shares: int | None = None
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     pids: int | None = 1024
+    blkio_weight: int | None = None
+    blkio_weight_device: tuple[DeviceRate, ...] = ()
+    device_read_bps: tuple[DeviceRate, ...] = ()
+    device_write_bps: tuple[DeviceRate, ...] = ()
+    device_read_iops: tuple[DeviceRate, ...] = ()
+    device_write_iops: tuple[DeviceRate, ...] = ()
     time: float | None = None
 
 
@@ -97,13 +121,22 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     access: str = "rwm"
 
 
+class DeviceRule(msgspec.Struct, frozen=True):
+    """Which devices of a kind ("a" any, "c", "b") may be opened or made; None is any number. ``access`` as Device's."""
+
+    kind: Literal["a", "b", "c"]
+    major: int | None
+    minor: int | None
+    access: str
+
+
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All that a start can be told, each with what is done if it is not. ``make_options`` takes looser forms.
 
     ``entrypoint``: None is the image's, () is none. ``env``: later ones win. ``hostname``: else the first 12 digits
     of the id. ``seccomp``: "default", "unconfined" or a profile's path. ``upper``: where changes go that the
     container makes to its files. ``unmask``: paths that are masked or read-only by default and shall not be; "all"
-    for all. ``publish`` is there to be refused by name.
+    for all. ``publish`` is there to be refused by name. ``annotations`` are for the specification: they have no effect.
 
     ``pid``, ``ipc``, ``uts`` and ``cgroupns``: "private", "host", or that of another container that runs,
     "container:NAME". ``cgroup_parent``: below it are its cgroups, from the root of each hierarchy if it begins with
@@ -122,6 +155,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     workdir: str = ""
     name: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
     hostname: str = ""
     domainname: str = ""
     extra_hosts: tuple[tuple[str, str], ...] = ()
@@ -144,6 +178,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tmpfs: tuple[Mount, ...] = ()
     shm_size: int | str = 64 << 20
     devices: tuple[Device, ...] = ()
+    device_rules: tuple[DeviceRule, ...] = ()
     network: Literal["none", "host"] = "none"
     publish: tuple[str, ...] = ()
     pid: str = "private"
@@ -179,9 +214,9 @@ class ExecOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 def make_options(command: Iterable[str] = (), limits: Limits | None = None, **fields: Any) -> RunOptions:
     """RunOptions from what a Python program likes to write.
 
-    ``env``, ``labels``, ``sysctls`` and ``extra_hosts`` may be mappings, ``entrypoint`` a text, ``mounts``, ``tmpfs``,
-    ``ulimits`` and ``devices`` hold texts as the command line has them. UsageError names a field that is not known
-    or has the wrong type.
+    ``env``, ``labels``, ``annotations``, ``sysctls`` and ``extra_hosts`` may be mappings, ``entrypoint`` a text;
+    ``mounts``, ``tmpfs``, ``ulimits``, ``devices`` and ``device_rules`` hold texts as the command line has them.
+    UsageError names a field that is not known or has the wrong type.
     """
     if isinstance(command, str):
         raise UsageError("the command is a text", hint="give a sequence of words, such as ['sh', '-c', '...']")
@@ -259,6 +294,26 @@ def parse_device(text: str) -> Device:
     return Device(source, target, access)
 
 
+def parse_device_rate(text: str, what: str) -> DeviceRate:
+    """``--device-read-bps`` and its kin: "/dev/sda:1m", "/dev/sda:1000"."""
+    device, colon, rate = text.rpartition(":")
+    if not colon or not device.startswith("/"):
+        raise UsageError(f"{text!r} is no {what} of a device", hint="write it as in /dev/sda:1m")
+    return DeviceRate(device, parse_size(rate, what))
+
+
+_DEVICE_RULE: Final = re.compile(r"([abc]) (\d{1,9}|\*):(\d{1,9}|\*) ([rwm]{1,3})", re.ASCII)
+
+
+def parse_device_rule(text: str) -> DeviceRule:
+    """``--device-cgroup-rule``: "c 189:* rwm"."""
+    if (match := _DEVICE_RULE.fullmatch(text.strip())) is None:
+        raise UsageError(f"{text!r} is no rule for devices", hint="write it as in 'c 189:* rwm'")
+    kind, *numbers, access = match.groups()
+    major, minor = (None if number == "*" else int(number) for number in numbers)
+    return DeviceRule(cast("Literal['a', 'b', 'c']", kind), major, minor, access)
+
+
 def _each(parse: Any) -> Any:
     return lambda value: tuple(parse(one) if isinstance(one, str) else one for one in _words(value))
 
@@ -266,6 +321,7 @@ def _each(parse: Any) -> Any:
 _LOOSE: dict[str, Any] = {
     "env": _pairs,
     "labels": _pairs,
+    "annotations": _pairs,
     "sysctls": _pairs,
     "extra_hosts": _pairs,
     "entrypoint": _words,
@@ -281,4 +337,5 @@ _LOOSE: dict[str, Any] = {
     "tmpfs": _each(parse_tmpfs),
     "ulimits": _each(parse_ulimit),
     "devices": _each(parse_device),
+    "device_rules": _each(parse_device_rule),
 }

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pyrt.errors import UsageError
+from pyrt.runtime.block_io import block_io
 from pyrt.runtime.host import parse_cpu_list
-from pyrt.runtime.words import parse_cpus, parse_size
+from pyrt.runtime.words import parse_cpus, parse_size, within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,8 @@ _PERIOD: Final = 100_000
 _SHORTEST: Final = 1_000
 _LONGEST: Final = 1_000_000
 _UNLIMITED: Final = -1
+# An int of kernel/sched/rt.c.
+_LONGEST_REAL: Final = (1 << 31) - 1
 # PID_MAX_LIMIT.
 _MOST_PIDS: Final = 1 << 22
 
@@ -40,7 +43,9 @@ def resources(limits: Limits, host: Host) -> dict[str, Any]:
     if cpu := _cpu(limits, host):
         found["cpu"] = cpu
     if limits.pids not in {None, 0, _UNLIMITED}:
-        found["pids"] = {"limit": _within(limits.pids or 0, 1, _MOST_PIDS, "number of processes")}
+        found["pids"] = {"limit": within(limits.pids or 0, 1, _MOST_PIDS, "number of processes")}
+    if disks := block_io(limits):
+        found["blockIO"] = disks
     return found
 
 
@@ -49,8 +54,8 @@ def is_unlimited(memory: int | str | None) -> bool:
     return memory is None or str(memory) in {"-1", "0"}
 
 
-def _memory(limits: Limits, host: Host) -> dict[str, int]:
-    found: dict[str, int] = {}
+def _memory(limits: Limits, host: Host) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     limit = 0
     if not is_unlimited(limits.memory):
         limit = found["limit"] = parse_size(limits.memory or 0, "memory limit")
@@ -64,6 +69,16 @@ def _memory(limits: Limits, host: Host) -> dict[str, int]:
             raise UsageError(f"the memory reservation {limits.memory_reservation} is above the limit {limits.memory}")
     if (swap := _swap(limits, limit, host)) is not None:
         found["swap"] = swap
+    # As Docker has it: -1 is none.
+    if limits.memory_swappiness not in {None, -1}:
+        found["swappiness"] = within(limits.memory_swappiness or 0, 0, 100, "swappiness")
+    if limits.oom_kill_disable:
+        if not limit:
+            raise UsageError(
+                "without a limit of memory the whole machine would wait for more",
+                hint="--oom-kill-disable goes with -m",
+            )
+        found["disableOOMKiller"] = True
     return found
 
 
@@ -89,11 +104,15 @@ def _cpu(limits: Limits, host: Host) -> dict[str, Any]:
     if limits.cpus is not None:
         found.update(_share_of_time(limits, host))
     if limits.cpu_period is not None:
-        found["period"] = _within(limits.cpu_period, _SHORTEST, _LONGEST, "CPU period in microseconds")
+        found["period"] = within(limits.cpu_period, _SHORTEST, _LONGEST, "CPU period in microseconds")
     if limits.cpu_quota is not None and limits.cpu_quota != _UNLIMITED:
-        found["quota"] = _within(limits.cpu_quota, _SHORTEST, 1 << 44, "CPU quota in microseconds")
+        found["quota"] = within(limits.cpu_quota, _SHORTEST, 1 << 44, "CPU quota in microseconds")
     if limits.cpu_shares is not None:
-        found["shares"] = _within(limits.cpu_shares, 2, 262_144, "number of CPU shares")
+        found["shares"] = within(limits.cpu_shares, 2, 262_144, "number of CPU shares")
+    if limits.cpu_rt_period:
+        found["realtimePeriod"] = within(limits.cpu_rt_period, 1, _LONGEST_REAL, "period of real time in microseconds")
+    if limits.cpu_rt_runtime:
+        found["realtimeRuntime"] = within(limits.cpu_rt_runtime, 1, _LONGEST_REAL, "real time in microseconds")
     if limits.cpuset_cpus:
         found["cpus"] = _cpuset(limits.cpuset_cpus, host)
     if limits.cpuset_mems:
@@ -109,12 +128,6 @@ def _share_of_time(limits: Limits, host: Host) -> dict[str, int]:
     if not 0.01 <= cpus <= len(host.cpus):
         raise UsageError(f"{limits.cpus} processors can't be had", hint=f"from 0.01 to the {len(host.cpus)} there are")
     return {"period": _PERIOD, "quota": max(_SHORTEST, round(cpus * _PERIOD))}
-
-
-def _within(value: int, least: int, most: int, what: str) -> int:
-    if not least <= value <= most:
-        raise UsageError(f"{value} is no {what}", hint=f"it is from {least} to {most}")
-    return value
 
 
 def _cpuset(text: str, host: Host) -> str:

@@ -125,6 +125,8 @@ def build(
         spec["hostname"] = hostname
         if options.domainname:
             spec["domainname"] = _domainname(options.domainname)
+    if options.annotations:
+        spec["annotations"] = dict(options.annotations)
     rootfs = {
         "lowers": lowers or image.layers,
         "upper": _upper(upper, folder),
@@ -214,7 +216,9 @@ def _linux(
     mapped = id_base is not None
     everything = options.privileged and not mapped
     binds = any(mount.kind == "bind" for mount in options.mounts)
-    nodes, rules = nodes_and_rules(options.devices, host, everything=everything, mapped=mapped, binds=binds)
+    nodes, rules = nodes_and_rules(
+        options.devices, host, everything=everything, mapped=mapped, binds=binds, asked=options.device_rules
+    )
     linux: dict[str, Any] = {
         "namespaces": _namespaces(options, peers, mapped=mapped),
         "cgroupsPath": f"/{cgroup_parent(options.cgroup_parent) or _CGROUPS}/{id}",

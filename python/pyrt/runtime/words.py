@@ -11,8 +11,11 @@ from pyrt.errors import UsageError
 # As Docker takes them: multiples of 1024, whether or not an "i" or a "b" follows.
 _SIZE: Final = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([kmgtp]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 _SHIFT: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
-_TIME: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h|)", re.ASCII)
-_SECONDS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_NUMBER: Final = r"\d{1,12}(?:\.\d{1,9})?"
+# A number of seconds, or as Go writes a duration: 1h30m, 1.5s, 300ms.
+_TIME: Final = re.compile(rf"{_NUMBER}|(?:{_NUMBER}(?:h|ms|m|s|us|µs|ns)){{1,7}}", re.ASCII)
+_PART_OF_TIME: Final = re.compile(rf"({_NUMBER})(h|ms|m|s|us|µs|ns|)", re.ASCII)
+_SECONDS: Final = {"": 1.0, "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LARGEST: Final = (1 << 63) - 1
 
 
@@ -45,16 +48,18 @@ def parse_cpus(value: float | str) -> float:
     return cpus
 
 
-def parse_duration(value: float | str) -> float:
-    """Seconds: a number, or a text like "1.5", "300ms", "2m", "1h"."""
-    if isinstance(value, str):
-        match = _TIME.fullmatch(value.strip())
-        if not match:
-            raise _refuse(value, "time", "write it as in 1.5, 300ms or 2m")
-        value = float(match[1]) * _SECONDS[match[2]]
-    if isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+def parse_duration(value: float | str, *, may_be_none: bool = False) -> float:
+    """Seconds: a number, or a text like "1.5", "300ms", "1m30s"; above 0, unless it ``may_be_none``."""
+    seconds = _seconds(value) if isinstance(value, str) else value
+    if isinstance(value, bool) or not math.isfinite(seconds) or seconds < 0 or (not seconds and not may_be_none):
         raise _refuse(value, "time", "it is a number of seconds above 0")
-    return float(value)
+    return float(seconds)
+
+
+def _seconds(text: str) -> float:
+    if not _TIME.fullmatch(text.strip()):
+        raise _refuse(text, "time", "write it as in 1.5, 300ms or 1m30s")
+    return sum(float(number) * _SECONDS[unit] for number, unit in _PART_OF_TIME.findall(text))
 
 
 def parse_count(text: str, what: str) -> int:
@@ -77,6 +82,13 @@ def parse_pair(text: str, what: str) -> tuple[str, str]:
     if not name:
         raise _refuse(text, what, "write it as in NAME=value")
     return name, value
+
+
+def within(value: int, least: int, most: int, what: str) -> int:
+    """The number, if it is one from ``least`` to ``most``."""
+    if not least <= value <= most:
+        raise UsageError(f"{value} is no {what}", hint=f"it is from {least} to {most}")
+    return value
 
 
 def _refuse(value: object, what: str, hint: str) -> UsageError:

@@ -179,6 +179,9 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::WriteAt { name, .. }, libc::ENOENT) if name.to_bytes().windows(5).any(|word| word == b".bfq.") => {
             "load the I/O scheduler BFQ (modprobe bfq), or leave the weight out"
         }
+        (Op::WriteAt { name, .. }, libc::EOPNOTSUPP) if name.to_bytes().windows(5).any(|word| word == b".bfq.") => {
+            "only where the disk's scheduler is BFQ (/sys/block/NAME/queue/scheduler)"
+        }
         (Op::WriteAt { .. }, libc::ENOENT) => "this kernel has no such limit",
         (Op::CgroupCreate { .. }, libc::EROFS) => "remount the cgroup hierarchy writable",
         (Op::JoinCgroup { .. }, libc::ENOSPC) => "the cgroup has no processors or memory nodes",
@@ -218,6 +221,9 @@ fn hint_of_limit(file: &str) -> String {
         "cpuset.mems" => "not all of these memory nodes are there".to_owned(),
         "cpu.cfs_quota_us" | "cpu.cfs_period_us" | "cpu.max" => {
             "a period is 1000 to 1000000 microseconds, a quota at least 1000".to_owned()
+        }
+        "cpu.rt_runtime_us" => {
+            "the cgroup above has not so much real time to give: see its cpu.rt_runtime_us".to_owned()
         }
         file => format!("{file} does not take this value"),
     }

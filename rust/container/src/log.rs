@@ -29,6 +29,7 @@ pub struct Reader {
     since: Vec<u8>,
     until: Vec<u8>,
     shows_times: bool,
+    details: Vec<u8>,
     /// The beginning of a line whose end has not come yet.
     rest: Vec<u8>,
     /// Whether a line of stdout, of stderr has been begun and not ended.
@@ -39,9 +40,10 @@ pub struct Reader {
 
 impl Reader {
     /// Only lines from `since` to `until`, times as the log has them, "" for all; with the time before each line
-    /// if it `shows_times`.
-    pub fn new(since: &str, until: &str, shows_times: bool) -> Self {
-        Self { since: since.into(), until: until.into(), shows_times, ..Self::default() }
+    /// if it `shows_times`, then `details`.
+    pub fn new(since: &str, until: &str, shows_times: bool, details: &str) -> Self {
+        let (since, until, details) = (since.into(), until.into(), details.into());
+        Self { since, until, shows_times, details, ..Self::default() }
     }
 
     /// The texts in what was read, those of one stream that follow each other put together.
@@ -55,11 +57,11 @@ impl Reader {
             };
             let mut line = std::mem::take(&mut self.rest);
             line.extend_from_slice(&data[..=end]);
-            self.line(&line, &mut texts);
+            self.line(&line, data.len(), &mut texts);
             data = &data[end + 1..];
         }
         while let Some(end) = newline(data) {
-            self.line(&data[..=end], &mut texts);
+            self.line(&data[..=end], data.len(), &mut texts);
             data = &data[end + 1..];
         }
         self.rest.extend_from_slice(data);
@@ -67,7 +69,8 @@ impl Reader {
     }
 
     /// One line with its newline. One that is none, because its keeper was killed in the middle of it, is passed over.
-    fn line(&mut self, line: &[u8], texts: &mut Vec<(Stream, Vec<u8>)>) {
+    /// `room` is for what may follow on the same stream: a text that has to grow is copied again and again.
+    fn line(&mut self, line: &[u8], room: usize, texts: &mut Vec<(Stream, Vec<u8>)>) {
         let Some((head, text)) = line.split_at_checked(PREFIX) else { return };
         let (time, stream) = (&head[..TIME], &head[STREAM..FLAG - 1]);
         let stream = match stream {
@@ -89,13 +92,16 @@ impl Reader {
             return;
         }
         if texts.last().is_none_or(|(last, _)| *last != stream) {
-            texts.push((stream, Vec::new()));
+            texts.push((stream, Vec::with_capacity(if texts.is_empty() { room } else { 0 })));
         }
         let Some((_, out)) = texts.last_mut() else { return };
         let is_open = &mut self.is_open[stream as usize];
-        if self.shows_times && !*is_open {
-            out.extend_from_slice(time);
-            out.push(b' ');
+        if !*is_open {
+            if self.shows_times {
+                out.extend_from_slice(time);
+                out.push(b' ');
+            }
+            out.extend_from_slice(&self.details);
         }
         *is_open = !is_whole;
         out.extend_from_slice(if is_whole { text } else { &text[..text.len() - 1] });
@@ -126,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_was_written_comes_back() {
-        let texts = Reader::new("", "", false).feed(LOG);
+        let texts = Reader::new("", "", false, "").feed(LOG);
         assert_eq!(text(&texts, Stream::Stdout), "one line\n\n");
         assert_eq!(text(&texts, Stream::Stderr), "oh\n");
         assert_eq!(texts.len(), 3);
@@ -135,7 +141,7 @@ mod tests {
     #[test]
     fn pieces_of_any_size_give_the_same() {
         for size in 1..LOG.len() {
-            let mut reader = Reader::new("", "", false);
+            let mut reader = Reader::new("", "", false, "");
             let texts: Vec<_> = LOG.chunks(size).flat_map(|piece| reader.feed(piece)).collect();
             assert_eq!(text(&texts, Stream::Stdout), "one line\n\n");
             assert_eq!(text(&texts, Stream::Stderr), "oh\n");
@@ -143,15 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn times_stand_before_lines_not_before_their_parts() {
-        let texts = Reader::new("", "", true).feed(LOG);
-        let expected = "2016-10-06T00:17:09.669794202Z one line\n2016-10-06T00:17:12.000000000Z \n";
+    fn times_and_details_stand_before_lines_not_before_their_parts() {
+        let texts = Reader::new("", "", true, "a=b ").feed(LOG);
+        let expected = "2016-10-06T00:17:09.669794202Z a=b one line\n2016-10-06T00:17:12.000000000Z a=b \n";
         assert_eq!(text(&texts, Stream::Stdout), expected);
     }
 
     #[test]
     fn only_what_lies_between_two_times() {
-        let mut reader = Reader::new("2016-10-06T00:17:10.000000000Z", "2016-10-06T00:17:11.000000000Z", false);
+        let mut reader = Reader::new("2016-10-06T00:17:10.000000000Z", "2016-10-06T00:17:11.000000000Z", false, "");
         let texts = reader.feed(LOG);
         assert_eq!(text(&texts, Stream::Stdout), "line\n");
         assert_eq!(text(&texts, Stream::Stderr), "oh\n");

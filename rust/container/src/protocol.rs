@@ -35,13 +35,19 @@
 //!
 //! All sockets are SOCK_SEQPACKET: one message, one datagram. Every message begins with
 //! `version u16, kind u16`. All numbers are little-endian.
+//!
+//! A keeper is started by an engine of its own version, and may be adopted by one of any later version. So there are two
+//! numbers: messages that start something are refused where they are of another version; those that a keeper exchanges
+//! with engines to come, and its `exit`, only ever grow at their ends, and whoever reads passes over what he does not know.
 
 use std::ffi::CString;
 
 use crate::plan::{Field, MAX_OPS, Part, split};
 
-/// Changes whenever a message does.
+/// Of [`Start`] and [`Stdio`]: changes whenever one of them does, or the plan.
 pub const VERSION: u16 = 5;
+/// Of [`Report`] and [`Ask`]: never changes, for keepers of all versions that were ever installed may be alive.
+const LASTING: u16 = 5;
 /// No message is longer: a `Started` with a full timing table, a `Failed` with its evidence.
 pub const MAX_MESSAGE: usize = 16 * 1024;
 /// The kernel passes at most this many descriptors in one message (SCM_MAX_FD, include/net/scm.h).
@@ -157,23 +163,23 @@ const CLOSE_INPUT: u16 = 7;
 const RECORDED: u16 = 8;
 const STDIO: u16 = 9;
 
-fn begin(kind: u16) -> Vec<u8> {
+fn begin(version: u16, kind: u16) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
-    VERSION.put(&mut out);
+    version.put(&mut out);
     kind.put(&mut out);
     out
 }
 
-fn open(mut input: &[u8]) -> Option<(u16, &[u8])> {
+fn open(wanted: u16, mut input: &[u8]) -> Option<(u16, &[u8])> {
     let version = u16::take(&mut input)?;
     let kind = u16::take(&mut input)?;
-    (version == VERSION).then_some((kind, input))
+    (version == wanted).then_some((kind, input))
 }
 
 impl Start {
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = begin(START);
+        let mut out = begin(VERSION, START);
         self.limit.put(&mut out);
         put_detached(self.detached.as_ref(), &mut out);
         out
@@ -181,7 +187,7 @@ impl Start {
 
     /// Reads a message; `None` if it is none of this version.
     pub fn decode(input: &[u8]) -> Option<Self> {
-        let (kind, mut fields) = open(input)?;
+        let (kind, mut fields) = open(VERSION, input)?;
         let fields = &mut fields;
         let (limit, detached) = (u64::take(fields)?, take_detached(fields)?);
         (kind == START && fields.is_empty()).then_some(Self { limit, detached })
@@ -217,19 +223,20 @@ fn take_detached(fields: &mut &[u8]) -> Option<Option<Detached>> {
 impl Ask {
     /// The message's bytes.
     pub fn encode(self) -> Vec<u8> {
-        begin(match self {
+        let kind = match self {
             Self::Attach => ATTACH,
             Self::CloseInput => CLOSE_INPUT,
             Self::Recorded => RECORDED,
-        })
+        };
+        begin(LASTING, kind)
     }
 
-    /// Reads a message; `None` if it is none of this version.
+    /// Reads a message, also one of a later version; `None` if it is none that is known.
     pub fn decode(input: &[u8]) -> Option<Self> {
-        match open(input)? {
-            (ATTACH, []) => Some(Self::Attach),
-            (CLOSE_INPUT, []) => Some(Self::CloseInput),
-            (RECORDED, []) => Some(Self::Recorded),
+        match open(LASTING, input)?.0 {
+            ATTACH => Some(Self::Attach),
+            CLOSE_INPUT => Some(Self::CloseInput),
+            RECORDED => Some(Self::Recorded),
             _ => None,
         }
     }
@@ -251,7 +258,7 @@ pub struct Stdio<'a> {
 impl<'a> Stdio<'a> {
     /// The message's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = begin(STDIO);
+        let mut out = begin(VERSION, STDIO);
         put_detached(self.detached.as_ref(), &mut out);
         out.extend_from_slice(self.command);
         out
@@ -259,7 +266,7 @@ impl<'a> Stdio<'a> {
 
     /// Reads a message; `None` if it is none of this version.
     pub fn decode(input: &'a [u8]) -> Option<Self> {
-        let (kind, mut fields) = open(input)?;
+        let (kind, mut fields) = open(VERSION, input)?;
         let detached = take_detached(&mut fields)?;
         (kind == STDIO).then_some(Self { detached, command: fields })
     }
@@ -281,7 +288,7 @@ impl Report {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Started { pid, warnings, timings, begun } => {
-                let mut out = begin(STARTED);
+                let mut out = begin(LASTING, STARTED);
                 pid.put(&mut out);
                 warnings.put(&mut out);
                 begun.put(&mut out);
@@ -289,7 +296,7 @@ impl Report {
                 out
             }
             Self::Failed { part, index, errno, evidence } => {
-                let mut out = begin(FAILED);
+                let mut out = begin(LASTING, FAILED);
                 (*part == Part::Child).put(&mut out);
                 index.put(&mut out);
                 errno.put(&mut out);
@@ -307,7 +314,7 @@ impl Report {
                 lost_output,
                 ended,
             } => {
-                let mut out = begin(EXITED);
+                let mut out = begin(LASTING, EXITED);
                 put_optional(*code, &mut out);
                 put_optional(*signal, &mut out);
                 for number in [oom_kills, memory_peak, cpu_usec, pids_refused, lost_output, ended] {
@@ -317,16 +324,16 @@ impl Report {
                 out
             }
             Self::Attached { terminal } => {
-                let mut out = begin(ATTACHED);
+                let mut out = begin(LASTING, ATTACHED);
                 terminal.put(&mut out);
                 out
             }
         }
     }
 
-    /// Reads a message; `None` if it is none of this version.
+    /// Reads a message, also one of a later version; `None` if it is none that is known.
     pub fn decode(input: &[u8]) -> Option<Self> {
-        let (kind, mut fields) = open(input)?;
+        let (kind, mut fields) = open(LASTING, input)?;
         let fields = &mut fields;
         match kind {
             STARTED => {
@@ -344,7 +351,7 @@ impl Report {
             EXITED => {
                 let (code, signal) = (take_optional(fields)?, take_optional(fields)?);
                 let mut number = || u64::take(fields);
-                let exited = Self::Exited {
+                Some(Self::Exited {
                     code,
                     signal,
                     oom_kills: number()?,
@@ -354,13 +361,9 @@ impl Report {
                     lost_output: number()?,
                     ended: number()?,
                     timed_out: bool::take(fields)?,
-                };
-                fields.is_empty().then_some(exited)
+                })
             }
-            ATTACHED => {
-                let terminal = bool::take(fields)?;
-                fields.is_empty().then_some(Self::Attached { terminal })
-            }
+            ATTACHED => Some(Self::Attached { terminal: bool::take(fields)? }),
             _ => None,
         }
     }
@@ -418,6 +421,41 @@ mod tests {
         for ask in [Ask::Attach, Ask::CloseInput, Ask::Recorded] {
             assert_eq!(Ask::decode(&ask.encode()), Some(ask));
         }
+    }
+
+    #[test]
+    fn what_a_later_version_adds_is_passed_over() {
+        let grown = |mut bytes: Vec<u8>| {
+            bytes.extend_from_slice(b"more");
+            bytes
+        };
+        let exited = Report::Exited {
+            code: Some(3),
+            signal: None,
+            oom_kills: 0,
+            memory_peak: 1,
+            cpu_usec: 2,
+            pids_refused: 3,
+            timed_out: false,
+            lost_output: 5,
+            ended: 4,
+        };
+        for report in [exited, Report::Attached { terminal: true }] {
+            assert_eq!(Report::decode(&grown(report.encode())), Some(report));
+        }
+        for ask in [Ask::Attach, Ask::CloseInput, Ask::Recorded] {
+            assert_eq!(Ask::decode(&grown(ask.encode())), Some(ask));
+        }
+    }
+
+    /// Keepers that were started before the last change of this file may be alive: these bytes stay what they are.
+    #[test]
+    fn reports_are_what_they_always_were() {
+        let started = Report::Started { pid: 7, warnings: 1, timings: vec![2], begun: 9 };
+        assert_eq!(started.encode(), *b"\x05\0\x02\0\x07\0\0\0\x01\0\0\0\x09\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0");
+        assert_eq!(Report::Attached { terminal: true }.encode(), *b"\x05\0\x05\0\x01");
+        let asks = [Ask::Attach, Ask::CloseInput, Ask::Recorded].map(|ask| ask.encode()[..4].to_vec());
+        assert_eq!(asks, [b"\x05\0\x06\0", b"\x05\0\x07\0", b"\x05\0\x08\0"]);
     }
 
     #[test]

@@ -20,9 +20,9 @@ pub struct LogReader {
 #[pymethods]
 impl LogReader {
     #[new]
-    #[pyo3(signature = (*, since="", until="", times=false))]
-    fn new(since: &str, until: &str, times: bool) -> Self {
-        Self { reader: Mutex::new(Reader::new(since, until, times)) }
+    #[pyo3(signature = (*, since="", until="", times=false, details=""))]
+    fn new(since: &str, until: &str, times: bool, details: &str) -> Self {
+        Self { reader: Mutex::new(Reader::new(since, until, times, details)) }
     }
 
     /// See the stub.

@@ -28,6 +28,7 @@ def arguments(parser: Parser) -> None:
 
 async def main(invocation: Invocation) -> int:
     options, console, engine = invocation.options, invocation.console, invocation.engine
+    run.streams_of(options)
     run_options = await run_options_of(options, console)
     cidfile = run.reserve(console.path(options.cidfile)) if options.cidfile else None
     image = await find_or_pull(

@@ -14,8 +14,8 @@ from pyrt.cli.filters import Filters, has_label
 from pyrt.cli.moments import SECOND, Moment, parse_moment
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.styles import paint, visible
-from pyrt.cli.template import compile_template
-from pyrt.engine.events import ContainerEvent, ContainerExited, ImageEvent, encode_line
+from pyrt.cli.template import Map, compile_template
+from pyrt.engine.events import ContainerEvent, ContainerExited, ContainerHealth, ImageEvent, encode_line
 from pyrt.errors import ContainerNotFound
 
 if TYPE_CHECKING:
@@ -39,13 +39,14 @@ HELP = Help(
 
 FILTERS: Final[dict[str, Callable[[Event, str], bool]]] = {
     "type": lambda event, value: kind_of(event).split()[0] == value,
-    "event": lambda event, value: value in {kind_of(event).split(maxsplit=1)[-1], docker_action(event)},
+    "event": lambda event, value: value in {kind_of(event).split(maxsplit=1)[-1], *_docker_names(event)},
     "container": lambda event, value: (
         isinstance(event, ContainerEvent) and (event.name == value or event.container.startswith(value))
     ),
     "image": lambda event, value: isinstance(event, ContainerEvent | ImageEvent) and value in _image_names(event),
 }
 
+_HEALTH: Final = "health_status"
 # What Docker calls them, where that is another word.
 _ACTIONS: Final = {
     "container created": "create",
@@ -87,8 +88,9 @@ def arguments(parser: Parser) -> None:
 
 async def main(invocation: Invocation) -> int:
     options, console, engine = invocation.options, invocation.console, invocation.engine
-    filters = Filters.parse(options.filter, {**FILTERS, "label": _Labels(engine).has})
-    line = _formatter(options, colour=console.has_colour())
+    labels = _Labels(engine)
+    filters = Filters.parse(options.filter, {**FILTERS, "label": labels.has})
+    line = _formatter(options, labels, colour=console.has_colour())
     until = parse_moment(options.until) if options.until else Moment()
     cursor = _cursor(engine, parse_moment(options.since)) if options.since else None
 
@@ -145,9 +147,17 @@ def kind_of(event: Event) -> str:
 
 
 def docker_action(event: Event) -> str:
-    """Like "start", or "die"."""
+    """Like "start", "die", or "health_status: healthy"."""
+    if isinstance(event, ContainerHealth):
+        return f"{_HEALTH}: {event.status}"
     kind = kind_of(event)
     return _ACTIONS.get(kind, kind)
+
+
+def _docker_names(event: Event) -> tuple[str, str]:
+    """Docker's filters take what comes before a colon, too."""
+    action = docker_action(event)
+    return action, action.partition(":")[0]
 
 
 class _Labels:
@@ -159,19 +169,24 @@ class _Labels:
 
     def has(self, event: Event, wanted: str) -> bool:
         """Whether the event's container has the label."""
+        return isinstance(event, ContainerEvent) and has_label(self.of(event), wanted)
+
+    def of(self, event: Event) -> dict[str, str]:
+        """Those of the event's container; none of what is not about one, or about one that is long gone."""
         if not isinstance(event, ContainerEvent):
-            return False
+            return {}
         if event.container not in self._known:
             with suppress(ContainerNotFound):
                 self._known[event.container] = self._engine.inspect(event.container).labels
-        return has_label(self._known.get(event.container, {}), wanted)
+        return self._known.get(event.container, {})
 
 
-def _docker_document(event: Event) -> dict[str, Any]:
+def _docker_document(event: Event, labels: dict[str, str]) -> dict[str, Any]:
     """The fields of --json, and those of Docker's templates."""
     fields: dict[str, Any] = msgspec.json.decode(encode_line(event))
     subject = getattr(event, "container", "") or getattr(event, "image", "")
-    attributes = {key: str(value) for key, value in fields.items() if key not in {"kind", "seq", "time", "container"}}
+    told = {key: str(value) for key, value in fields.items() if key not in {"kind", "seq", "time", "container"}}
+    attributes = Map({**labels, **told})
     if isinstance(event, ContainerExited):
         attributes["exitCode"] = str(event.exit_code)
     return {
@@ -192,12 +207,12 @@ def _image_names(event: ContainerEvent | ImageEvent) -> tuple[str, ...]:
     return (event.image, event.name) if isinstance(event, ImageEvent) else (event.image,)
 
 
-def _formatter(options: Any, *, colour: bool) -> Callable[[Event], str]:
+def _formatter(options: Any, labels: _Labels, *, colour: bool) -> Callable[[Event], str]:
     if options.json or options.format == "json":
         return lambda event: encode_line(event).decode() + "\n"
     if options.format:
         template = compile_template(options.format)
-        return lambda event: template(_docker_document(event)) + "\n"
+        return lambda event: template(_docker_document(event, labels.of(event))) + "\n"
     return lambda event: _text(event, colour=colour)
 
 

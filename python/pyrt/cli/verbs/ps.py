@@ -60,6 +60,7 @@ FILTERS: Final[dict[str, Callable[[Record, str], bool]]] = {
     "name": lambda record, value: _is_called(record.name, value),
     "label": lambda record, value: has_label(record.labels, value),
     "status": lambda record, value: value in {str(record.state), docker_state(record)},
+    "health": lambda record, value: value == (record.health.status if record.health else "none"),
     "exited": lambda record, value: record.status is not None and str(record.status.exit_code) == value,
     "ancestor": lambda record, value: _is_ancestor(record, value),
     "network": lambda record, value: options_of(record).network == value,

@@ -13,7 +13,6 @@ from pyrt.cli.options import add_run_options, run_options_of
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.pulling import find_or_pull
 from pyrt.cli.tied import add_tie_options, parse_keys, tie
-from pyrt.engine.logs import LogOptions
 from pyrt.engine.results import Verdict
 from pyrt.errors import ContainerError, UsageError
 
@@ -49,7 +48,6 @@ _REMOVAL_TIME: Final = 10.0
 def arguments(parser: Parser) -> None:
     common_arguments(parser)
     parser.add_argument("-d", "--detach", action="store_true", help="leave it running, and print its id")
-    parser.add_argument("-a", "--attach", action="append", metavar="STREAM", help="stdin, stdout or stderr alone")
     add_tie_options(parser)
 
 
@@ -57,6 +55,7 @@ def common_arguments(parser: Parser) -> None:
     """Those of ``create``, too."""
     parser.add_argument("image", metavar="IMAGE", help="a name or an id; host: this machine's own files")
     parser.add_command("instead of the image's own")
+    parser.add_argument("-a", "--attach", action="append", metavar="STREAM", help="stdin, stdout or stderr alone")
     parser.add_argument("--rm", action="store_true", help="keep nothing of it when it has ended")
     parser.add_argument("--pull", choices=("always", "missing", "never"), default="missing", metavar="WHEN",
                         help="pull the image: always, missing (usual), never")  # fmt: skip
@@ -116,8 +115,7 @@ async def _with_keys(
     """On a terminal whose user may leave it by keys: so it is one that lasts, although it ends if its client goes."""
     options, console, engine = invocation.options, invocation.console, invocation.engine
     record = await engine.create(image, run_options, lasting, keep=not options.rm, asked=options.image, cause="run")
-    # Before the start, or the first words would be missed.
-    stream = engine.logs(record.id, LogOptions(follow=True, tail=0))
+    stream = engine.next_log(record.id)
     try:
         if cidfile is not None:
             write_id(cidfile, record.id)
@@ -145,10 +143,16 @@ async def _with_keys(
     return 0 if status is None else await _finish(invocation, status)
 
 
-def _attachment(options: Any) -> Attachment:
+def streams_of(options: Any) -> frozenset[str]:
+    """The streams that -a names; raises UsageError."""
     streams = frozenset(name.lower() for name in options.attach or STREAMS)
     if unknown := streams - set(STREAMS):
         raise UsageError(f"-a {min(unknown)}: there is no such stream", hint="stdin, stdout or stderr")
+    return streams
+
+
+def _attachment(options: Any) -> Attachment:
+    streams = streams_of(options)
     return Attachment(
         interactive=options.interactive and "stdin" in streams,
         tty=options.tty,

@@ -8,7 +8,6 @@ from pyrt.cli.attached import exit_code_of
 from pyrt.cli.parser import Help, Parser
 from pyrt.cli.several import for_each
 from pyrt.cli.tied import add_tie_options, parse_keys, tie
-from pyrt.engine.logs import LogOptions
 from pyrt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,8 +45,7 @@ async def _attached(invocation: Invocation) -> int:
     engine, options = invocation.engine, invocation.options
     parse_keys(options.detach_keys)
     record = engine.inspect(options.containers[0])
-    # Before the start, or the first words would be missed.
-    stream = engine.logs(record.id, LogOptions(follow=True, tail=0))
+    stream = engine.next_log(record.id)
     way_in = None
     try:
         record = await engine.launch(record.id)

@@ -29,13 +29,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("containers", nargs="+", metavar="CONTAINER", help="names or ids")
     add_limit_options(parser)
     parser.add_argument("--restart", metavar="POLICY", help=RESTART_HELP)
-    for names, what in (
-        (("--blkio-weight",), "a weight among readers of disks"),
-        (("--cpu-rt-period", "--cpu-rt-runtime"), "real time"),
-        (("--kernel-memory",), "a limit of the kernel's memory"),
-    ):
-        for name in names:
-            parser.add_not_built(name, what=what, hint="leave it out")
+    parser.add_not_built("--kernel-memory", what="a limit of the kernel's memory", hint="leave it out")
 
 
 async def main(invocation: Invocation) -> int:

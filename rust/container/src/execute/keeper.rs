@@ -347,18 +347,18 @@ impl<'a> Keeper<'a> {
         let mut descriptors = [EMPTY; 4];
         let (length, passed) = sys::receive_packet(socket, message, &mut descriptors)?;
         let Given { stdio, command } = read(&message[..length], &descriptors[..passed])?;
-        match command {
-            [] => {}
-            command if self.plan.takes_command() => self.another.set(command)?,
-            _ => return Err(Errno(libc::EPROTO)),
-        }
+        // First of all: then they are closed with the others, whatever becomes of the command.
         for (slot, fd) in [STDIN, STDOUT, STDERR].into_iter().zip(stdio) {
             if let Ok(former) = self.slots.get(slot) {
                 sys::close(former);
             }
             self.open(slot, fd);
         }
-        Ok(())
+        match command {
+            [] => Ok(()),
+            command if self.plan.takes_command() => self.another.set(command),
+            _ => Err(Errno(libc::EPROTO)),
+        }
     }
 
     fn note(&mut self, slot: Slot) {
