@@ -24,8 +24,8 @@ NAME: Final = "waterfall"
 WIDTH: Final = 46
 _WARMUP: Final = 5
 
-# Steps in their order on cgroup version 1 (on version 2 the clone comes before /dev), a row for what belongs together: who
-# does it, the last step of the row, what the row is called.
+# Steps in their order on cgroup version 1 (on version 2 the clone comes before /dev), a row for what belongs together:
+# who does it, the last step of the row, what the row is called.
 ROWS: Final = (
     ("engine", "make the specification", "image and options -> OCI specification"),
     ("engine", "make its pipes", "pipes"),
