@@ -7,6 +7,8 @@ BENCH_ARGS ?=
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E)
 BIN := .venv/bin
 STAMPS := build/stamps
+# What pyrt-runtime is built for: see packaging/pyrt_build.py.
+MUSL := $(shell uname -m)-unknown-linux-musl
 
 # What building needs, and what the tests take their images, registries and daemons from.
 BUILD_PACKAGES := gcc libc6-dev make git python3 python3-venv
@@ -74,6 +76,7 @@ $(STAMPS)/installed: $(SOURCES) $(STAMPS)/build-packages $(STAMPS)/rust | .venv/
 
 $(STAMPS)/rust: | $(STAMPS)/build-packages
 	@command -v cargo >/dev/null || { echo "pyrt needs Rust 1.85 or newer: install it with rustup" >&2; exit 1; }
+	@rustup target add $(MUSL) >/dev/null 2>&1 || echo "without 'rustup target add $(MUSL)' pyrt-runtime starts slower"
 	@mkdir -p $(@D) && touch $@
 
 $(STAMPS)/build-packages:

@@ -24,7 +24,8 @@ NAME: Final = "waterfall"
 WIDTH: Final = 46
 _WARMUP: Final = 5
 
-# Steps in their order, a row for what belongs together: who does it, the last step of the row, what the row is called.
+# Steps in their order on cgroup version 1 (on version 2 the clone comes before /dev), a row for what belongs together:
+# who does it, the last step of the row, what the row is called.
 ROWS: Final = (
     ("engine", "make the specification", "image and options -> OCI specification"),
     ("engine", "make its pipes", "pipes"),
@@ -33,12 +34,15 @@ ROWS: Final = (
     ("engine", "compile the plan", "specification -> plan, layers opened"),
     ("keeper", "take the plan", "to the keeper"),
     ("keeper", "OpenAt", "cgroups and their limits"),
+    ("keeper", "CloneTree", "/dev, view of cgroups, prepared files"),
     ("keeper", "Clone", "clone: six namespaces"),
     ("keeper", "NewOverlay", "id maps, overlay of mapped layers"),
-    ("keeper", "Release", "/dev and prepared files"),
-    ("child", "AwaitKeeper", "cgroups joined, loopback, proc, sysfs"),
-    ("child", "PivotRoot", "ids, pivot_root"),
-    ("child", "MakeReadonly", "mounts, masked and read-only paths"),
+    ("keeper", "Release", "limits of the child, all handed over"),
+    ("child", "SetPropagation", "cgroups joined, loopback"),
+    ("child", "MakeReadonly", "proc, sysfs, mounts, masked paths"),
+    ("child", "AwaitKeeper", "waiting for the root file system"),
+    ("child", "PivotRoot", "pivot_root"),
+    ("child", "SetStdio", "what is mounted in the root"),
     ("child", "NoNewPrivileges", "user, groups, capabilities"),
     ("child", "LoadSeccomp", "seccomp, compiled before"),
     ("child", "Exec", "execve"),
@@ -71,10 +75,13 @@ def spans(marks: Sequence[Mark]) -> list[Span]:
     times = [(mark.part, mark.name, mark.at / 1000) for mark in marks]
     clone = max(at for part, name, at in times if (part, name) == ("keeper", "Clone"))
     begun = {"engine": 0.0, "keeper": max(at for part, _, at in times if part == "engine"), "child": clone}
+    ends = []
     for part, last, label in ROWS:
         # Limits are written before the clone; what is opened after it belongs to another row.
         until = clone - 1e-3 if last == "OpenAt" else float("inf")
         done = max(at for owner, name, at in times if (owner, name) == (part, last) and at < until)
+        ends.append((done, part, label))
+    for done, part, label in sorted(ends):
         found.append(Span(part, label, begun[part], done))
         begun[part] = done
     return found

@@ -239,7 +239,7 @@ mod tests {
         let proc = plan.slot();
         plan.keeper(Op::Clone { flags: libc::CLONE_NEWNS as u64, cgroup: None });
         plan.child(Op::NewMount { fstype: c"proc", options: TextsBuf::default().as_texts(), attributes: 0, out: proc });
-        plan.child(Op::Attach { mount: proc, path: c"/proc", file: false, strict: true });
+        plan.child(Op::Attach { mount: proc, within: None, path: c"/proc", file: false, strict: true });
         let names = ["in", "out", "err", "proc for /proc"].map(str::to_owned).to_vec();
         (plan.finish(), names)
     }

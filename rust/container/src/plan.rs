@@ -20,7 +20,7 @@ use std::ffi::CStr;
 /// First bytes of every plan.
 pub const MAGIC: &[u8; 8] = b"pyrtplan";
 /// Changes whenever an operation or a field does; an old keeper refuses a newer plan.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// A bit of clone(2) and unshare(2) that the C library does not have.
 pub(crate) const CLONE_NEWTIME: u64 = 0x80;
 /// Size of the descriptor table of one execution.
@@ -333,19 +333,19 @@ operations! {
     10 NewMount { fstype: &'a CStr, options: Texts<'a>, attributes: u64, out: Slot }
     /// A detached overlay. Each layer, topmost first, is the directory `names` below the one in `lowers`, "" for itself;
     /// `changes` below `upper` holds `upper` and `work`.
-    /// `uid` and `gid` are the container's root as the host numbers it: overlayfs works on the upper directory with
-    /// the ids of whoever mounts it, and on an idmapped one only ids of that range exist.
-    11 NewOverlay { lowers: Slots<'a>, names: Texts<'a>, upper: Option<Slot>, changes: &'a CStr, volatile: bool, attributes: u64, uid: u32, gid: u32, out: Slot }
+    /// Made between `BeginMaking` and `EndMaking`: overlayfs works on the upper directory with the ids of whoever mounts
+    /// it, and on an idmapped one only ids of that range exist.
+    11 NewOverlay { lowers: Slots<'a>, names: Texts<'a>, upper: Option<Slot>, changes: &'a CStr, volatile: bool, attributes: u64, out: Slot }
     /// open_tree(2) OPEN_TREE_CLONE of `path` below `dir` ("" for itself), no symlink followed.
     12 CloneTree { dir: Slot, path: &'a CStr, recursive: bool, out: Slot }
-    /// mkdirat(2), then owner and mode; EEXIST is success.
-    13 MakeDirectory { dir: Slot, name: &'a CStr, mode: u32, uid: u32, gid: u32 }
-    /// mknodat(2) with the full mode (type and permissions), then owner and mode.
-    14 MakeNode { dir: Slot, name: &'a CStr, mode: u32, major: u32, minor: u32, uid: u32, gid: u32 }
-    /// symlinkat(2), then owner.
-    15 MakeSymlink { dir: Slot, name: &'a CStr, target: &'a CStr, uid: u32, gid: u32 }
-    /// Creates (O_EXCL | O_NOFOLLOW) and writes a file, then owner and mode.
-    16 MakeFile { dir: Slot, name: &'a CStr, content: &'a [u8], mode: u32, uid: u32, gid: u32 }
+    /// mkdirat(2); EEXIST is success.
+    13 MakeDirectory { dir: Slot, name: &'a CStr, mode: u32 }
+    /// mknodat(2) with the full mode: type and permissions.
+    14 MakeNode { dir: Slot, name: &'a CStr, mode: u32, major: u32, minor: u32 }
+    /// symlinkat(2).
+    15 MakeSymlink { dir: Slot, name: &'a CStr, target: &'a CStr }
+    /// Creates (O_EXCL | O_NOFOLLOW) and writes a file.
+    16 MakeFile { dir: Slot, name: &'a CStr, content: &'a [u8], mode: u32 }
     /// Writes /proc/CHILD/oom_score_adj; EACCES (no CAP_SYS_RESOURCE) is let pass and reported as a warning.
     17 AdjustOomScore { score: i32 }
     /// Sends every slot opened since `Clone`, or since the last `Release`, to the child, which waits for it in `AwaitKeeper`.
@@ -364,6 +364,13 @@ operations! {
     21 OpenNamespace { path: &'a CStr, out: Slot }
     /// Waits until the child calls (`CallKeeper`), or says why it can't.
     23 AwaitChild {}
+    /// From here to `EndMaking` what is made belongs to these ids of the host (setfsuid(2), setfsgid(2)) and has just the
+    /// modes that are asked for (umask(2)): one change for all, instead of a chown(2) and a chmod(2) for each.
+    24 BeginMaking { uid: u32, gid: u32 }
+    /// Root's file system ids again, and the usual umask.
+    25 EndMaking {}
+    /// fchownat(2) of what was made for somebody else than the container's root.
+    26 ChangeOwner { dir: Slot, name: &'a CStr, uid: u32, gid: u32 }
 
     /// bpf(2): loads an array of `struct bpf_insn` as BPF_PROG_TYPE_CGROUP_DEVICE and attaches it to a cgroup of version 2.
     30 AttachDeviceProgram { cgroup: Slot, program: &'a [u8] }
@@ -423,12 +430,14 @@ operations! {
     54 PivotRoot { root: Slot, along: Slots<'a> }
     /// move_mount(2) of a detached mount to `path` inside the container. A missing target is made
     /// (a directory, or a file if `file`); with `strict` no symlink may be met on the way (prepared paths).
-    55 Attach { mount: Slot, path: &'a CStr, file: bool, strict: bool }
-    /// Hides `path`: a directory under `empty`, which the first of them takes and others clone, anything else under the null device of `dev`, which is the mount
-    /// at /dev and attached. Absent paths are passed over; a null that is no null device is ENODEV (CVE-2025-31133).
-    56 Mask { path: &'a CStr, empty: Slot, dev: Slot }
-    /// Makes `path` and what is mounted below it read-only. Absent paths are passed over.
-    57 MakeReadonly { path: &'a CStr }
+    /// `path` is below the root of the mount `within`, if there is one, which is attached somewhere later.
+    55 Attach { mount: Slot, within: Option<Slot>, path: &'a CStr, file: bool, strict: bool }
+    /// Hides `path` (`within`: see [`Op::Attach`]): a directory under `empty`, which the first of them takes and others
+    /// clone, anything else under the null device of `dev`, which is the mount for /dev. Absent paths are passed over; a
+    /// null that is no null device is ENODEV (CVE-2025-31133).
+    56 Mask { within: Option<Slot>, path: &'a CStr, empty: Slot, dev: Slot }
+    /// Makes `path` (`within`: see [`Op::Attach`]) and what is mounted below it read-only. Absent paths are passed over.
+    57 MakeReadonly { within: Option<Slot>, path: &'a CStr }
     /// keyctl(2) KEYCTL_JOIN_SESSION_KEYRING under this name; ENOSYS is let pass.
     58 JoinKeyring { name: &'a CStr }
     /// Opens a pty in the container's devpts, sends its master to the keeper, keeps the slave in `out`,
@@ -525,7 +534,7 @@ operations! {
     100 Park { mount: Slot }
     /// As [`Op::NewOverlay`], by mount(2) with one text of options, at the directory `name` of the mount `at`, which is
     /// parked: before Linux 6.7 no step takes a layer on its own.
-    102 MountOverlay { lowers: Slots<'a>, names: Texts<'a>, upper: Option<Slot>, changes: &'a CStr, volatile: bool, attributes: u64, uid: u32, gid: u32, at: Slot, name: &'a CStr }
+    102 MountOverlay { lowers: Slots<'a>, names: Texts<'a>, upper: Option<Slot>, changes: &'a CStr, volatile: bool, attributes: u64, at: Slot, name: &'a CStr }
 }
 
 impl<'a> Op<'a> {
@@ -621,6 +630,16 @@ impl<'a> Plan<'a> {
         self.ops(Part::Keeper).chain(self.ops(Part::Child)).all(allowed)
     }
 
+    /// The flags of a child that may be cloned while the keeper's steps before `Clone` are made: it shares the keeper's memory, and
+    /// is put into no cgroup of version 2, which would have to be there first.
+    pub fn clones_ahead(&self) -> Option<u64> {
+        let mut clones = self.ops(Part::Keeper).filter_map(|op| match op {
+            Op::Clone { flags, cgroup: None } => Some(flags),
+            _ => None,
+        });
+        clones.next().filter(|_| self.shares_memory())
+    }
+
     /// Whether another command may come with the standard descriptors: it is put where the child sees it.
     pub fn takes_command(&self) -> bool {
         self.shares_memory() && self.ops(Part::Keeper).any(|op| matches!(op, Op::AwaitStdio { .. }))
@@ -651,7 +670,9 @@ pub struct Builder {
 
 impl Default for Builder {
     fn default() -> Self {
-        Self { keeper: Vec::new(), child: Vec::new(), keeper_ops: 0, child_ops: 0, next_slot: FIRST_OPENED.0 }
+        // Most plans have room in that.
+        let [keeper, child] = [4096; 2].map(Vec::with_capacity);
+        Self { keeper, child, keeper_ops: 0, child_ops: 0, next_slot: FIRST_OPENED.0 }
     }
 }
 
@@ -673,6 +694,11 @@ impl Builder {
     pub fn child(&mut self, op: Op<'_>) {
         op.put(&mut self.child);
         self.child_ops += 1;
+    }
+
+    /// Whether a keeper takes it.
+    pub fn fits(&self) -> bool {
+        self.keeper_ops as usize + self.child_ops as usize <= MAX_OPS && usize::from(self.next_slot) <= SLOTS
     }
 
     /// The whole plan as bytes.
@@ -705,8 +731,6 @@ mod tests {
             changes: c"",
             volatile: true,
             attributes: 4,
-            uid: 5,
-            gid: 6,
             out,
         });
         let words: TextsBuf = [c"a", c"", c"c d"].into_iter().collect();
@@ -729,7 +753,7 @@ mod tests {
             format!("{:?}", ops[1]),
             concat!(
                 r#"NewOverlay { lowers: [3, 4], names: ["a", ""], upper: None, changes: "", volatile: true, "#,
-                "attributes: 4, uid: 5, gid: 6, out: Slot(4) }"
+                "attributes: 4, out: Slot(4) }"
             )
         );
         let Some(Op::Exec { arguments, .. }) = plan.ops(Part::Child).next() else { panic!("no exec") };

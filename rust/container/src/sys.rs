@@ -5,6 +5,7 @@
 //! owner is the slot table of [`crate::execute`].
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use std::sync::atomic::{AtomicI32, AtomicU32};
 
 /// A descriptor that somebody else owns.
 pub type Fd = c_int;
@@ -460,8 +461,18 @@ pub fn clone(flags: u64, cgroup: Option<Fd>) -> Result<Side> {
     }
 }
 
+/// What the kernel says of a child before it runs.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Born {
+    /// As the pid namespace of whoever has cloned it numbers it.
+    pub pid: AtomicI32,
+    /// A pidfd of it.
+    pub pidfd: AtomicI32,
+}
+
 /// clone3(2) of a child that shares the memory and runs `entry` on a stack of its own, side by side with its parent:
-/// no page tables are copied, and no page is copied when it is written to. Returns process id and pidfd.
+/// no page tables are copied, and no page is copied when it is written to.
 ///
 /// # Safety
 /// `stack` must be writable for `size` bytes, its end aligned to 16, and be nobody's until the child has executed or
@@ -469,13 +480,14 @@ pub fn clone(flags: u64, cgroup: Option<Fd>) -> Result<Side> {
 pub unsafe fn clone_beside(
     flags: u64,
     cgroup: Option<Fd>,
-    stack: *mut u8,
-    size: usize,
+    (stack, size): (*mut u8, usize),
     entry: extern "C" fn(*mut c_void) -> !,
     argument: *mut c_void,
-) -> Result<(i32, Fd)> {
-    let mut pidfd: c_int = -1;
-    let mut arguments = clone_arguments(flags | libc::CLONE_VM as u64, cgroup, &mut pidfd);
+    born: &Born,
+) -> Result<()> {
+    let flags = flags | (libc::CLONE_VM | libc::CLONE_PARENT_SETTID) as u64;
+    let mut arguments = clone_arguments(flags, cgroup, born.pidfd.as_ptr());
+    arguments.parent_tid = born.pid.as_ptr() as u64;
     arguments.stack = stack as u64;
     arguments.stack_size = size as u64;
     let result: c_long;
@@ -499,15 +511,15 @@ pub unsafe fn clone_beside(
             lateout("r11") _,
         );
     }
-    if result < 0 { Err(Errno(-result as i32)) } else { Ok((result as i32, pidfd)) }
+    if result < 0 { Err(Errno(-result as i32)) } else { Ok(()) }
 }
 
-fn clone_arguments(flags: u64, cgroup: Option<Fd>, pidfd: &mut c_int) -> libc::clone_args {
+fn clone_arguments(flags: u64, cgroup: Option<Fd>, pidfd: *mut c_int) -> libc::clone_args {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     // SAFETY: `struct clone_args` is plain numbers, for which zeroes mean "not used".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = flags | libc::CLONE_PIDFD as u64;
-    arguments.pidfd = std::ptr::from_mut(pidfd) as u64;
+    arguments.pidfd = pidfd as u64;
     // A sibling ends with the signal that its new parent was promised by the caller.
     arguments.exit_signal = if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
     if let Some(cgroup) = cgroup {
@@ -524,7 +536,7 @@ pub fn unshare(flags: u64) -> Result<()> {
 
 /// ioctl(2) NS_GET_NSTYPE: the CLONE_NEW flag of a namespace's descriptor; ENOTTY if it is none.
 pub fn namespace_type(fd: Fd) -> Result<u64> {
-    const NS_GET_NSTYPE: u64 = 0xb703;
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
     ioctl(fd, NS_GET_NSTYPE, 0).map(|kind| kind as u64)
 }
 
@@ -580,22 +592,17 @@ pub fn permitted_capabilities() -> Result<u64> {
     Ok(u64::from(data[1]) | u64::from(data[4]) << 32)
 }
 
-/// Runs `work` with these file system ids and all the capabilities that the process may have.
-pub fn with_file_ids<T>(uid: u32, gid: u32, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    if (uid, gid) == (0, 0) {
-        return work();
-    }
-    let result = take_file_ids(uid, gid).and_then(|()| work());
-    set_file_ids(0, 0);
-    result
-}
-
 /// From now on this thread has these file system ids, and all the capabilities that the process may have.
 pub fn take_file_ids(uid: u32, gid: u32) -> Result<()> {
     set_file_ids(uid, gid);
     // Leaving uid 0 took the capabilities that concern files out of the effective set (capabilities(7)).
     let permitted = permitted_capabilities()?;
     set_capabilities(permitted, permitted, 0)
+}
+
+/// Root's file system ids again.
+pub fn leave_file_ids() {
+    set_file_ids(0, 0);
 }
 
 /// setfsuid(2) and setfsgid(2), which report nothing; a refusal shows in what is done next.
@@ -736,6 +743,26 @@ pub unsafe fn execve(path: &CStr, arguments: *const *const c_char, environment: 
     }
 }
 
+/// futex(2) FUTEX_WAIT: returns when the word is not `value`, or was woken, or after so many milliseconds (for ever if
+/// negative), or for no reason.
+pub fn futex_wait(word: &AtomicU32, value: u32, timeout: i32) {
+    const WAIT: c_int = 0;
+    let limit = timespec(timeout);
+    let limit = if timeout < 0 { std::ptr::null() } else { &raw const limit };
+    let _ = call!(SYS_futex, word.as_ptr(), WAIT, value, limit);
+}
+
+/// futex(2) FUTEX_WAKE of whoever waits. Another process may, so the word is not private.
+pub fn futex_wake(word: &AtomicU32) {
+    const WAKE: c_int = 1;
+    let _ = call!(SYS_futex, word.as_ptr(), WAKE, 1);
+}
+
+/// pidfd_open(2).
+pub fn open_pidfd(pid: i32) -> Result<Fd> {
+    descriptor(call!(SYS_pidfd_open, pid, 0))
+}
+
 /// exit_group(2).
 pub fn exit(status: i32) -> ! {
     loop {
@@ -874,7 +901,7 @@ fn header(io: &mut libc::iovec, control: *mut u64, length: usize) -> libc::msghd
     header.msg_iov = io;
     header.msg_iovlen = 1;
     header.msg_control = control.cast();
-    header.msg_controllen = length;
+    header.msg_controllen = length as _;
     header
 }
 
@@ -922,15 +949,25 @@ pub fn receive_packet(socket: Fd, data: &mut [u8], descriptors: &mut [Fd]) -> Re
     if truncated { Err(Errno(libc::EMSGSIZE)) } else { Ok((length, passed)) }
 }
 
+fn timespec(milliseconds: i32) -> libc::timespec {
+    let (seconds, rest) = (milliseconds / 1000, milliseconds % 1000);
+    libc::timespec { tv_sec: i64::from(seconds), tv_nsec: i64::from(rest) * 1_000_000 }
+}
+
 /// ppoll(2), `timeout` in milliseconds, for ever if negative; EINTR counts as nothing ready.
 pub fn poll(descriptors: &mut [libc::pollfd], timeout: i32) -> Result<usize> {
-    let (seconds, rest) = (timeout / 1000, timeout % 1000);
-    let limit = libc::timespec { tv_sec: i64::from(seconds), tv_nsec: i64::from(rest) * 1_000_000 };
+    let limit = timespec(timeout);
     let limit = if timeout < 0 { std::ptr::null() } else { &raw const limit };
     match call!(SYS_ppoll, descriptors.as_mut_ptr(), descriptors.len(), limit, std::ptr::null::<c_void>(), 0) {
         Err(Errno(libc::EINTR)) => Ok(0),
         other => other.map(|count| count as usize),
     }
+}
+
+/// Whether there is something to read, or a pidfd's process has ended.
+pub fn is_readable(fd: Fd) -> bool {
+    let mut entry = [libc::pollfd { fd, events: libc::POLLIN, revents: 0 }];
+    poll(&mut entry, 0).is_ok() && entry[0].revents != 0
 }
 
 /// Whether the other side of a socket is gone.
@@ -940,7 +977,7 @@ pub fn hung_up(socket: Fd) -> bool {
 }
 
 /// ioctl(2) with a number for argument.
-pub fn ioctl(fd: Fd, request: u64, argument: u64) -> Result<i32> {
+pub fn ioctl(fd: Fd, request: libc::Ioctl, argument: u64) -> Result<i32> {
     call!(SYS_ioctl, fd, request, argument).map(|result| result as i32)
 }
 
@@ -956,7 +993,9 @@ pub fn loopback_up() -> Result<()> {
     name[..2].copy_from_slice(b"lo");
     let request = Request { name, flags: libc::IFF_UP as i16, rest: [0; 22] };
     let socket = descriptor(call!(SYS_socket, libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0))?;
-    let result = ioctl(socket, libc::SIOCSIFFLAGS, (&raw const request) as u64);
+    // The C libraries differ about its type.
+    const SIOCSIFFLAGS: libc::Ioctl = 0x8914;
+    let result = ioctl(socket, SIOCSIFFLAGS, (&raw const request) as u64);
     close(socket);
     result.map(|_| ())
 }

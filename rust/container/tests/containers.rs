@@ -107,13 +107,13 @@ impl Image {
 
 /// This kernel can all that older ones can: their plans run on it as well.
 fn on_each_kernel(test: impl Fn(&Image) + Sync) {
-    for (overlay_by_descriptor, detached_sources) in [(true, true), (true, false), (false, false)] {
+    for (overlay_by_descriptor, detached_trees) in [(true, true), (true, false), (false, false)] {
         let mut image = Image::new();
-        let older = Features { overlay_by_descriptor, detached_sources };
-        let Features { overlay_by_descriptor, detached_sources } = image.host.features;
+        let older = Features { overlay_by_descriptor, detached_trees };
+        let Features { overlay_by_descriptor, detached_trees } = image.host.features;
         image.host.features = Features {
             overlay_by_descriptor: overlay_by_descriptor && older.overlay_by_descriptor,
-            detached_sources: detached_sources && older.detached_sources,
+            detached_trees: detached_trees && older.detached_trees,
         };
         std::thread::scope(|scope| scope.spawn(|| test(&image)).join().unwrap());
     }
@@ -181,7 +181,7 @@ fn launch(compiled: &Compiled) -> Result<Launched, Failure> {
     let mut descriptors = vec![copy(null.as_raw_fd()), copy(write.as_raw_fd()), copy(write.as_raw_fd())];
     descriptors.extend(compiled.descriptors.iter().map(|fd| copy(fd.as_raw_fd())));
     drop(write);
-    match execute::start(&plan, &descriptors) {
+    match execute::start(&plan, &descriptors, None) {
         Ok(running) => Ok(Launched { running, output: read.into() }),
         Err(failed) => {
             let errno = failed.errno.0;

@@ -37,7 +37,7 @@ fn on_cgroup_v2() {
 #[test]
 fn on_an_older_kernel() {
     let mut machine = Machine::with_cgroup_v1();
-    machine.host.features = Features { overlay_by_descriptor: false, detached_sources: false };
+    machine.host.features = Features { overlay_by_descriptor: false, detached_trees: false };
     let mut spec = spec("pyrt");
     put(&mut spec, "linux.resources", json!({}));
     compiled(&machine, "older-kernel", &spec, &layered());

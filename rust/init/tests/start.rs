@@ -107,10 +107,11 @@ fn host_plan(command: &[&CStr]) -> (Vec<u8>, Vec<OwnedFd>) {
         attributes: 0,
         out: upper,
     });
-    plan.keeper(Op::MakeDirectory { dir: upper, name: c"upper", mode: 0o755, uid: 0, gid: 0 });
-    plan.keeper(Op::MakeDirectory { dir: upper, name: c"work", mode: 0o755, uid: 0, gid: 0 });
+    plan.keeper(Op::MakeDirectory { dir: upper, name: c"upper", mode: 0o755 });
+    plan.keeper(Op::MakeDirectory { dir: upper, name: c"work", mode: 0o755 });
     plan.keeper(Op::IdmapMount { mount: upper, userns, recursive: false });
     let lowers = pack_slots(&[lower, bottom]);
+    plan.keeper(Op::BeginMaking { uid: BASE, gid: BASE });
     plan.keeper(Op::NewOverlay {
         lowers: as_slots(&lowers),
         names: texts(&[c"", c""]).as_texts(),
@@ -118,21 +119,14 @@ fn host_plan(command: &[&CStr]) -> (Vec<u8>, Vec<OwnedFd>) {
         changes: c"",
         volatile: true,
         attributes: sys::MOUNT_ATTR_NODEV,
-        uid: BASE,
-        gid: BASE,
         out: root,
     });
+    plan.keeper(Op::EndMaking {});
+    plan.keeper(Op::BeginMaking { uid: BASE, gid: BASE });
     plan.keeper(Op::NewMount { fstype: c"tmpfs", options: texts(&[c"mode=755"]).as_texts(), attributes: 0, out: dev });
-    plan.keeper(Op::MakeNode {
-        dir: dev,
-        name: c"null",
-        mode: libc::S_IFCHR | 0o666,
-        major: 1,
-        minor: 3,
-        uid: BASE,
-        gid: BASE,
-    });
-    plan.keeper(Op::MakeDirectory { dir: dev, name: c"pts", mode: 0o755, uid: BASE, gid: BASE });
+    plan.keeper(Op::MakeNode { dir: dev, name: c"null", mode: libc::S_IFCHR | 0o666, major: 1, minor: 3 });
+    plan.keeper(Op::MakeDirectory { dir: dev, name: c"pts", mode: 0o755 });
+    plan.keeper(Op::EndMaking {});
     plan.keeper(Op::Release {});
     let (proc, pts) = (plan.slot(), plan.slot());
     plan.child(Op::DieWithKeeper {});
@@ -145,16 +139,16 @@ fn host_plan(command: &[&CStr]) -> (Vec<u8>, Vec<OwnedFd>) {
     plan.child(Op::SetHostname { name: b"box" });
     plan.child(Op::NewMount { fstype: c"proc", options: texts(&[]).as_texts(), attributes: 0, out: proc });
     plan.child(Op::PivotRoot { root, along: as_slots(&[]) });
-    plan.child(Op::Attach { mount: proc, path: c"/proc", file: false, strict: true });
-    plan.child(Op::Attach { mount: dev, path: c"/dev", file: false, strict: true });
+    plan.child(Op::Attach { mount: proc, within: None, path: c"/proc", file: false, strict: true });
+    plan.child(Op::Attach { mount: dev, within: None, path: c"/dev", file: false, strict: true });
     plan.child(Op::NewMount {
         fstype: c"devpts",
         options: texts(&[c"mode=620", c"ptmxmode=666"]).as_texts(),
         attributes: 0,
         out: pts,
     });
-    plan.child(Op::Attach { mount: pts, path: c"/dev/pts", file: false, strict: true });
-    plan.child(Op::MakeReadonly { path: c"/proc/sys" });
+    plan.child(Op::Attach { mount: pts, within: None, path: c"/dev/pts", file: false, strict: true });
+    plan.child(Op::MakeReadonly { within: None, path: c"/proc/sys" });
     plan.child(Op::SetStdio { input: STDIN, output: STDOUT, error: STDERR, terminal: false });
     plan.child(Op::ChangeDirectory { path: c"/srv/made/here", create: true });
     plan.child(Op::ChangeDirectory { path: c"/srv/made/here", create: false });

@@ -42,7 +42,7 @@ impl Plan {
     }
 
     fn parsed(&self) -> pyrt_container::plan::Plan<'_> {
-        // Compiling ended in parsing these very bytes, and nobody can change them.
+        // The compiler has written them, and nobody can change them.
         pyrt_container::plan::Plan::parse(&self.compiled.bytes).expect("a compiled plan is a plan")
     }
 }

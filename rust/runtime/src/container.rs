@@ -9,9 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use pyrt_container::compile::{self, Compiled};
-use pyrt_container::execute::{self, Failed, Groups, Running};
+use pyrt_container::execute::{self, Ahead, Failed, Groups, Running};
 use pyrt_container::explain;
-use pyrt_container::host::Host;
+use pyrt_container::host::{Host, Layout};
 use pyrt_container::plan::{Part, Plan};
 use pyrt_container::protocol::warning;
 use pyrt_container::spec::{Linux, NamespaceKind, Process, Spec};
@@ -143,8 +143,9 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     let Order { bundle, config, unit, host } = read(global, wish)?;
     let spec = compile::read(&config)?;
     let record = Record { unit, ..begin(global, &spec, &bundle, wish, &host)? };
+    let ahead = begin_child(&record, &spec, &host);
     let annals = Annals::make(&global.root, wish.id)?;
-    match make(&annals, record.clone(), (&config, &spec), wish, &host) {
+    match make(&annals, record.clone(), (&config, &spec), ahead, wish, &host) {
         Ok((record, running)) => {
             warn_of_refusals(global, running.warnings);
             Ok(Created { annals, record, config, running })
@@ -222,6 +223,18 @@ pub fn warn_of_capabilities(global: &Global, process: &Process<'_>, linux: &Linu
     }
 }
 
+/// The process of a container that is made and started in one, whose namespaces take the kernel as long as we need for all
+/// that it is to be. Signals are blocked for its sake: what is sent to us as soon as it is seen has to reach it, and not to end it.
+fn begin_child(record: &Record, spec: &Spec<'_>, host: &Host) -> Option<Ahead> {
+    if !record.at_once {
+        return None;
+    }
+    foreground::block_signals();
+    // On version 2 it is born in its group, which is not there yet.
+    let flags = compile::clone_flags(spec).filter(|_| host.cgroups.layout() != Layout::V2)?;
+    Ahead::begin(flags).ok()?
+}
+
 fn warn_of_refusals(global: &Global, warnings: u32) {
     if warnings & warning::OOM_SCORE != 0 {
         global.log.warn(&Error::new("process.oomScoreAdj: lowering it needs CAP_SYS_RESOURCE, it stays as it was"));
@@ -240,16 +253,19 @@ fn make(
     annals: &Annals,
     record: Record,
     config: Config<'_>,
+    ahead: Option<Ahead>,
     wish: &Wish<'_>,
     host: &Host,
 ) -> Result<(Record, Running)> {
     if record.unit.is_none() {
-        return make_in_cgroups(annals, record, config, wish, host);
+        return make_in_cgroups(annals, record, config, ahead, wish, host);
     }
     // From here on there may be something to clean up, should we be killed.
     annals.write(CONFIG, config.0)?;
     annals.record(&record)?;
-    in_scope(record.unit.clone(), wish.id, config.0, host, || make_in_cgroups(annals, record, config, wish, host))
+    in_scope(record.unit.clone(), wish.id, config.0, host, || {
+        make_in_cgroups(annals, record, config, ahead, wish, host)
+    })
 }
 
 /// Does `work` while systemd has made the unit, if there is one, and nobody else is in it; undone if the work fails.
@@ -274,6 +290,7 @@ fn make_in_cgroups(
     annals: &Annals,
     mut record: Record,
     (config, spec): Config<'_>,
+    ahead: Option<Ahead>,
     wish: &Wish<'_>,
     host: &Host,
 ) -> Result<(Record, Running)> {
@@ -298,25 +315,23 @@ fn make_in_cgroups(
     record.root_mount = cover::of(&compiled);
     // From here on there may be something to clean up, should we be killed.
     annals.record(&record)?;
-    if record.at_once {
-        foreground::block_signals();
-    }
-    let made = execute(&compiled).and_then(|mut running| match settle(annals, &mut record, wish, &mut running) {
-        Ok(()) => Ok(running),
-        Err(error) => {
-            running.abandon();
-            Err(error)
-        }
-    });
+    let made =
+        execute(&compiled, ahead).and_then(|mut running| match settle(annals, &mut record, wish, &mut running) {
+            Ok(()) => Ok(running),
+            Err(error) => {
+                running.abandon();
+                Err(error)
+            }
+        });
     if made.is_err() {
         cover::remove(&record)?;
     }
     made.map(|running| (record, running))
 }
 
-/// Walks a plan with our own standard descriptors.
-pub fn execute(compiled: &Compiled) -> Result<Running> {
-    walk(compiled, execute::start)
+/// Walks a plan with our own standard descriptors; `ahead`: see [`execute::start`].
+pub fn execute(compiled: &Compiled, ahead: Option<Ahead>) -> Result<Running> {
+    walk(compiled, |plan, descriptors| execute::start(plan, descriptors, ahead))
 }
 
 /// Makes a container's groups alone.
@@ -324,7 +339,7 @@ pub fn make_groups(compiled: &Compiled) -> Result<Groups> {
     walk(compiled, execute::make_groups)
 }
 
-fn walk<T>(compiled: &Compiled, how: impl Fn(&Plan<'_>, &[i32]) -> std::result::Result<T, Failed>) -> Result<T> {
+fn walk<T>(compiled: &Compiled, how: impl FnOnce(&Plan<'_>, &[i32]) -> std::result::Result<T, Failed>) -> Result<T> {
     let plan = Plan::parse(&compiled.bytes).map_err(|malformed| Error::new(malformed.to_string()))?;
     let opened = compiled.descriptors.iter().map(AsRawFd::as_raw_fd);
     let descriptors: Vec<i32> = [0, 1, 2].into_iter().chain(opened).collect();

@@ -22,6 +22,7 @@ mod external;
 mod foreground;
 mod hooks;
 mod log;
+mod memory;
 mod process;
 mod sealed;
 mod systemd;
@@ -32,6 +33,9 @@ use std::ffi::{CStr, c_char, c_int};
 use pyrt_container::sys;
 
 use arguments::Global;
+
+#[global_allocator]
+static MEMORY: memory::Block = memory::Block::new();
 
 /// Without Rust's own beginning, which looks for the stack's end in /proc/self/maps and more. What of it we need is here.
 ///

@@ -118,8 +118,9 @@ fn segments() -> sys::Result<Vec<Segment>> {
         std::slice::from_raw_parts(start as *const libc::Elf64_Phdr, count as usize)
     };
     let of_kind = |kind: u32| headers.iter().filter(move |header| header.p_type == kind);
-    let table = of_kind(libc::PT_PHDR).next().ok_or(Errno(libc::ENOENT))?;
-    let base = (headers.as_ptr() as usize).wrapping_sub(table.p_vaddr as usize);
+    // The headers lie in the file's first page (not every linker says where: PT_PHDR).
+    let first = of_kind(libc::PT_LOAD).find(|header| header.p_offset == 0).ok_or(Errno(libc::ENOENT))?;
+    let base = (headers.as_ptr() as usize & !(PAGE - 1)).wrapping_sub(first.p_vaddr as usize);
     let settled_end = of_kind(libc::PT_GNU_RELRO).map(|header| (header.p_vaddr + header.p_memsz) as usize).next();
     let segment = |header: &libc::Elf64_Phdr| {
         let address = header.p_vaddr as usize;
@@ -222,7 +223,12 @@ fn execute_copy(program: &File) -> Result<()> {
         }
     }
     seal(&memory).map_err(called)?;
-    let words: Vec<CString> = std::env::args_os().filter_map(|word| CString::new(word.as_bytes()).ok()).collect();
+    // As the kernel has them: Rust's own copy is made by a beginning that this program has not.
+    let line = std::fs::read("/proc/self/cmdline").map_err(|error| failed(&error))?;
+    let words: Vec<CString> = line
+        .split_inclusive(|&byte| byte == 0)
+        .filter_map(|word| CString::from_vec_with_nul(word.to_vec()).ok())
+        .collect();
     let entry = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
     };

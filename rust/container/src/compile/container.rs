@@ -41,6 +41,15 @@ pub(super) struct Parts<'a> {
     propagation: u64,
     clocks: String,
     parked: bool,
+    /// The child is cloned meanwhile (`execute`): what can be made without it comes before it.
+    prepares_first: bool,
+}
+
+/// What is made whether or not there is a child.
+struct Prepared {
+    made: Made,
+    files: Vec<(Slot, CString)>,
+    empty: Option<Slot>,
 }
 
 /// What the keeper hands to the child.
@@ -127,6 +136,8 @@ impl<'a> Parts<'a> {
         let propagation = root_propagation(spec)?;
         let clocks = clocks::offsets(linux, namespaces)?;
         let parked = start.parked;
+        // Older kernels want the keeper to be in a mount namespace of its own, which no child is to be born in.
+        let prepares_first = !cgroups.is_unified() && host.features.detached_trees;
         Ok(Self {
             spec,
             start,
@@ -143,21 +154,25 @@ impl<'a> Parts<'a> {
             propagation,
             clocks,
             parked,
+            prepares_first,
         })
     }
 
     /// The keeper's list.
     pub fn write_keeper(&self, writer: &mut Writer) -> Handed {
         let placement = self.cgroups.write(writer);
+        let mut unneeded = Vec::new();
+        let before = self.prepares_first.then(|| self.write_prepared(&mut unneeded, writer));
         let userns = self.write_clone(placement.clone_into, writer);
         let maps = self.mounts.write_maps(writer);
-        let ids = self.ids.root();
-        let mut unneeded = Vec::new();
-        let root = self.rootfs.write(userns, ids, &mut unneeded, writer);
-        let made = self.mounts.write_keeper(userns, &maps, ids, &placement.directories, writer);
-        let covered: Vec<String> = self.mounts.destinations().map(str::to_owned).collect();
-        let files = self.rootfs.write_files(&covered, ids, &mut unneeded, writer);
-        let empty = self.hidden.write_keeper(writer);
+        self.rootfs.write_place(writer);
+        let prepared = before.unwrap_or_else(|| self.write_prepared(&mut unneeded, writer));
+        let Prepared { mut made, files, empty } = prepared;
+        self.mounts.write_keeper(&mut made, userns, &maps, &placement.directories, writer);
+        if !self.mounts.are_in_order() {
+            writer.plan.keeper(Op::Release {});
+        }
+        let root = self.rootfs.write(userns, self.ids.root(), &mut unneeded, writer);
         self.net_devices.write(writer);
         let attributes = self.identity.write_keeper(writer);
         if !self.parked {
@@ -171,6 +186,15 @@ impl<'a> Parts<'a> {
             writer.plan.keeper(Op::Release {});
         }
         Handed { root, unneeded, made, files, empty, attributes, placement }
+    }
+
+    /// What the keeper makes without the child.
+    fn write_prepared(&self, unneeded: &mut Vec<Slot>, writer: &mut Writer) -> Prepared {
+        let ids = self.ids.root();
+        let made = self.mounts.write_prepared(ids, writer);
+        let covered: Vec<String> = self.mounts.destinations().map(str::to_owned).collect();
+        let files = self.rootfs.write_files(&covered, ids, unneeded, writer);
+        Prepared { made, files, empty: self.hidden.write_keeper(writer) }
     }
 
     /// The child in its namespaces, and the slot of its user namespace. From inside a new or a joined one nobody has the
@@ -219,13 +243,36 @@ impl<'a> Parts<'a> {
         if let Some(proc) = handed.made.proc {
             self.parameters.write(proc, writer);
         }
+        if !self.mounts.are_in_order() {
+            self.write_in_advance(&mut handed, writer);
+            writer.plan.child(Op::AwaitKeeper {});
+        }
         self.write_root(&mut handed, writer);
-        self.hidden.write_child(handed.empty, self.mounts.at_dev(&handed.made), writer);
+        if self.hooks.come_before_pivot() || self.mounts.are_in_order() {
+            self.identity.write_bounding_set(writer);
+        }
+        self.write_hidden(false, &handed, writer);
         if !self.parked {
             self.identity.write_stdio(self.mounts.has_own_dev(), writer);
         }
         self.write_root_attributes(handed.root, writer);
         self.identity.write_last(handed.attributes, self.parked, writer);
+    }
+
+    /// What needs the keeper, but not the root file system that it makes meanwhile.
+    fn write_in_advance(&self, handed: &mut Handed, writer: &mut Writer) {
+        self.mounts.write_in_advance(&mut handed.made, writer);
+        self.write_hidden(true, handed, writer);
+        if !self.hooks.come_before_pivot() {
+            self.identity.write_bounding_set(writer);
+        }
+    }
+
+    /// None is hidden in advance if the null device is somebody's.
+    fn write_hidden(&self, in_advance: bool, handed: &Handed, writer: &mut Writer) {
+        let bases = if self.mounts.has_own_dev() { self.mounts.bases(&handed.made) } else { Vec::new() };
+        let covers = (handed.empty, self.mounts.at_dev(&handed.made));
+        self.hidden.write_child(&bases, in_advance, covers, writer);
     }
 
     /// The root and all that is mounted in it; hooks come between the two.
@@ -302,7 +349,7 @@ impl<'a> Parts<'a> {
         self.mounts.write_after_pivot(&mut handed.made, writer);
         for (mount, path) in &handed.files {
             // Images have links at /etc/resolv.conf; they are followed within the root.
-            writer.plan.child(Op::Attach { mount: *mount, path, file: true, strict: false });
+            writer.plan.child(Op::Attach { mount: *mount, within: None, path, file: true, strict: false });
         }
         self.identity.write_working_directory(writer);
     }

@@ -118,26 +118,28 @@ pub(super) fn write(
     let dev = writer.slot("/dev");
     // Read-only at last, when it is filled.
     let attributes = options.for_new_mount() & !RDONLY;
-    let words = words(options, root);
-    writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: words.as_texts(), attributes, out: dev });
+    let words = words(options);
     let (uid, gid) = root;
+    writer.plan.keeper(Op::BeginMaking { uid, gid });
+    writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: words.as_texts(), attributes, out: dev });
     for &(name, major, minor) in defaults {
         let mode = libc::S_IFCHR | 0o666;
         if !nodes.iter().any(|node| node.name.as_bytes() == name.to_bytes()) {
-            writer.plan.keeper(Op::MakeNode { dir: dev, name, mode, major, minor, uid, gid });
+            writer.plan.keeper(Op::MakeNode { dir: dev, name, mode, major, minor });
         }
     }
     for (name, target) in LINKS {
-        writer.plan.keeper(Op::MakeSymlink { dir: dev, name, target, uid, gid });
+        writer.plan.keeper(Op::MakeSymlink { dir: dev, name, target });
     }
     for name in &places.directories {
-        writer.plan.keeper(Op::MakeDirectory { dir: dev, name, mode: 0o755, uid, gid });
+        writer.plan.keeper(Op::MakeDirectory { dir: dev, name, mode: 0o755 });
     }
     for name in &places.files {
-        writer.plan.keeper(Op::MakeFile { dir: dev, name, content: b"", mode: 0o600, uid, gid });
+        writer.plan.keeper(Op::MakeFile { dir: dev, name, content: b"", mode: 0o600 });
     }
     let mut made = Vec::new();
     nodes.iter().for_each(|node| write_node(dev, node, root, &mut made, writer));
+    writer.plan.keeper(Op::EndMaking {});
     if options.for_new_mount() & RDONLY != 0 {
         let (set, clear, propagation, recursive) = (RDONLY, 0, 0, false);
         writer.plan.keeper(Op::SetMountAttributes { mount: dev, set, clear, propagation, recursive });
@@ -145,7 +147,7 @@ pub(super) fn write(
     dev
 }
 
-fn words(options: &Options, (uid, gid): (u32, u32)) -> TextsBuf {
+fn words(options: &Options) -> TextsBuf {
     let given = options.data.iter().map(|(_, word)| word.as_c_str());
     let mut words: TextsBuf = given.filter(|word| !is_owner(word)).collect();
     if !options.has("mode") {
@@ -154,8 +156,6 @@ fn words(options: &Options, (uid, gid): (u32, u32)) -> TextsBuf {
     if !options.has("size") {
         words.push(c"size=65536k");
     }
-    words.push(&c(&format!("uid={uid}")));
-    words.push(&c(&format!("gid={gid}")));
     words
 }
 
@@ -168,11 +168,14 @@ fn write_node<'n>(dir: Slot, node: &'n Node, root: (u32, u32), made: &mut Vec<&'
     for (end, _) in node.name.match_indices('/') {
         let folder = &node.name[..end];
         if !made.contains(&folder) {
-            let (uid, gid) = root;
-            writer.plan.keeper(Op::MakeDirectory { dir, name: &c(folder), mode: 0o755, uid, gid });
+            writer.plan.keeper(Op::MakeDirectory { dir, name: &c(folder), mode: 0o755 });
             made.push(folder);
         }
     }
     let Node { mode, major, minor, uid, gid, .. } = *node;
-    writer.plan.keeper(Op::MakeNode { dir, name: &c(&node.name), mode, major, minor, uid, gid });
+    let name = c(&node.name);
+    writer.plan.keeper(Op::MakeNode { dir, name: &name, mode, major, minor });
+    if (uid, gid) != root {
+        writer.plan.keeper(Op::ChangeOwner { dir, name: &name, uid, gid });
+    }
 }

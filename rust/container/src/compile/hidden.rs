@@ -6,6 +6,7 @@ use crate::plan::{Op, Slot, TextsBuf};
 use crate::spec::{Linux, Text};
 
 use super::error::Result;
+use super::mounts::Base;
 use super::opened::Writer;
 use super::options::{NODEV, NOEXEC, NOSUID, RDONLY};
 use super::paths::{c, place};
@@ -36,12 +37,27 @@ impl Hidden {
         Some(empty)
     }
 
-    /// The child's part; `dev` is what is mounted at /dev.
-    pub fn write_child(&self, empty: Option<Slot>, dev: Slot, writer: &mut Writer) {
+    /// The child's part, in what lies below `bases` before those are attached (`in_advance`), or in the rest; `dev` is what
+    /// is mounted at /dev.
+    pub fn write_child(
+        &self,
+        bases: &[Base<'_>],
+        in_advance: bool,
+        (empty, dev): (Option<Slot>, Slot),
+        writer: &mut Writer,
+    ) {
+        let placed = |path: &CString| match Base::of(bases, path) {
+            Some((slot, rest)) => in_advance.then_some((Some(slot), rest)),
+            None => (!in_advance).then(|| (None, path.clone())),
+        };
         if let Some(empty) = empty {
-            self.masked.iter().for_each(|path| writer.plan.child(Op::Mask { path, empty, dev }));
+            for (within, path) in self.masked.iter().filter_map(placed) {
+                writer.plan.child(Op::Mask { within, path: &path, empty, dev });
+            }
         }
-        self.readonly.iter().for_each(|path| writer.plan.child(Op::MakeReadonly { path }));
+        for (within, path) in self.readonly.iter().filter_map(placed) {
+            writer.plan.child(Op::MakeReadonly { within, path: &path });
+        }
     }
 }
 

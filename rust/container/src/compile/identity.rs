@@ -196,6 +196,11 @@ impl<'a> Identity<'a> {
         }
     }
 
+    /// First of what concerns rights. Only who executes nothing of the host any more may come this far.
+    pub fn write_bounding_set(&self, writer: &mut Writer) {
+        writer.plan.child(Op::LimitBoundingSet { keep: self.capabilities.bounding });
+    }
+
     /// From here to the end of the child's list.
     pub fn write_last(&self, attributes: Option<Slot>, parked: bool, writer: &mut Writer) {
         if let Some((attributes, label)) = attributes.zip(self.label.as_ref()) {
@@ -275,7 +280,6 @@ impl<'a> Identity<'a> {
     fn write_ids(&self, writer: &mut Writer) {
         let user = &self.process.user;
         let gids: Vec<u8> = user.additional_gids.iter().flat_map(|gid| gid.to_le_bytes()).collect();
-        writer.plan.child(Op::LimitBoundingSet { keep: self.capabilities.bounding });
         writer.plan.child(Op::KeepCapabilities { keep: true });
         writer.plan.child(Op::SetGroups { gids: &gids });
         writer.plan.child(Op::SetGid { gid: user.gid });

@@ -44,5 +44,6 @@ pub(super) fn write(
     write_keyring(start, writer);
     identity.write_stdio(false, writer);
     identity.write_last_affinity(writer);
+    identity.write_bounding_set(writer);
     identity.write_last(attributes, false, writer);
 }

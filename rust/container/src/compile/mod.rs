@@ -5,10 +5,11 @@
 //! here, once; the executor knows none of them.
 //!
 //! ```text
-//! keeper  cgroups and limits -> Clone -> id maps -> root, mounts, /dev -> limits of the child -> Release
+//! keeper  cgroups and limits -> /dev, files -> Clone -> id maps, binds -> Release
+//!         -> root -> limits of the child -> Release
 //! child   cgroups -> namespaces, loopback, names, proc, sysfs   (while the keeper works)
-//!         AwaitKeeper -> root of the user namespace -> PivotRoot -> mounts -> hidden paths -> stdio
-//!         -> read-only root -> ids -> rights -> Exec
+//!         AwaitKeeper -> root of the user namespace -> /dev, /proc, /sys with all below, hidden paths   (the same)
+//!         AwaitKeeper -> PivotRoot -> mounts -> stdio -> read-only root -> ids -> rights -> Exec
 //! ```
 
 mod agent;
@@ -42,7 +43,7 @@ mod sysctl;
 use std::os::fd::OwnedFd;
 
 use crate::host::{Host, OLDEST_KERNEL};
-use crate::plan::{MAX_OPS, Op, Part, Plan};
+use crate::plan::{MAX_OPS, Op};
 use crate::seccomp;
 use crate::spec::{Linux, Process, Spec};
 
@@ -88,6 +89,12 @@ pub fn read_process(process: &[u8]) -> Result<Process<'_>> {
     error::parse(process, "process")
 }
 
+/// The flags that a container's process is cloned with, for whoever has that begun while the plan is compiled
+/// ([`crate::execute::Ahead`]); `None` if it joins a namespace.
+pub fn clone_flags(spec: &Spec<'_>) -> Option<u64> {
+    Namespaces::all_new(&spec.linux).map(|namespaces| namespaces.clone_flags())
+}
+
 /// Writes the plan of a new container: the bytes of config.json and of the start document.
 pub fn compile(spec: &[u8], start: &[u8], host: &Host) -> Result<Compiled> {
     compile_spec(&read(spec)?, start, host)
@@ -131,13 +138,11 @@ pub fn compile_exec(spec: &[u8], process: &[u8], start: &[u8], pidfd: OwnedFd, h
 
 fn finish(writer: Writer) -> Result<Compiled> {
     let Writer { plan, descriptors, names } = writer;
-    let bytes = plan.finish();
-    // Our own words, read back: a plan that is too long is found here and not by the keeper.
-    match Plan::parse(&bytes) {
-        Ok(parsed) if parsed.len(Part::Keeper) + parsed.len(Part::Child) <= MAX_OPS => {}
-        _ => return Err(Error::spec("", format!("more than {MAX_OPS} steps or a slot too many"))),
+    // A plan that is too long is found here and not by the keeper.
+    if !plan.fits() {
+        return Err(Error::spec("", format!("more than {MAX_OPS} steps or a slot too many")));
     }
-    Ok(Compiled { bytes, descriptors, names })
+    Ok(Compiled { bytes: plan.finish(), descriptors, names })
 }
 
 fn check_version(spec: &Spec<'_>) -> Result<()> {

@@ -3,12 +3,16 @@
 //! ```text
 //! made by                                  what
 //! this process, while compiling            clones of bind sources
-//! keeper, with the host's rights           /dev, the folder of cgroup v1, and what shows a namespace that stays
-//!                                          the host's, which a new user namespace has no right to mount
+//! keeper, with the host's rights           /dev, the folder of cgroup v1, before there is a child perhaps, and what shows
+//!                                          a namespace that stays the host's, which a new user namespace has no
+//!                                          right to mount
 //! child, before pivot_root                 proc, sysfs: the kernel wants to see an instance of each in the
 //!                                          mount namespace, and the old root has one
-//! child, after it                          the rest
+//! child, as root of its user namespace     the rest
 //! ```
+//!
+//! What goes below /dev, /proc and /sys is attached to those while they are attached nowhere themselves, and so is what
+//! hides parts of them: the child has done with it by the time that the keeper has the root file system.
 //!
 //! /proc/self/mountinfo lists mounts by their age. Where others look whether that is the order of the specification
 //! ([`Order`]), the child makes all before pivot_root, one after the other, and what it has not made itself it clones.
@@ -30,7 +34,7 @@ use super::error::{Error, Result};
 use super::namespaces::Namespaces;
 use super::opened::{Opened, Writer};
 use super::options::{NOEXEC, NOSUID, Options, PRIVATE, RDONLY};
-use super::paths::{c, is_prepared};
+use super::paths::{c, is_prepared, is_within};
 use super::start::Start;
 
 pub(super) use planned::Surroundings;
@@ -72,6 +76,8 @@ pub(super) struct Mounts {
     /// As runc has it: without a cgroup namespace the container sees its own groups and not the host's.
     binds_views: bool,
     order: Option<Order>,
+    /// Which of them take what goes below them while they are attached nowhere.
+    bases: Vec<usize>,
     nodes: Vec<Node>,
     binds_nodes: bool,
     terminal: bool,
@@ -109,16 +115,17 @@ impl Mounts {
             planned.iter_mut().for_each(|mount| mount.take_label(label));
         }
         let mounts = Self {
-            planned,
             propagation: propagation_of_binds(spec)?,
             views: around.views.iter().map(view).collect(),
             cgroup_maker: cgroup_maker(around.namespaces),
             binds_views: around.binds_views,
+            bases: if order.is_some() { Vec::new() } else { bases(&planned, around) },
             order,
             // A bind over /dev brings its own; runc makes none there either.
             nodes: dev::nodes(&spec.linux.devices, around.ids)?,
             binds_nodes: around.binds_nodes,
             terminal: spec.process.as_ref().is_some_and(|process| process.terminal),
+            planned,
         };
         mounts.check()?;
         Ok(mounts)
@@ -164,47 +171,55 @@ impl Mounts {
         self.planned.iter().map(&mut write).collect()
     }
 
-    /// The keeper's part.
-    pub fn write_keeper(
-        &self,
-        userns: Option<Slot>,
-        maps: &[Option<Slot>],
-        root: (u32, u32),
-        groups: &[Slot],
-        writer: &mut Writer,
-    ) -> Made {
+    /// The keeper's part that needs no child.
+    pub fn write_prepared(&self, root: (u32, u32), writer: &mut Writer) -> Made {
         let mut made = Made { slots: vec![None; self.planned.len()], ..Made::default() };
-        for (index, mount) in self.planned.iter().enumerate() {
-            made.slots[index] = match &mount.what {
+        for (mount, slot) in self.planned.iter().zip(&mut made.slots) {
+            *slot = match &mount.what {
                 What::Dev => {
                     let defaults = if self.binds_nodes { &[] } else { &dev::NODES[..] };
                     Some(dev::write(&mount.options, (defaults, &self.nodes), &self.places(), root, writer))
                 }
-                What::Bind { tree, idmap, .. } => {
-                    let idmap = idmap.as_ref().map(|idmap| idmap.recursive).zip(maps[index].or(userns));
-                    self.write_bind(mount, *tree, idmap, writer);
-                    Some(*tree)
-                }
-                What::CgroupFolder => {
-                    let folder = self.write_cgroup_folder(mount, root, writer);
-                    if self.binds_views {
-                        made.views = clone_views(mount, groups, writer);
-                    } else if self.cgroup_maker != Maker::ChildAfterPivot {
-                        made.views = self.new_views(mount, writer);
-                    }
-                    Some(folder)
-                }
-                What::New { maker: Maker::Keeper | Maker::Aside(_), .. } => Some(new_mount(mount, writer)),
-                What::New { .. } => None,
+                What::CgroupFolder => Some(self.write_cgroup_folder(mount, root, writer)),
+                What::Bind { .. } | What::New { .. } => None,
             };
-            if let (Some(slot), None) = (made.slots[index], &self.order) {
-                self.write_propagation(mount, slot, &mut |op| writer.plan.keeper(op));
-            }
         }
         made
     }
 
-    /// Whether what the child does before pivot_root has to wait for the keeper.
+    /// The keeper's other part.
+    pub fn write_keeper(
+        &self,
+        made: &mut Made,
+        userns: Option<Slot>,
+        maps: &[Option<Slot>],
+        groups: &[Slot],
+        writer: &mut Writer,
+    ) {
+        for (index, mount) in self.planned.iter().enumerate() {
+            match &mount.what {
+                What::Bind { tree, idmap, .. } => {
+                    let idmap = idmap.as_ref().map(|idmap| idmap.recursive).zip(maps[index].or(userns));
+                    self.write_bind(mount, *tree, idmap, writer);
+                    made.slots[index] = Some(*tree);
+                }
+                What::CgroupFolder if self.binds_views => made.views = clone_views(mount, groups, writer),
+                What::CgroupFolder if self.cgroup_maker != Maker::ChildAfterPivot => {
+                    made.views = self.new_views(mount, writer);
+                }
+                What::New { maker: Maker::Keeper | Maker::Aside(_), .. } => {
+                    made.slots[index] = Some(new_mount(mount, writer));
+                }
+                What::Dev | What::CgroupFolder | What::New { .. } => {}
+            }
+            if let (Some(slot), None) = (made.slots[index], &self.order) {
+                self.write_propagation(mount, slot, &mut |op| writer.plan.keeper(op));
+            }
+        }
+    }
+
+    /// Whether each is made in its turn: then what the child does before pivot_root waits for the keeper, and the child has
+    /// nothing to do while the keeper makes the root file system.
     pub fn are_in_order(&self) -> bool {
         self.order.is_some()
     }
@@ -240,9 +255,42 @@ impl Mounts {
         }
     }
 
+    /// The child's part that needs no more than what is made so far, and the rights of its user namespace's root.
+    pub fn write_in_advance(&self, made: &mut Made, writer: &mut Writer) {
+        for (mount, slot) in self.planned.iter().zip(&mut made.slots) {
+            slot.get_or_insert_with(|| new_mount(mount, writer));
+        }
+        let bases = self.bases(made);
+        for (mount, slot) in self.planned.iter().zip(&made.slots) {
+            if let Some(((within, path), &slot)) = Base::of(&bases, &c(&mount.destination)).zip(slot.as_ref()) {
+                writer.plan.child(Op::Attach {
+                    mount: slot,
+                    within: Some(within),
+                    path: &path,
+                    file: false,
+                    strict: true,
+                });
+                if matches!(mount.what, What::CgroupFolder) {
+                    self.attach_views(mount, &made.views, &bases, writer);
+                }
+            }
+        }
+    }
+
+    /// What takes mounts while it is attached nowhere, once it is made.
+    pub fn bases(&self, made: &Made) -> Vec<Base<'_>> {
+        let base =
+            |&index: &usize| made.slots[index].map(|slot| Base { destination: &self.planned[index].destination, slot });
+        self.bases.iter().filter_map(base).collect()
+    }
+
     /// The child's part inside the new root: attach all, in order.
     pub fn write_after_pivot(&self, made: &mut Made, writer: &mut Writer) {
+        let bases = self.bases(made);
         for (mount, made_slot) in self.planned.iter().zip(&mut made.slots) {
+            if Base::of(&bases, &c(&mount.destination)).is_some() {
+                continue;
+            }
             let slot = *made_slot.get_or_insert_with(|| new_mount(mount, writer));
             let path = c(&mount.destination);
             if mount.options.copy_up {
@@ -254,9 +302,9 @@ impl Mounts {
             }
             let file = matches!(mount.what, What::Bind { file: true, .. });
             let strict = is_prepared(&mount.destination);
-            writer.plan.child(Op::Attach { mount: slot, path: &path, file, strict });
+            writer.plan.child(Op::Attach { mount: slot, within: None, path: &path, file, strict });
             if matches!(mount.what, What::CgroupFolder) {
-                self.attach_views(mount, &made.views, writer);
+                self.attach_views(mount, &made.views, &bases, writer);
             }
         }
     }
@@ -301,14 +349,16 @@ impl Mounts {
         let out = writer.slot("the folder of cgroup hierarchies");
         let attributes = mount.options.for_new_mount() & !RDONLY;
         let options: TextsBuf = [c"mode=755", c"size=64k"].into_iter().collect();
-        writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: options.as_texts(), attributes, out });
         let (uid, gid) = root;
+        writer.plan.keeper(Op::BeginMaking { uid, gid });
+        writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: options.as_texts(), attributes, out });
         for (name, controllers) in &self.views {
-            writer.plan.keeper(Op::MakeDirectory { dir: out, name: &c(name), mode: 0o755, uid, gid });
+            writer.plan.keeper(Op::MakeDirectory { dir: out, name: &c(name), mode: 0o755 });
             for link in controllers.as_texts().iter().filter(|link| link.to_bytes() != name.as_bytes()) {
-                writer.plan.keeper(Op::MakeSymlink { dir: out, name: link, target: &c(name), uid, gid });
+                writer.plan.keeper(Op::MakeSymlink { dir: out, name: link, target: &c(name) });
             }
         }
+        writer.plan.keeper(Op::EndMaking {});
         let (clear, propagation, recursive) = (0, 0, false);
         writer.plan.keeper(Op::SetMountAttributes { mount: out, set: RDONLY, clear, propagation, recursive });
         out
@@ -326,7 +376,7 @@ impl Mounts {
             .collect()
     }
 
-    fn attach_views(&self, mount: &Planned, made: &[Slot], writer: &mut Writer) {
+    fn attach_views(&self, mount: &Planned, made: &[Slot], bases: &[Base<'_>], writer: &mut Writer) {
         let made = match self.cgroup_maker {
             _ if !made.is_empty() => made.to_vec(),
             Maker::Keeper | Maker::Aside(_) => Vec::new(),
@@ -334,9 +384,50 @@ impl Mounts {
         };
         for ((name, _), slot) in self.views.iter().zip(made) {
             let path = c(&format!("{}/{name}", mount.destination));
-            writer.plan.child(Op::Attach { mount: slot, path: &path, file: false, strict: true });
+            let (within, path) = Base::of(bases, &path).map_or((None, path), |(base, rest)| (Some(base), rest));
+            writer.plan.child(Op::Attach { mount: slot, within, path: &path, file: false, strict: true });
         }
     }
+}
+
+/// A mount that takes others while it is attached nowhere.
+pub(super) struct Base<'a> {
+    destination: &'a str,
+    slot: Slot,
+}
+
+impl Base<'_> {
+    /// What a path of the container lies below, and the rest of the path from there.
+    pub fn of(bases: &[Self], path: &CStr) -> Option<(Slot, CString)> {
+        let path = path.to_str().ok()?;
+        bases.iter().find_map(|base| {
+            let rest = path.strip_prefix(base.destination).filter(|rest| rest.starts_with('/'))?;
+            Some((base.slot, c(rest)))
+        })
+    }
+}
+
+/// Those of /dev, /proc and /sys that are mounted anew, with nothing below them that is anybody's: then whatever is
+/// below comes after them. None in a mount namespace that others see.
+fn bases(planned: &[Planned], around: Surroundings<'_>) -> Vec<usize> {
+    if !around.namespaces.is_new(NamespaceKind::Mount) || !around.host.features.detached_trees {
+        return Vec::new();
+    }
+    let is_base = |&index: &usize| {
+        let base = &planned[index];
+        let is_plain = |mount: &Planned| {
+            let is_new = matches!(mount.what, What::New { .. } | What::CgroupFolder);
+            is_new && !mount.options.copy_up && mount.options.propagation.is_empty()
+        };
+        let below =
+            |mount: &Planned| is_within(&mount.destination, &base.destination) && mount.destination != base.destination;
+        ["/dev", "/proc", "/sys"].contains(&base.destination.as_str())
+            && !matches!(base.what, What::Bind { .. })
+            && base.options.propagation.is_empty()
+            && planned[..index].iter().all(|mount| !below(mount))
+            && planned.iter().filter(|mount| below(mount)).all(is_plain)
+    };
+    (0..planned.len()).filter(is_base).collect()
 }
 
 /// SELinux's option word for all that is mounted anew.

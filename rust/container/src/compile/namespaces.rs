@@ -65,6 +65,11 @@ impl Namespaces {
         Ok(namespaces)
     }
 
+    /// `None` if one is joined, or something is wrong with the list.
+    pub fn all_new(linux: &Linux<'_>) -> Option<Self> {
+        Self::read(linux, |_, _, path| Err(Error::spec(path, "joined"))).ok()
+    }
+
     /// For one more process: whatever is not the host's is by now the container's, in which `first` is, and is joined
     /// through it.
     pub fn of_container(linux: &Linux<'_>, first: Slot) -> Result<Self> {

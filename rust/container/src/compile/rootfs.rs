@@ -96,11 +96,15 @@ impl<'a> Rootfs<'a> {
         self.readonly && changes
     }
 
-    /// The keeper's part: the slot of the detached root. `unneeded` takes mounts that nothing needs after this.
-    pub fn write(&self, userns: Option<Slot>, root: (u32, u32), unneeded: &mut Vec<Slot>, writer: &mut Writer) -> Slot {
-        if !self.features.detached_sources && (matches!(self.base, Base::Overlay { .. }) || !self.files.is_empty()) {
+    /// The keeper's first part, on older kernels: where it can park.
+    pub fn write_place(&self, writer: &mut Writer) {
+        if !self.features.detached_trees && (matches!(self.base, Base::Overlay { .. }) || !self.files.is_empty()) {
             writer.plan.keeper(Op::Unshare { flags: libc::CLONE_NEWNS as u64 });
         }
+    }
+
+    /// The keeper's part: the slot of the detached root. `unneeded` takes mounts that nothing needs after this.
+    pub fn write(&self, userns: Option<Slot>, root: (u32, u32), unneeded: &mut Vec<Slot>, writer: &mut Writer) -> Slot {
         match &self.base {
             Base::Overlay { lowers, upper, volatile } => {
                 let mut trees = Vec::new();
@@ -114,13 +118,17 @@ impl<'a> Rootfs<'a> {
                         trees.push(layer.tree);
                     }
                 }
-                let upper = write_upper(upper, root, writer);
+                let (uid, gid) = root;
+                writer.plan.keeper(Op::BeginMaking { uid, gid });
+                let upper = write_upper(upper, writer);
                 trees.extend(upper.as_ref().map(|layer| layer.tree).filter(|tree| !trees.contains(tree)));
                 trees.iter().for_each(|&tree| self.park(tree, writer));
                 if self.detached {
                     self.leave(&trees, unneeded);
                 }
-                self.write_overlay(&Stack { lowers, upper, volatile: *volatile, root }, writer)
+                let mount = self.write_overlay(&Stack { lowers, upper, volatile: *volatile }, writer);
+                writer.plan.keeper(Op::EndMaking {});
+                mount
             }
             Base::Layer(layer) => {
                 idmap(*layer, userns, writer);
@@ -150,30 +158,33 @@ impl<'a> Rootfs<'a> {
         let folder = writer.slot("the container's own files");
         let options = [c("mode=755"), c(&format!("size={}", room_for(&files)))];
         let options: TextsBuf = options.iter().map(CString::as_c_str).collect();
-        let attributes = NODEV | NOSUID;
+        let (attributes, (uid, gid)) = (NODEV | NOSUID, root);
+        writer.plan.keeper(Op::BeginMaking { uid, gid });
         writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: options.as_texts(), attributes, out: folder });
         self.park(folder, writer);
         self.leave(&[folder], unneeded);
-        files.iter().enumerate().map(|(index, file)| write_file(index, file, folder, root, writer)).collect()
+        let made = files.iter().enumerate().map(|(index, file)| write_file(index, file, folder, writer)).collect();
+        writer.plan.keeper(Op::EndMaking {});
+        made
     }
 
     /// Attaches what is to be stacked or cloned, where the kernel wants that, in the keeper's own mount namespace: it ends
     /// with the keeper.
     fn park(&self, mount: Slot, writer: &mut Writer) {
-        if !self.features.detached_sources {
+        if !self.features.detached_trees {
             writer.plan.keeper(Op::Park { mount });
         }
     }
 
     /// What is attached already ends with the keeper's mount namespace.
     fn leave(&self, mounts: &[Slot], unneeded: &mut Vec<Slot>) {
-        if self.features.detached_sources {
+        if self.features.detached_trees {
             unneeded.extend(mounts);
         }
     }
 
     fn write_overlay(&self, stack: &Stack<'_>, writer: &mut Writer) -> Slot {
-        let Stack { volatile, root: (uid, gid), .. } = *stack;
+        let volatile = stack.volatile;
         let packed = pack_slots(&stack.lowers.iter().map(|layer| layer.tree).collect::<Vec<_>>());
         let names: TextsBuf = stack.lowers.iter().map(|layer| layer.name.as_c_str()).collect();
         let (lowers, names) = (as_slots(&packed), names.as_texts());
@@ -182,24 +193,13 @@ impl<'a> Rootfs<'a> {
         let attributes = if upper.is_none() { ATTRIBUTES | RDONLY } else { ATTRIBUTES };
         if self.features.overlay_by_descriptor {
             let out = writer.slot(ROOT);
-            writer.plan.keeper(Op::NewOverlay { lowers, names, upper, changes, volatile, attributes, uid, gid, out });
+            writer.plan.keeper(Op::NewOverlay { lowers, names, upper, changes, volatile, attributes, out });
             return out;
         }
         let (at, name) = (write_scaffold(writer), c"root");
         self.park(at, writer);
-        writer.plan.keeper(Op::MakeDirectory { dir: at, name, mode: 0o755, uid: 0, gid: 0 });
-        writer.plan.keeper(Op::MountOverlay {
-            lowers,
-            names,
-            upper,
-            changes,
-            volatile,
-            attributes,
-            uid,
-            gid,
-            at,
-            name,
-        });
+        writer.plan.keeper(Op::MakeDirectory { dir: at, name, mode: 0o755 });
+        writer.plan.keeper(Op::MountOverlay { lowers, names, upper, changes, volatile, attributes, at, name });
         let out = writer.slot(ROOT);
         writer.plan.keeper(Op::CloneTree { dir: at, path: name, recursive: false, out });
         out
@@ -214,7 +214,6 @@ struct Stack<'s> {
     lowers: &'s [Layer],
     upper: Option<Layer>,
     volatile: bool,
-    root: (u32, u32),
 }
 
 /// A place for mount(2), which takes no descriptors.
@@ -226,11 +225,11 @@ fn write_scaffold(writer: &mut Writer) -> Slot {
     out
 }
 
-fn write_file(index: usize, file: &File<'_>, folder: Slot, root: (u32, u32), writer: &mut Writer) -> (Slot, CString) {
+fn write_file(index: usize, file: &File<'_>, folder: Slot, writer: &mut Writer) -> (Slot, CString) {
     let base = file.path.rsplit('/').next().unwrap_or_default();
     let name = c(&format!("{index}-{base}"));
-    let (mode, (uid, gid)) = (file.mode, root);
-    writer.plan.keeper(Op::MakeFile { dir: folder, name: &name, content: file.content.as_bytes(), mode, uid, gid });
+    let (content, mode) = (file.content.as_bytes(), file.mode);
+    writer.plan.keeper(Op::MakeFile { dir: folder, name: &name, content, mode });
     let out = writer.slot(format!("the file {}", file.path));
     writer.plan.keeper(Op::CloneTree { dir: folder, path: &name, recursive: false, out });
     (out, file.path.to_c_string())
@@ -395,7 +394,7 @@ fn set(mount: Slot, set: u64, propagation: u64, writer: &mut Writer) {
     writer.plan.keeper(Op::SetMountAttributes { mount, set, clear: 0, propagation, recursive: true });
 }
 
-fn write_upper(changes: &Changes, root: (u32, u32), writer: &mut Writer) -> Option<Layer> {
+fn write_upper(changes: &Changes, writer: &mut Writer) -> Option<Layer> {
     match changes {
         Changes::None => None,
         Changes::Directory(layer) => Some(layer.clone()),
@@ -412,8 +411,7 @@ fn write_upper(changes: &Changes, root: (u32, u32), writer: &mut Writer) -> Opti
                 out,
             });
             for name in [c"upper", c"work"] {
-                let (uid, gid) = root;
-                writer.plan.keeper(Op::MakeDirectory { dir: out, name, mode: 0o755, uid, gid });
+                writer.plan.keeper(Op::MakeDirectory { dir: out, name, mode: 0o755 });
             }
             Some(Layer { tree: out, name: c("") })
         }

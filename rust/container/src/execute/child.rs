@@ -1,5 +1,7 @@
 //! The child's list, inside. Nothing here allocates: between clone and exec only system calls.
 
+use std::ffi::CStr;
+
 use crate::plan::{Op, Part, Plan, Slot, Texts};
 use crate::sys::{self, Errno, Fd};
 
@@ -94,12 +96,9 @@ impl Child<'_> {
                 self.close_descriptors()
             }
             Op::Exec { candidates, .. } => self.execute(candidates),
-            Op::NewMount { .. } | Op::SetMountAttributes { .. } | Op::Park { .. } | Op::Unshare { .. } => {
-                shared_step(op, self.slots)
-            }
             // A terminal that this child has opened itself.
             Op::GiveAway { slot, uid, gid } => sys::chown_at(self.slots.get(slot)?, c"", uid, gid),
-            _ => self.place(op).unwrap_or_else(|| identity(op)),
+            _ => self.place(op).or_else(|| identity(op)).unwrap_or_else(|| shared_step(op, self.slots)),
         }
     }
 
@@ -126,14 +125,11 @@ impl Child<'_> {
                 let both = self.slots.get(mount).and_then(|mount| Ok((mount, self.slots.get(place)?)));
                 both.and_then(|(mount, place)| mounts::renew(mount, place)).map(|clone| self.slots.set(out, clone))
             }
-            Op::Attach { mount, path, file, strict } => {
-                self.slots.get(mount).and_then(|mount| mounts::attach(mount, path, file, strict))
+            Op::Attach { mount, within, path, file, strict } => {
+                self.slots.get(mount).and_then(|mount| mounts::attach(mount, self.root(within)?, path, file, strict))
             }
-            Op::Mask { path, empty, dev } => {
-                let covers = self.slots.get(empty).and_then(|empty| Ok((empty, self.slots.get(dev)?)));
-                covers.and_then(|(empty, dev)| mounts::mask(path, (empty, &mut self.hides), dev))
-            }
-            Op::MakeReadonly { path } => mounts::make_readonly(path),
+            Op::Mask { within, path, empty, dev } => self.mask(within, path, empty, dev),
+            Op::MakeReadonly { within, path } => self.root(within).and_then(|root| mounts::make_readonly(root, path)),
             Op::CopyUp { mount, path } => self.slots.get(mount).and_then(|mount| mounts::copy_up(mount, path)),
             Op::CloneInside { path, recursive, out } => {
                 mounts::clone_inside(path, recursive).map(|mount| self.slots.set(out, mount))
@@ -143,6 +139,17 @@ impl Child<'_> {
         })
     }
 
+    /// What a path begins at: the mount `within`, or the root, which is the working directory until `ChangeDirectory`, that
+    /// comes after all mounts. To open / each time would cost two calls of four.
+    fn root(&self, within: Option<Slot>) -> sys::Result<Fd> {
+        within.map_or(Ok(libc::AT_FDCWD), |slot| self.slots.get(slot))
+    }
+
+    fn mask(&mut self, within: Option<Slot>, path: &CStr, empty: Slot, dev: Slot) -> sys::Result<()> {
+        let (root, empty, dev) = (self.root(within)?, self.slots.get(empty)?, self.slots.get(dev)?);
+        mounts::mask(root, path, (empty, &mut self.hides), dev)
+    }
+
     /// Also looks whether the keeper is there still: a signal for a death that lies behind does not come.
     fn die_with_keeper(&self) -> sys::Result<()> {
         sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0)?;
@@ -150,7 +157,7 @@ impl Child<'_> {
     }
 
     fn open_terminal(&mut self, rows: u32, columns: u32, console: bool, out: Slot) -> sys::Result<()> {
-        let multiplexer = mounts::open_inside(c"/dev/pts", true)?;
+        let multiplexer = mounts::open_inside(libc::AT_FDCWD, c"/dev/pts", true)?;
         let flags = libc::O_RDWR | libc::O_NOCTTY;
         let master = sys::openat(multiplexer, c"ptmx", flags | libc::O_NOFOLLOW, 0)?;
         sys::close(multiplexer);
@@ -162,7 +169,7 @@ impl Child<'_> {
         sys::ioctl(master, libc::TIOCSWINSZ, (&raw const size) as u64)?;
         if console {
             let mount = sys::clone_tree(slave, c"", false)?;
-            let attached = mounts::attach(mount, c"/dev/console", true, true);
+            let attached = mounts::attach(mount, libc::AT_FDCWD, c"/dev/console", true, true);
             sys::close(mount);
             attached?;
         }
@@ -266,7 +273,7 @@ fn init(child: i32) -> ! {
     }
 }
 
-fn change_directory(path: &std::ffi::CStr, create: bool) -> sys::Result<()> {
+fn change_directory(path: &CStr, create: bool) -> sys::Result<()> {
     match sys::chdir(path) {
         Err(Errno(libc::ENOENT)) if create => {
             mounts::make_directory(path)?;
@@ -284,9 +291,9 @@ fn change_directory(path: &std::ffi::CStr, create: bool) -> sys::Result<()> {
     if create { sys::chdir(c"/") } else { Ok(()) }
 }
 
-/// Steps that make the process what it is to be.
-fn identity(op: &Op<'_>) -> sys::Result<()> {
-    match *op {
+/// Steps that make the process what it is to be; `None` if `op` is none.
+fn identity(op: &Op<'_>) -> Option<sys::Result<()>> {
+    Some(match *op {
         Op::SetGroups { gids } => sys::setgroups(gids),
         Op::SetGid { gid } => sys::setgid(gid),
         Op::SetUid { uid } => sys::setuid(uid),
@@ -310,8 +317,8 @@ fn identity(op: &Op<'_>) -> sys::Result<()> {
         Op::SetAmbient { ambient } => set_ambient(ambient),
         Op::NoNewPrivileges {} => sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0),
         Op::LoadSeccomp { flags, program } => sys::load_seccomp(flags, program),
-        _ => Err(MISPLACED),
-    }
+        _ => return None,
+    })
 }
 
 fn limit_bounding_set(keep: u64) -> sys::Result<()> {

@@ -1,13 +1,14 @@
 //! The keeper's list, with the host's rights. Allocation is allowed here.
 
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString};
 
 use crate::plan::{CLONE_NEWTIME, Op, Part, Plan, STDERR, STDIN, STDOUT, Slot, Slots as SlotList};
 use crate::protocol::{EVIDENCE, MAX_COMMAND, MAX_MESSAGE, warning};
 use crate::sys::{self, Errno, Fd, Side};
 
+use super::birth::{Ahead, Birth};
 use super::cgroup::Created;
-use super::channel::{ToChild, ToKeeper, Word};
+use super::channel::{ToChild, Word};
 use super::exec::{Another, Vectors};
 use super::hook::{self, Hook};
 use super::{
@@ -29,6 +30,8 @@ pub(super) struct Keeper<'a> {
     vectors: Option<child::Prepared>,
     another: Another,
     hooks: Vec<(usize, Vectors)>,
+    /// Cloned, and not yet told what it is to be.
+    ahead: Option<Ahead>,
     child: Option<Child>,
     opened: Vec<Slot>,
     cgroups: Vec<Created>,
@@ -43,9 +46,13 @@ fn failed_at(index: usize, errno: Errno) -> Failed {
 }
 
 impl<'a> Keeper<'a> {
-    pub fn new(plan: &'a Plan<'a>, descriptors: &[Fd]) -> Result<Self, Failed> {
+    /// `ahead` is a child that was begun before there was a plan.
+    pub fn new(plan: &'a Plan<'a>, descriptors: &[Fd], ahead: Option<Ahead>) -> Result<Self, Failed> {
         let prepared = Slots::new(descriptors).and_then(|slots| Ok((slots, Timings::new()?)));
         let (slots, timings) = prepared.map_err(|errno| failed_at(0, errno))?;
+        // Without a helper the step itself clones the child, and says what is missing for it.
+        let begin = |flags| ahead.filter(|ahead| ahead.flags() == flags).or_else(|| Ahead::begin(flags).ok()?);
+        let ahead = plan.clones_ahead().and_then(begin);
         let (child, terminal) = (None, None);
         let (opened, cgroups) = (Vec::new(), Vec::new());
         let another = Another::none();
@@ -53,7 +60,21 @@ impl<'a> Keeper<'a> {
         let vectors = Some(child::Prepared { exec, another, hooks: of_child });
         let hooks = Vectors::of_hooks(plan, Part::Keeper);
         let (warnings, called) = (0, false);
-        Ok(Self { plan, slots, timings, vectors, another, hooks, child, opened, cgroups, terminal, warnings, called })
+        Ok(Self {
+            plan,
+            slots,
+            timings,
+            vectors,
+            another,
+            hooks,
+            ahead,
+            child,
+            opened,
+            cgroups,
+            terminal,
+            warnings,
+            called,
+        })
     }
 
     /// Walks the list, then waits for the child to call execve(2) or to say why it can't.
@@ -171,6 +192,7 @@ impl<'a> Keeper<'a> {
 
     /// Ends the child, if there is one, and removes what was made.
     pub fn abandon(&mut self) {
+        self.ahead = None;
         if let Some(child) = self.child.take() {
             let _ = sys::signal_pidfd(child.pidfd, libc::SIGKILL);
             let _ = sys::wait(child.pid, true);
@@ -293,9 +315,9 @@ impl<'a> Keeper<'a> {
                 self.note(out);
                 Ok(())
             }
-            Op::NewOverlay { lowers, names, upper, changes, volatile, attributes, uid, gid, out } => {
+            Op::NewOverlay { lowers, names, upper, changes, volatile, attributes, out } => {
                 let stack = mounts::Stack::of(&self.slots, (lowers, names), (upper, changes), volatile)?;
-                let mount = sys::with_file_ids(uid, gid, || mounts::new_overlay(&stack, attributes))?;
+                let mount = mounts::new_overlay(&stack, attributes)?;
                 self.open(out, mount);
                 Ok(())
             }
@@ -304,23 +326,18 @@ impl<'a> Keeper<'a> {
                 self.open(out, mount);
                 Ok(())
             }
-            Op::MakeDirectory { .. } | Op::MakeNode { .. } | Op::MakeSymlink { .. } | Op::MakeFile { .. } => {
-                make_entry(op, &self.slots)
-            }
             Op::AdjustOomScore { score } => self.adjust_oom_score(score),
             Op::SetLimit { resource, soft, hard } => self.set_limit(resource, soft, hard),
             Op::Release {} => {
                 let opened = std::mem::take(&mut self.opened);
                 self.child()?.channel.release(&self.slots, &opened)
             }
-            Op::MountOverlay { lowers, names, upper, changes, volatile, attributes, uid, gid, at, name } => {
+            Op::MountOverlay { lowers, names, upper, changes, volatile, attributes, at, name } => {
                 let stack = mounts::Stack::of(&self.slots, (lowers, names), (upper, changes), volatile)?;
-                let at = self.slots.get(at)?;
-                sys::with_file_ids(uid, gid, || mounts::mount_overlay(&stack, attributes, (at, name)))
+                mounts::mount_overlay(&stack, attributes, (self.slots.get(at)?, name))
             }
-            Op::SetMountAttributes { .. } | Op::Park { .. } | Op::Unshare { .. } => shared_step(op, &mut self.slots),
             Op::GiveAway { slot, uid, gid } => give_away(self.slots.get(slot)?, uid, gid),
-            _ => Err(MISPLACED),
+            _ => shared_step(op, &mut self.slots),
         }
     }
 
@@ -378,14 +395,14 @@ impl<'a> Keeper<'a> {
         let cgroup = cgroup.map(|slot| self.slots.get(slot)).transpose()?;
         let [ours, theirs] = sys::packet_pair()?;
         let mut birth = self.birth([ours, theirs])?;
-        let (pid, pidfd) = if self.plan.shares_memory() {
+        let (pid, pidfd) = match self.ahead.take() {
             // The child takes it along, and both may outlive this call.
-            birth.beside(flags, cgroup)?
-        } else {
-            match sys::clone(flags, cgroup)? {
+            Some(ahead) => ahead.become_child(birth)?,
+            None if self.plan.shares_memory() => birth.beside(flags, cgroup)?,
+            None => match sys::clone(flags, cgroup)? {
                 Side::Child => birth.run(),
                 Side::Parent { pid, pidfd } => (pid, pidfd),
-            }
+            },
         };
         sys::close(theirs);
         self.child = Some(Child { pid, pidfd, channel: ToChild(ours) });
@@ -434,57 +451,6 @@ impl<'a> Keeper<'a> {
             self.warnings |= warning::RESOURCE_LIMIT;
         }
         Ok(())
-    }
-}
-
-/// All that a child begins with.
-struct Birth<'a> {
-    plan: &'a Plan<'a>,
-    slots: Slots,
-    timings: Timings,
-    vectors: child::Prepared,
-    /// The keeper's end, which is not the child's to hold (while it is open there the keeper's death goes unnoticed),
-    /// and its own.
-    channel: [Fd; 2],
-}
-
-impl Birth<'_> {
-    fn run(&mut self) -> ! {
-        let [keepers, own] = self.channel;
-        sys::close(keepers);
-        child::run(self.plan, &mut self.slots, &self.timings, &self.vectors, ToKeeper(own))
-    }
-
-    extern "C" fn entry(birth: *mut c_void) -> ! {
-        // SAFETY: what `beside` has leaked, for this call alone.
-        unsafe { &mut *birth.cast::<Birth<'_>>() }.run()
-    }
-
-    /// Process id and pidfd of a child that runs on a stack of its own in the memory that it shares with the keeper.
-    fn beside(self, flags: u64, cgroup: Option<Fd>) -> sys::Result<(i32, Fd)> {
-        let stack = new_stack()?;
-        // A keeper has one child, and ends with it.
-        let birth = Box::into_raw(Box::new(self));
-        // SAFETY: stack and birth are leaked; the plan is borrowed by the keeper, which does not return before the child
-        // has executed or ended: those that may are not made this way.
-        unsafe { sys::clone_beside(flags, cgroup, stack, STACK, Self::entry, birth.cast()) }
-    }
-}
-
-/// The deepest call is a copy of directories, `COPY_DEPTH` levels of 5 KiB.
-const STACK: usize = 1 << 20;
-
-/// Only what is touched becomes memory; below it lies a page that can't be.
-fn new_stack() -> sys::Result<*mut u8> {
-    const GUARD: usize = 4096;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
-    // SAFETY: a new anonymous mapping disturbs nothing; its first page is in bounds.
-    unsafe {
-        let map = libc::mmap(std::ptr::null_mut(), GUARD + STACK, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
-        if map == libc::MAP_FAILED || libc::mprotect(map, GUARD, libc::PROT_NONE) != 0 {
-            return Err(Errno(libc::ENOMEM));
-        }
-        Ok(map.cast::<u8>().add(GUARD))
     }
 }
 
@@ -590,44 +556,4 @@ fn give_away(fd: Fd, uid: u32, gid: u32) -> sys::Result<()> {
     } else {
         Ok(())
     }
-}
-
-/// Files of a directory that only we have ever seen: a detached tmpfs or a fresh upper folder.
-pub(super) fn make_entry(op: &Op<'_>, slots: &Slots) -> sys::Result<()> {
-    match *op {
-        Op::MakeDirectory { dir, name, mode, uid, gid } => {
-            let dir = slots.get(dir)?;
-            match sys::mkdirat(dir, name, mode) {
-                Err(Errno(libc::EEXIST)) => return Ok(()),
-                other => other?,
-            }
-            finish_entry(dir, name, mode, uid, gid)
-        }
-        Op::MakeNode { dir, name, mode, major, minor, uid, gid } => {
-            let dir = slots.get(dir)?;
-            sys::mknodat(dir, name, mode, libc::makedev(major, minor))?;
-            finish_entry(dir, name, mode & 0o7777, uid, gid)
-        }
-        Op::MakeSymlink { dir, name, target, uid, gid } => {
-            let dir = slots.get(dir)?;
-            sys::symlinkat(target, dir, name)?;
-            sys::chown_at(dir, name, uid, gid)
-        }
-        Op::MakeFile { dir, name, content, mode, uid, gid } => {
-            let dir = slots.get(dir)?;
-            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-            let fd = sys::openat(dir, name, flags, 0o600)?;
-            let result = if content.is_empty() { Ok(()) } else { sys::write(fd, content) };
-            sys::close(fd);
-            result?;
-            finish_entry(dir, name, mode, uid, gid)
-        }
-        _ => Err(MISPLACED),
-    }
-}
-
-/// Owner first: chown(2) clears set-id bits.
-fn finish_entry(dir: Fd, name: &CStr, mode: u32, uid: u32, gid: u32) -> sys::Result<()> {
-    sys::chown_at(dir, name, uid, gid)?;
-    sys::chmod_at(dir, name, mode)
 }

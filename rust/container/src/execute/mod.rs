@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! keeper                                   child
-//!   | its list up to Clone                   .
+//!   | its list up to Clone                   .  cloned meanwhile where it can be: see `birth`
 //!   | ------------ clone3 -----------------> | its list up to AwaitKeeper
 //!   | the rest of its list (maps, mounts)    |
-//!   | Release: slots made meanwhile -------> | the rest of its list
+//!   | Release: slots made meanwhile -------> | the rest of its list, to the next AwaitKeeper if there is one
 //!   | AwaitStdio, Release: 0 to 2 ---------> | AwaitKeeper: a container that was made beforehand waits here
 //!   | <-------- terminal's master, if any -- |
 //!   | <------------------- step and errno -- | a step failed; both are done
@@ -15,6 +15,7 @@
 //! The keeper may allocate; the child never does. Each step's time goes to a page that both share.
 
 mod agent;
+mod birth;
 mod cgroup;
 mod channel;
 mod child;
@@ -30,6 +31,7 @@ use crate::plan::{FIRST_OPENED, MAX_OPS, Op, Part, Plan, SLOTS, Slot, Texts};
 use crate::protocol::EVIDENCE;
 use crate::sys::{self, Errno, Fd};
 
+pub use birth::Ahead;
 pub use cgroup::Accounts;
 pub use channel::read_outcome;
 
@@ -137,9 +139,10 @@ pub struct Given {
 /// Makes that of the message and the descriptors that have come for it.
 pub type Read<'a> = dyn FnMut(&'static [u8], &[Fd]) -> sys::Result<Given> + 'a;
 
-/// Makes the container of `plan`. `descriptors` go into slots 0, 1, 2, and on. On failure nothing is left.
-pub fn start(plan: &Plan<'_>, descriptors: &[Fd]) -> Result<Running, Failed> {
-    start_parked(plan, descriptors, &mut |_, _| Err(MISPLACED))
+/// Makes the container of `plan`. `descriptors` go into slots 0, 1, 2, and on. On failure nothing is left. `ahead` was
+/// begun before there was a plan.
+pub fn start(plan: &Plan<'_>, descriptors: &[Fd], ahead: Option<Ahead>) -> Result<Running, Failed> {
+    walk(plan, descriptors, ahead, &mut |_, _| Err(MISPLACED))
 }
 
 /// The groups of a container whose processes somebody else makes.
@@ -156,7 +159,7 @@ impl Groups {
 /// Walks the beginning of a container's list, up to where its first process would be born: its groups are made, with their
 /// limits and rules about devices. On failure nothing is left.
 pub fn make_groups(plan: &Plan<'_>, descriptors: &[Fd]) -> Result<Groups, Failed> {
-    let mut keeper = keeper::Keeper::new(plan, descriptors)?;
+    let mut keeper = keeper::Keeper::new(plan, descriptors, None)?;
     match keeper.run_before_birth() {
         Ok(()) => Ok(Groups(keeper.into_running().cgroups)),
         Err(failed) => {
@@ -168,7 +171,11 @@ pub fn make_groups(plan: &Plan<'_>, descriptors: &[Fd]) -> Result<Groups, Failed
 
 /// The same with a plan that may wait on its way.
 pub fn start_parked(plan: &Plan<'_>, descriptors: &[Fd], read: &mut Read<'_>) -> Result<Running, Failed> {
-    let mut keeper = keeper::Keeper::new(plan, descriptors)?;
+    walk(plan, descriptors, None, read)
+}
+
+fn walk(plan: &Plan<'_>, descriptors: &[Fd], ahead: Option<Ahead>, read: &mut Read<'_>) -> Result<Running, Failed> {
+    let mut keeper = keeper::Keeper::new(plan, descriptors, ahead)?;
     match keeper.run(read) {
         Ok(()) => Ok(keeper.into_running()),
         Err(failed) => {
@@ -274,6 +281,9 @@ impl Timings {
     }
 }
 
+/// That of whoever makes containers; a specification that names none leaves it to the container's process.
+const UMASK: u32 = 0o022;
+
 /// An operation in the wrong list: the plan was not written by our compiler.
 const MISPLACED: Errno = Errno(libc::ENOSYS);
 
@@ -308,7 +318,39 @@ fn shared_step(op: &Op<'_>, slots: &mut Slots) -> sys::Result<()> {
                 sys::set_propagation(libc::MS_SLAVE | libc::MS_REC)?;
             }
         }
-        _ => return Err(MISPLACED),
+        _ => return make(op, slots),
     }
     Ok(())
+}
+
+/// Files of a directory that only we have ever seen: a detached tmpfs or a fresh upper folder.
+fn make(op: &Op<'_>, slots: &Slots) -> sys::Result<()> {
+    match *op {
+        Op::BeginMaking { uid, gid } => {
+            sys::umask(0);
+            if (uid, gid) == (0, 0) { Ok(()) } else { sys::take_file_ids(uid, gid) }
+        }
+        Op::EndMaking {} => {
+            sys::umask(UMASK);
+            sys::leave_file_ids();
+            Ok(())
+        }
+        Op::MakeDirectory { dir, name, mode } => match sys::mkdirat(slots.get(dir)?, name, mode) {
+            Err(Errno(libc::EEXIST)) => Ok(()),
+            other => other,
+        },
+        Op::MakeNode { dir, name, mode, major, minor } => {
+            sys::mknodat(slots.get(dir)?, name, mode, libc::makedev(major, minor))
+        }
+        Op::MakeSymlink { dir, name, target } => sys::symlinkat(target, slots.get(dir)?, name),
+        Op::MakeFile { dir, name, content, mode } => {
+            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+            let fd = sys::openat(slots.get(dir)?, name, flags, mode)?;
+            let result = if content.is_empty() { Ok(()) } else { sys::write(fd, content) };
+            sys::close(fd);
+            result
+        }
+        Op::ChangeOwner { dir, name, uid, gid } => sys::chown_at(slots.get(dir)?, name, uid, gid),
+        _ => Err(MISPLACED),
+    }
 }

@@ -207,22 +207,19 @@ pub(super) fn move_root(root: Fd) -> sys::Result<()> {
     sys::chdir(c"/")
 }
 
-/// Opens `path` with the container's root for /. `strict` refuses every symlink on the way.
-///
-/// The root is the working directory until `ChangeDirectory`, which comes after all mounts: opening / each time would
-/// cost two calls of four.
-pub(super) fn open_inside(path: &CStr, strict: bool) -> sys::Result<Fd> {
+/// Opens `path` with `root` for /. `strict` refuses every symlink on the way.
+pub(super) fn open_inside(root: Fd, path: &CStr, strict: bool) -> sys::Result<Fd> {
     let links = if strict { resolve::NO_SYMLINKS } else { 0 };
-    sys::openat2(libc::AT_FDCWD, path, libc::O_PATH, 0, resolve::IN_ROOT | resolve::NO_MAGICLINKS | links)
+    sys::openat2(root, path, libc::O_PATH, 0, resolve::IN_ROOT | resolve::NO_MAGICLINKS | links)
 }
 
-/// Attaches `mount` at `path`, which is made if it is missing.
+/// Attaches `mount` at `path` below `root`, which is made if it is missing.
 ///
 /// A link that leads nowhere, such as the one to systemd-resolved's file that many a root file system has at
 /// /etc/resolv.conf, is covered by a file: nothing is made behind it, and the root may be read-only.
-pub(super) fn attach(mount: Fd, path: &CStr, file: bool, strict: bool) -> sys::Result<()> {
-    let place = match open_inside(path, strict) {
-        Err(Errno(libc::ENOENT | libc::ELOOP)) => make_place(path, file, strict)?,
+pub(super) fn attach(mount: Fd, root: Fd, path: &CStr, file: bool, strict: bool) -> sys::Result<()> {
+    let place = match open_inside(root, path, strict) {
+        Err(Errno(libc::ENOENT | libc::ELOOP)) => make_place(root, path, file, strict)?,
         other => other?,
     };
     let result = sys::move_mount(mount, place);
@@ -231,13 +228,13 @@ pub(super) fn attach(mount: Fd, path: &CStr, file: bool, strict: bool) -> sys::R
 }
 
 /// Makes each missing directory of `path`, and at its end a directory or an empty file, which it opens.
-fn make_place(path: &CStr, file: bool, strict: bool) -> sys::Result<Fd> {
+fn make_place(root: Fd, path: &CStr, file: bool, strict: bool) -> sys::Result<Fd> {
     let bytes = path.to_bytes();
     let mut prefix = [0u8; PATH];
     if bytes.len() >= PATH {
         return Err(Errno(libc::ENAMETOOLONG));
     }
-    let mut parent = open_inside(c"/", strict)?;
+    let mut parent = open_inside(root, c"/", strict)?;
     let mut from = 0;
     while from < bytes.len() {
         let length = bytes[from..].iter().position(|&byte| byte == b'/').unwrap_or(bytes.len() - from);
@@ -245,7 +242,7 @@ fn make_place(path: &CStr, file: bool, strict: bool) -> sys::Result<Fd> {
         if length > 0 {
             prefix[..end].copy_from_slice(&bytes[..end]);
             let is_last = bytes[end..].iter().all(|&byte| byte == b'/');
-            let next = make_one(parent, &bytes[from..end], &prefix, is_last && file, strict);
+            let next = make_one((root, parent), &bytes[from..end], &prefix, is_last && file, strict);
             sys::close(parent);
             parent = next?;
         }
@@ -256,13 +253,19 @@ fn make_place(path: &CStr, file: bool, strict: bool) -> sys::Result<Fd> {
 
 /// Makes a directory of the container, and those on the way to it.
 pub(super) fn make_directory(path: &CStr) -> sys::Result<()> {
-    make_place(path, false, false).map(sys::close)
+    make_place(libc::AT_FDCWD, path, false, false).map(sys::close)
 }
 
-/// Opens `prefix`, making its last `component` below `parent` if it is missing.
-fn make_one(parent: Fd, component: &[u8], prefix: &[u8; PATH], file: bool, strict: bool) -> sys::Result<Fd> {
+/// Opens `prefix` below `root`, making its last `component` below `parent` if it is missing.
+fn make_one(
+    (root, parent): (Fd, Fd),
+    component: &[u8],
+    prefix: &[u8; PATH],
+    file: bool,
+    strict: bool,
+) -> sys::Result<Fd> {
     let prefix = CStr::from_bytes_until_nul(prefix).map_err(|_| Errno(libc::ENAMETOOLONG))?;
-    let errno = match open_inside(prefix, strict) {
+    let errno = match open_inside(root, prefix, strict) {
         // Only where it leads can be missing: a link at the end of a file's path is covered itself.
         Err(errno @ Errno(libc::ENOENT | libc::ELOOP)) => errno,
         other => return other,
@@ -282,7 +285,7 @@ fn make_one(parent: Fd, component: &[u8], prefix: &[u8; PATH], file: bool, stric
     } else {
         sys::mkdirat(parent, name, 0o755)?;
     }
-    open_inside(prefix, strict)
+    open_inside(root, prefix, strict)
 }
 
 fn is_link(parent: Fd, name: &CStr) -> bool {
@@ -294,10 +297,10 @@ fn is_absent(errno: Errno) -> bool {
     matches!(errno.0, libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
 }
 
-/// Hides `path` under `empty` if it is a directory, under the null device of `dev` otherwise. `empty` itself hides the
+/// Hides `path` below `root` under `empty` if it is a directory, under the null device of `dev` otherwise. `empty` itself hides the
 /// first directory; the flag says whether it does.
-pub(super) fn mask(path: &CStr, empty: (Fd, &mut bool), dev: Fd) -> sys::Result<()> {
-    let place = match open_inside(path, false) {
+pub(super) fn mask(root: Fd, path: &CStr, empty: (Fd, &mut bool), dev: Fd) -> sys::Result<()> {
+    let place = match open_inside(root, path, false) {
         Err(errno) if is_absent(errno) => return Ok(()),
         other => other?,
     };
@@ -337,9 +340,9 @@ pub(super) fn park(mount: Fd) -> sys::Result<()> {
     attach_outside(mount, c"/")
 }
 
-/// Makes `path` and what is mounted below it read-only, by a clone of itself.
-pub(super) fn make_readonly(path: &CStr) -> sys::Result<()> {
-    let place = match open_inside(path, false) {
+/// Makes `path` below `root` and what is mounted below it read-only, by a clone of itself.
+pub(super) fn make_readonly(root: Fd, path: &CStr) -> sys::Result<()> {
+    let place = match open_inside(root, path, false) {
         Err(errno) if is_absent(errno) => return Ok(()),
         other => other?,
     };
@@ -353,7 +356,7 @@ pub(super) fn make_readonly(path: &CStr) -> sys::Result<()> {
 
 /// A detached clone of a place inside the container.
 pub(super) fn clone_inside(path: &CStr, recursive: bool) -> sys::Result<Fd> {
-    let place = open_inside(path, false)?;
+    let place = open_inside(libc::AT_FDCWD, path, false)?;
     let clone = sys::clone_tree(place, c"", recursive);
     sys::close(place);
     clone
@@ -362,10 +365,7 @@ pub(super) fn clone_inside(path: &CStr, recursive: bool) -> sys::Result<Fd> {
 /// Copies the directory `path` of the container into the root of the detached tmpfs `mount`.
 pub(super) fn copy_up(mount: Fd, path: &CStr) -> sys::Result<()> {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-    let root = open_inside(c"/", false)?;
-    let source = sys::openat2(root, path, flags, 0, resolve::IN_ROOT | resolve::NO_MAGICLINKS);
-    sys::close(root);
-    let source = match source {
+    let source = match sys::openat2(libc::AT_FDCWD, path, flags, 0, resolve::IN_ROOT | resolve::NO_MAGICLINKS) {
         Err(errno) if is_absent(errno) => return Ok(()),
         other => other?,
     };

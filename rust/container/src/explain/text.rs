@@ -77,6 +77,12 @@ pub(super) fn of(op: &Op<'_>, names: &[String]) -> String {
             format!("making the link {} to {} in {}", show(file), show(target), name(dir))
         }
         Op::MakeFile { dir, name: file, .. } => format!("writing {} in {}", show(file), name(dir)),
+        Op::BeginMaking { uid: 0, gid: 0 } => "making files with the modes they are to have".to_owned(),
+        Op::BeginMaking { uid, gid } => format!("making files as user {uid} and group {gid} of the host"),
+        Op::EndMaking {} => "no longer making files for the container".to_owned(),
+        Op::ChangeOwner { dir, name: file, uid, gid } => {
+            format!("giving {} in {} to user {uid} and group {gid} of the host", show(file), name(dir))
+        }
         Op::AdjustOomScore { score } => format!("setting oom_score_adj to {score}"),
         Op::Release {} => "handing everything to the child".to_owned(),
         Op::SetLimit { resource, soft, hard } => {
@@ -131,9 +137,9 @@ fn inside(op: &Op<'_>, names: &[String]) -> String {
         Op::MoveRoot { root } => format!("making {} the root without pivot_root", name(root)),
         Op::OpenPlace { path, .. } => format!("opening {}", show(path)),
         Op::Renew { mount, .. } => format!("taking {} in its turn", name(mount)),
-        Op::Attach { mount, path, .. } => attach(name(mount), &show(path)),
-        Op::Mask { path, .. } => format!("hiding {}", show(path)),
-        Op::MakeReadonly { path } => format!("making {} read-only", show(path)),
+        Op::Attach { mount, within, path, .. } => attach(name(mount), &inside_of(within, path, names)),
+        Op::Mask { within, path, .. } => format!("hiding {}", inside_of(within, path, names)),
+        Op::MakeReadonly { within, path } => format!("making {} read-only", inside_of(within, path, names)),
         Op::SetSecurityLabel { label, .. } => match label.strip_prefix(b"exec ") {
             Some(profile) => format!("choosing the AppArmor profile {}", show_bytes(profile)),
             None => format!("choosing the SELinux label {}", show_bytes(label)),
@@ -200,10 +206,10 @@ fn identity(op: &Op<'_>) -> String {
 /// The path that a failure is about, or "".
 pub(super) fn path_of(op: &Op<'_>, names: &[String]) -> String {
     match *op {
-        Op::Attach { path, .. }
-        | Op::Mask { path, .. }
-        | Op::MakeReadonly { path }
-        | Op::ChangeDirectory { path, .. }
+        Op::Attach { within, path, .. } | Op::Mask { within, path, .. } | Op::MakeReadonly { within, path } => {
+            inside_of(within, path, names).into_owned()
+        }
+        Op::ChangeDirectory { path, .. }
         | Op::CopyUp { path, .. }
         | Op::CloneInside { path, .. }
         | Op::EnterRoot { path, .. }
@@ -221,6 +227,12 @@ pub(super) fn path_of(op: &Op<'_>, names: &[String]) -> String {
         }
         _ => String::new(),
     }
+}
+
+/// A path in the container, also of what is below a mount that is not attached yet: "sysfs for /sys", "/dev".
+fn inside_of<'t>(within: Option<Slot>, path: &'t CStr, names: &[String]) -> Cow<'t, str> {
+    let Some(mount) = within.map(|slot| name(slot, names)) else { return show(path) };
+    Cow::Owned(format!("{}{}", mount.find('/').map_or("", |at| &mount[at..]), show(path)))
 }
 
 fn below(recursive: bool) -> &'static str {
