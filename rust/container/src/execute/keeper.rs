@@ -46,13 +46,10 @@ fn failed_at(index: usize, errno: Errno) -> Failed {
 }
 
 impl<'a> Keeper<'a> {
-    /// `ahead` is a child that was begun before there was a plan.
+    /// `ahead` is a child that is being cloned with the flags of the plan; else the step itself clones it.
     pub fn new(plan: &'a Plan<'a>, descriptors: &[Fd], ahead: Option<Ahead>) -> Result<Self, Failed> {
         let prepared = Slots::new(descriptors).and_then(|slots| Ok((slots, Timings::new()?)));
         let (slots, timings) = prepared.map_err(|errno| failed_at(0, errno))?;
-        // Without a helper the step itself clones the child, and says what is missing for it.
-        let begin = |flags| ahead.filter(|ahead| ahead.flags() == flags).or_else(|| Ahead::begin(flags).ok()?);
-        let ahead = plan.clones_ahead().and_then(begin);
         let (child, terminal) = (None, None);
         let (opened, cgroups) = (Vec::new(), Vec::new());
         let another = Another::none();
@@ -96,9 +93,12 @@ impl<'a> Keeper<'a> {
 
     /// Walks the list as far as it is about groups.
     pub fn run_before_birth(&mut self) -> Result<(), Failed> {
-        let of_process =
-            |op: &Op<'_>| matches!(op, Op::Clone { .. } | Op::CloneFrom { .. } | Op::JoinPidNamespace { .. });
-        let ops = self.plan.ops(Part::Keeper).take_while(|op| !of_process(op));
+        // What comes next is the child, or what is made for it before it is there.
+        let is_beyond = |op: &Op<'_>| {
+            let of_child = matches!(op, Op::Clone { .. } | Op::CloneFrom { .. } | Op::JoinPidNamespace { .. });
+            of_child || matches!(op, Op::BeginMaking { .. } | Op::NewMount { .. })
+        };
+        let ops = self.plan.ops(Part::Keeper).take_while(|op| !is_beyond(op));
         ops.enumerate().try_for_each(|(index, op)| self.step(&op).map_err(|errno| failed_at(index, errno)))
     }
 

@@ -175,7 +175,9 @@ pub fn start_parked(plan: &Plan<'_>, descriptors: &[Fd], read: &mut Read<'_>) ->
 }
 
 fn walk(plan: &Plan<'_>, descriptors: &[Fd], ahead: Option<Ahead>, read: &mut Read<'_>) -> Result<Running, Failed> {
-    let mut keeper = keeper::Keeper::new(plan, descriptors, ahead)?;
+    // Without a helper the step itself clones the child, and says what is missing for it.
+    let begin = |flags| ahead.filter(|ahead| ahead.flags() == flags).or_else(|| Ahead::begin(flags).ok()?);
+    let mut keeper = keeper::Keeper::new(plan, descriptors, plan.clones_ahead().and_then(begin))?;
     match keeper.run(read) {
         Ok(()) => Ok(keeper.into_running()),
         Err(failed) => {
