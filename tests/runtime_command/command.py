@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -109,6 +110,17 @@ class Runtime:
         assert answer.code == 1, f"{words}: {answer}"
         (line,) = answer.error.splitlines()
         return line.removeprefix("pyrt-runtime: ")
+
+    def create_on_terminal(self, bundle: Bundle, name: str, console: Path) -> int:
+        """Creates a container with a terminal; returns the master, which comes over a socket made at `console`."""
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(console))
+            listener.listen()
+            self.ok("create", "--bundle", bundle.path, "--console-socket", console, name)
+            connection, _ = listener.accept()
+            with connection:
+                _, (master,), _, _ = socket.recv_fds(connection, 4096, 1)
+        return master
 
     def state(self, name: str) -> dict[str, Any]:
         """The document of `state`."""

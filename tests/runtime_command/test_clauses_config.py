@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,13 +159,7 @@ def test_a_terminal_has_its_size_and_is_the_console(
     """Process, `terminal` and `consoleSize`; config-linux.md, "Default Devices"."""
     bundle.config["process"] |= {"terminal": True, "consoleSize": {"height": 31, "width": 77}}
     bundle.shell("stty size; test -c /dev/console && tty; tty < /dev/console")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "console"))
-        listener.listen()
-        runtime.ok("create", "--bundle", bundle.path, "--console-socket", tmp_path / "console", name)
-        connection, _ = listener.accept()
-        with connection:
-            _, (master,), _, _ = socket.recv_fds(connection, 4096, 1)
+    master = runtime.create_on_terminal(bundle, name, tmp_path / "console")
     seen = b""
     with os.fdopen(master, "rb", buffering=0) as terminal:
         runtime.ok("start", name)

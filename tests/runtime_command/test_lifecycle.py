@@ -6,7 +6,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -286,13 +285,7 @@ def test_limits_are_changed_and_statistics_printed(runtime: Runtime, bundle: Bun
 def test_a_terminal_goes_to_the_console_socket(runtime: Runtime, bundle: Bundle, name: str, tmp_path: Path) -> None:
     bundle.set("process.terminal", True)
     bundle.shell("read word; echo got $word")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "console"))
-        listener.listen()
-        runtime.ok("create", "--bundle", bundle.path, "--console-socket", tmp_path / "console", name)
-        connection, _ = listener.accept()
-        with connection:
-            _, (master,), _, _ = socket.recv_fds(connection, 4096, 1)
+    master = runtime.create_on_terminal(bundle, name, tmp_path / "console")
     with os.fdopen(master, "r+b", buffering=0) as terminal:
         runtime.ok("start", name)
         terminal.write(b"hello\n")

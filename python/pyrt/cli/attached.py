@@ -124,11 +124,11 @@ async def _relay(console: Console, attachment: Attachment, stdin: int, stdout: i
         if stream in attachment.outputs:
             wanted[name] = end
         else:
-            console.start_soon(_discard, Reader(end))
+            console.start_soon(discard, Reader(end))
     await console.relay(**wanted)
 
 
-async def _discard(reader: Reader) -> None:
+async def discard(reader: Reader) -> None:
     """So that a container whose output nobody wants is not held up by a full pipe."""
     try:
         async for _ in reader:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from pyrt.cli.attached import forward_signals
+from pyrt.cli.attached import discard, forward_signals
 from pyrt.cli.parser import boolean
 from pyrt.engine.pipes import Reader, Writer, resize
 from pyrt.errors import UsageError
@@ -106,15 +106,10 @@ async def tie_execution(console: Console, engine: Engine, execution: Execution, 
 async def _leave_unheard(execution: Execution) -> None:
     """Reads on until it has ended: it is not to wait for somebody who has left."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_discard, execution.stdout)
+        nursery.start_soon(discard, execution.stdout)
         await execution.over()
         nursery.cancel_scope.cancel()
     execution.close_streams()
-
-
-async def _discard(reader: Reader) -> None:
-    async for _ in reader:
-        pass
 
 
 async def _through_pipes(console: Console, stream: LogStream, way_in: Input | None, *, once: bool) -> None:

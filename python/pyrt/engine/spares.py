@@ -23,7 +23,7 @@ MOST: Final = 32
 
 @final
 class Spares:
-    """The spare folders of one engine. ``take`` is for the loop's thread, all else for a worker thread."""
+    """The spare folders of one engine."""
 
     def __init__(self, layout: Layout, owner: str) -> None:
         self._layout = layout

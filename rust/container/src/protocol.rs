@@ -373,22 +373,24 @@ impl Report {
 mod tests {
     use super::*;
 
+    const EXITED: Report = Report::Exited {
+        code: Some(3),
+        signal: None,
+        oom_kills: 0,
+        memory_peak: 1,
+        cpu_usec: 2,
+        pids_refused: 3,
+        timed_out: false,
+        lost_output: 5,
+        ended: 4,
+    };
+
     #[test]
     fn messages_survive_the_way() {
         let reports = [
             Report::Started { pid: 7, warnings: warning::OOM_SCORE, timings: vec![1, 2, u64::MAX], begun: 9 },
             Report::Failed { part: Part::Child, index: 17, errno: 1, evidence: b"/bin/sh\0#!x".to_vec() },
-            Report::Exited {
-                code: Some(3),
-                signal: None,
-                oom_kills: 0,
-                memory_peak: 1,
-                cpu_usec: 2,
-                pids_refused: 3,
-                timed_out: false,
-                lost_output: 5,
-                ended: 4,
-            },
+            EXITED,
             Report::Exited {
                 code: None,
                 signal: Some(9),
@@ -429,18 +431,7 @@ mod tests {
             bytes.extend_from_slice(b"more");
             bytes
         };
-        let exited = Report::Exited {
-            code: Some(3),
-            signal: None,
-            oom_kills: 0,
-            memory_peak: 1,
-            cpu_usec: 2,
-            pids_refused: 3,
-            timed_out: false,
-            lost_output: 5,
-            ended: 4,
-        };
-        for report in [exited, Report::Attached { terminal: true }] {
+        for report in [EXITED, Report::Attached { terminal: true }] {
             assert_eq!(Report::decode(&grown(report.encode())), Some(report));
         }
         for ask in [Ask::Attach, Ask::CloseInput, Ask::Recorded] {
