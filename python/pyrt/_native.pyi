@@ -355,12 +355,13 @@ def remove_tree(dirfd: int, name: str) -> None:
     """
 
 def tidy(
-    dirfd: int, names: Sequence[str], groups: Sequence[str], uppers: Sequence[str]
+    dirfd: int, names: Sequence[str], groups: Sequence[str], folders: Sequence[str]
 ) -> tuple[list[tuple[Path, StateError]], int]:
     """Removes the empty directories ``groups``, as far as they can be, and the trees ``names`` as ``remove_tree`` does,
-    then makes ``uppers`` as ``make_upper`` does; for a worker thread.
+    and makes ``folders``, which are in ``dirfd`` too, as ``make_upper`` does, of the former as far as they go; for a
+    worker thread.
 
-    Returns the trees that could not be removed, each with the reason, and how many of ``uppers`` were made: none after
+    Returns the trees that could not be removed, each with the reason, and how many of ``folders`` were made: none after
     the first that could not be.
     """
 

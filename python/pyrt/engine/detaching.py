@@ -240,7 +240,7 @@ class Detaching(Starting):
         folder = self.layout.folder(record.id)
         if not os.path.isdir(folder):
             if mould.built.upper == "directory":
-                self.spares.take(record.id)
+                _native.make_upper(folder)
             else:
                 os.mkdir(folder, 0o700)
         return folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
@@ -92,11 +91,12 @@ class Engine(FileVerbs):
         documents = mould.fill(container, LEASE_FIRST if options.userns == "auto" else None)
         if mould.built.upper != "directory":
             return _native.compile(*documents).steps()
-        self.spares.take(container)
+        folder = self.layout.folder(container)
+        _native.make_upper(folder)
         try:
             return _native.compile(*documents).steps()
         finally:
-            remove_unused(Path(self.layout.folder(container)))
+            remove_unused(folder)
 
     # ---- its own life ----
 
@@ -148,6 +148,7 @@ class Engine(FileVerbs):
             for execution in self.executions:
                 nursery.start_soon(_end, execution)
         await self.settled()
+        await self.janitor.clear_spares()
         whole.cancel()
 
 

@@ -2,11 +2,12 @@
 
 ::
 
-    start:  find image -> spec -> record, lease -> folder -> plan -> spawner -> Started -> record
-    then, one task a container:                            Exited -> record -> end of file -> janitor
+    start:  find image -> spec -> [record, lease -> folder] -> plan -> spawner -> Started -> record
+    then, one task a container:                               Exited -> record -> end of file -> janitor
 
-What must be on record before the process runs is recorded before; that it has started is recorded while it runs, and
-if it ends at once together with its end.
+What must be on record before the process runs is recorded before: that something of it may be left, which a place set
+aside for it (``spares``) and one that is parked say already, and all of it if it is kept or has been given a name. That it
+has started is recorded while it runs, and if it ends at once together with its end.
 """
 
 from __future__ import annotations
@@ -84,8 +85,15 @@ class Creation(msgspec.Struct, frozen=True):
     cause: str
     leases: bool
     was_parked: bool
+    """What may be left of it is on record, with its lease."""
     named: bool
     """By the user, so that another name will not do."""
+
+    @property
+    def may_come_later(self) -> bool:
+        """Whether it can run first: all that would be left of it is on record, where it is looked for, and nobody else
+        can have its name."""
+        return self.was_parked and self.draft.auto_remove and not self.named and not self.draft.cgroup_parent
 
     def __call__(self, transaction: Transaction) -> Record:
         record = self.draft
@@ -174,16 +182,18 @@ class Starting(Joining):
             with self._streams(wanted, parked) as ends:
                 watch.mark("make its pipes")
                 creation = self._creation(found, called, mould, options, keep=keep, cause=cause, parked=parked)
-                if parked and not keep and not options.name:
-                    container = await self._wake_first(parked, creation, ends, watch, cause)
-                    if container is not None:
-                        return container
-                record = await self._created(creation, parked)
-                watch.mark("record it")
+                if creation.may_come_later:
+                    record, later = creation.draft, creation
+                else:
+                    record, later = await self._created(creation, parked), None
+                    watch.mark("record it")
                 try:
-                    return await self._launch(record, mould, options, parked, ends, watch, cause)
+                    if not creation.was_parked:
+                        self._make_upper(record, mould)
+                        watch.mark("make its folder")
+                    return await self._launch(record, later, mould, options, parked, ends, watch, cause)
                 except BaseException as error:
-                    await self._fail(record, error)
+                    await self._fail(await self.commit(later) if later else record, error)
 
     def _streams(self, wanted: Wanted, parked: Parked | None) -> Stdio:
         try:
@@ -217,36 +227,15 @@ class Starting(Joining):
         finally:
             self.turns.release()
 
-    async def _wake_first(
-        self,
-        parked: Parked,
-        creation: Creation,
-        ends: Stdio,
-        watch: Stopwatch,
-        cause: str,
-    ) -> Container | None:
-        """Starts a parked container of which nothing is kept, and records all of it while it runs.
-
-        What would be left of it is on record already, and no name can be in use. None if its keeper was killed in the
-        moment before.
-        """
-        try:
-            process, report = await self.wake(parked, ends)
-        except BaseException as error:
-            if isinstance(error, KeeperLost) and error.untouched:
-                return None
-            await self._fail(await self.commit(creation), error)
-        timing = watch.timing(parked.frame.steps, report)
-        record = self._starts(creation.draft, process, timing, cause, creation)
-        return self._live_on(record, process, ends, timing)
-
     async def _created(self, creation: Creation, parked: Parked | None) -> Record:
-        """Records a container before it starts; one that was parked for it goes if that fails."""
+        """Records a container before it starts; if that fails one that was parked for it goes, and its place is free."""
         try:
             return await self.commit(creation)
         except BaseException:
             if parked:
                 self.pool.drop(parked)
+            elif creation.was_parked:
+                self.spares.give_back(creation.draft)
             raise
 
     def _live_on(self, record: Record, process: Process, ends: Stdio, timing: Timing) -> Container:
@@ -271,12 +260,13 @@ class Starting(Joining):
         """A container that is not started yet gets no lease, and is in no engine's care."""
         asked_at = time.time_ns()
         starts = state is State.STARTING
-        container = parked.id if parked else secrets.token_hex(32)
-        name = names.check(options.name) if options.name else names.generate(container)
+        name = names.check(options.name) if options.name else ""
+        place = parked or (self.spares.take(mould) if starts else None)
+        container = place.id if place else secrets.token_hex(32)
         built = mould.built
         draft = Record(
             id=container,
-            name=name,
+            name=name or names.generate(container),
             image=called,
             image_id=found.id,
             owner=self.owner.id if starts else "",
@@ -284,7 +274,7 @@ class Starting(Joining):
             auto_remove=not keep,
             command=built.command,
             created=asked_at,
-            id_base=parked.id_base if parked else None,
+            id_base=place.id_base if place else None,
             labels=built.labels,
             stop_signal=built.stop_signal,
             cgroup_parent=built.cgroup_parent,
@@ -294,12 +284,13 @@ class Starting(Joining):
             boot=self.journal.boot if lasting and starts else "",
             health=HealthState() if lasting and lasting.health and starts else None,
         )
-        leases = starts and mould.leases_ids and not parked
-        return Creation(draft, cause, leases=leases, was_parked=parked is not None, named=bool(options.name))
+        leases = starts and mould.leases_ids and not place
+        return Creation(draft, cause, leases=leases, was_parked=place is not None, named=bool(name))
 
     async def _launch(
         self,
         record: Record,
+        creation: Creation | None,
         mould: Mould,
         options: RunOptions,
         parked: Parked | None,
@@ -307,11 +298,12 @@ class Starting(Joining):
         watch: Stopwatch,
         cause: str,
     ) -> Container:
+        """``creation``: what has not been recorded yet."""
         process, report, steps = await self._executed(record, mould, options, parked, ends, watch)
         try:
             ends.use_terminal(process.take_terminal())
             timing = watch.timing(steps, report)
-            record = self._starts(record, process, timing, cause)
+            record = self._starts(record, process, timing, cause, creation)
         except BaseException:
             process.close()
             raise
@@ -333,12 +325,14 @@ class Starting(Joining):
                 if not lost.untouched:
                     raise
                 await self._clear_for_another(record)
-        if mould.built.upper == "directory":
-            self.spares.take(record.id)
-        watch.mark("make its folder")
+                self._make_upper(record, mould)
         documents = mould.fill(record.id, record.id_base)
         limit = options.limits.time
         return *await self.execute(lambda: self._compile(mould, documents, watch), ends, limit), mould.steps
+
+    def _make_upper(self, record: Record, mould: Mould) -> None:
+        if mould.built.upper == "directory":
+            _native.make_upper(self.layout.folder(record.id))
 
     async def _clear_for_another(self, record: Record) -> None:
         """A parked container was killed in the moment before it was woken: makes room for another in its place."""
