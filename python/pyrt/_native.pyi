@@ -19,8 +19,10 @@ __all__ = [
     "LayerReport",
     "LogReader",
     "Plan",
+    "Sample",
     "Started",
     "Step",
+    "Template",
     "ask",
     "cgroup_limits",
     "compile",
@@ -73,6 +75,12 @@ class Plan:
     def steps(self) -> list[Step]:
         """Every operation, the keeper's first."""
 
+    def sample(self, container: str, id_base: int) -> Sample | None:
+        """For a template; ``id_base`` is the first host id of this ``container``.
+
+        None if something has to be opened for it that is not the same every time.
+        """
+
     def start_message(
         self, control: int, *ends: int, limit: int = 0, detached: Detached | None = None
     ) -> tuple[bytes, list[int]]:
@@ -83,6 +91,23 @@ class Plan:
         ``detached``, or after ``limit`` nanoseconds (0: never). ``ends``: standard input, output and error, or of a
         detached one: where its keeper writes the log and the exit, a listening SOCK_SEQPACKET socket, the directory of
         its name, and the folder of journald's socket if there is a journal.
+        """
+
+@final
+class Sample:
+    """A plan without what it has opened."""
+
+    def template(self, other: Sample) -> Template | None:
+        """Of two plans of one specification; None if they differ in more than what is one container's alone."""
+
+@final
+class Template:
+    """What the plans of all containers of one specification have in common."""
+
+    def fill(self, container: str, id_base: int) -> Plan | None:
+        """The plan of another container, as ``compile`` would make it, in a fifth of the time.
+
+        None if it can't be made so, and has to be compiled. Raises HostError.
         """
 
 @final

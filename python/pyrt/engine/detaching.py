@@ -231,9 +231,8 @@ class Detaching(Starting):
                     raise
                 await self._clear_for_another(record)
                 self._make_folder(record, mould)
-        documents = mould.fill(record.id, record.id_base)
         with keepers.doors(self.layout, record) as ends:
-            compiled = partial(self._compile, mould, documents, watch)
+            compiled = partial(self._compile, mould, record, watch)
             return *await self.execute(compiled, ends, options.limits.time, last_words), mould.steps
 
     def _make_folder(self, record: Record, mould: Mould) -> str:

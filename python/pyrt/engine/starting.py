@@ -326,9 +326,8 @@ class Starting(Joining):
                     raise
                 await self._clear_for_another(record)
                 self._make_upper(record, mould)
-        documents = mould.fill(record.id, record.id_base)
         limit = options.limits.time
-        return *await self.execute(lambda: self._compile(mould, documents, watch), ends, limit), mould.steps
+        return *await self.execute(lambda: self._compile(mould, record, watch), ends, limit), mould.steps
 
     def _make_upper(self, record: Record, mould: Mould) -> None:
         if mould.built.upper == "directory":
@@ -339,8 +338,8 @@ class Starting(Joining):
         await debris.clear_cgroups(record.id, record.cgroup_parent)
         await self.janitor.remove_folders([record.id])
 
-    def _compile(self, mould: Mould, documents: tuple[bytes, bytes], watch: Stopwatch) -> _native.Plan:
-        plan = _native.compile(*documents)
+    def _compile(self, mould: Mould, record: Record, watch: Stopwatch) -> _native.Plan:
+        plan = mould.plan(record.id, record.id_base)
         for peer in mould.peers:
             # It still lives, so that what was opened was its own and not that of a later process of the same number.
             self._peer(peer)

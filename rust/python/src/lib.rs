@@ -25,7 +25,9 @@ mod native {
     #[pymodule_export]
     use crate::lookup::read_image_file;
     #[pymodule_export]
-    use crate::plan::{Detached, Plan, Step, compile, compile_command, compile_exec, failure, host, stdio_message};
+    use crate::plan::{
+        Detached, Plan, Sample, Step, Template, compile, compile_command, compile_exec, failure, host, stdio_message,
+    };
     #[pymodule_export]
     use crate::reports::{Attached, Exited, Failed, Started, ask, parse_report};
     #[pymodule_export]
