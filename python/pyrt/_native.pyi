@@ -40,6 +40,7 @@ __all__ = [
     "read_image_file",
     "remove_tree",
     "set_file_ids",
+    "stamps",
     "stdio_message",
     "tidy",
     "watch_folder",
@@ -163,6 +164,12 @@ def host() -> _Host:
 
     Raises:
         HostError: no /proc.
+    """
+
+def stamps(paths: Sequence[str]) -> bytes:
+    """32 bytes for each path, which change when its file does, or another takes its place; zeroes if there is none.
+
+    As stat(2) tells: links are followed.
     """
 
 def read_image_file(layers: Sequence[str], path: str, limit: int) -> bytes | None:

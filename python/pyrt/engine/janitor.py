@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pyrt.engine.journal import Journal, Transaction
     from pyrt.engine.record import Record
-    from pyrt.engine.spares import Spare, Spares
+    from pyrt.engine.spares import Place, Spares
 
     T = TypeVar("T")
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         """Writes to the journal."""
 
         async def __call__(self, change: Callable[[Transaction], T]) -> T: ...
+
 
 log = logging.getLogger("pyrt.engine")
 _BATCH: Final = 64
@@ -126,15 +127,13 @@ class Janitor:
             while self._pending:
                 batch, self._pending = self._pending[:_BATCH], self._pending[_BATCH:]
                 await self._remove(batch)
-            if self._spares.none_ready:
-                await self._remove([])
             if self._journal.commits >= CHECKPOINT_EVERY:
                 await in_thread(self._journal.checkpoint, limiter=self._threads)
         except PyrtError:
             log.exception("the journal could not be brought into the database")
 
     async def _remove(self, batch: list[Record]) -> None:
-        spares = self._spares.without_folder()
+        spares = await self._recorded_spares()
         stuck, made = await self._remove_folders([record.id for record in batch], _groups(batch), spares)
         self._spares.add(spares[:made])
         self._failed += [record for record in batch if record.id in stuck]
@@ -144,14 +143,21 @@ class Janitor:
                 # Of one that was killed after it had told the end, while nobody looked.
                 keepers.forget(Path(record.keeper))
         try:
-            self._spares.keep(await self._commit(partial(self._forget, gone, spares[made:])))
+            await self._commit(partial(self._forget, gone, spares[made:]))
         except PyrtError:
             # A full disk, most likely.
             log.exception("the removal of %d containers could not be recorded", len(gone))
             self._failed += gone
-            self._spares.keep(spares[made:])
 
-    def _forget(self, batch: list[Record], unmade: list[Spare], transaction: Transaction) -> list[Spare]:
+    async def _recorded_spares(self) -> list[Place]:
+        """Places to make in this round: on record before there is anything of them."""
+        count = self._spares.missing()
+        try:
+            return await self._commit(partial(self._spares.record, count)) if count else []
+        except PyrtError:
+            return []  # A full disk, most likely: whoever starts a container will say so.
+
+    def _forget(self, batch: list[Record], unmade: list[Place], transaction: Transaction) -> None:
         for record in batch:
             try:
                 transaction.delete(record)
@@ -160,10 +166,9 @@ class Janitor:
             transaction.emit(ContainerRemoved(container=record.id, name=record.name, image=record.image))
         for spare in unmade:
             transaction.dispose(spare.id)
-        return self._spares.record(transaction)
 
     async def _remove_folders(
-        self, names: list[str], groups: list[str], spares: list[Spare]
+        self, names: list[str], groups: list[str], spares: list[Place]
     ) -> tuple[frozenset[str], int]:
         """Returns the names of those that stay, and how many folders of spares are made: fewer on a full disk."""
         wanted = [spare.id for spare in spares]

@@ -28,6 +28,7 @@ from pyrt import _native
 from pyrt.engine import debris
 from pyrt.engine.pipes import nanoseconds
 from pyrt.engine.process import Process
+from pyrt.engine.spares import Place
 from pyrt.engine.spawner import control_pair
 from pyrt.engine.stopwatch import steps_of
 from pyrt.errors import PyrtError
@@ -61,6 +62,10 @@ class Parked(NamedTuple):
     """Whether another command of the same frame may take the place of its own."""
     command: bytes = b""
     """What is to take the place of its own, if anything is."""
+
+    @property
+    def place(self) -> Place:
+        return Place(self.id, self.id_base)
 
     def documents(self) -> tuple[bytes, bytes]:
         """What its plan was compiled from; with another command, what it would have been compiled from."""

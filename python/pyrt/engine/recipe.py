@@ -56,9 +56,8 @@ OF_A_COMMAND: Final[dict[str, Any]] = {
 }
 
 
-_Stamp: TypeAlias = tuple[tuple[int, int], ...]
-Key: TypeAlias = tuple[str, RunOptions, bool, _Stamp]
-"""Image id, options, whether the container is kept."""
+Key: TypeAlias = tuple[str, RunOptions, bool, bytes]
+"""Image id, options, whether the container is kept, and a stamp of the image's layers."""
 
 
 class _Machine(NamedTuple):
@@ -283,15 +282,9 @@ class Recipes:
         return _Machine(time.monotonic() + _FRESH, read_host(), host_view.host_image(), hidden)
 
 
-def _stamp(image: Image) -> _Stamp:
+def _stamp(image: Image) -> bytes:
     """Tells an image from itself when it was removed and is here again: what was made of its old layers is stale."""
-    if image.id == host_view.NAME:
-        return ()
-    try:
-        found = [os.stat(layer) for layer in image.layers]
-    except OSError:
-        return ()  # One is gone: compiling the plan says which.
-    return tuple((status.st_ino, status.st_ctime_ns) for status in found)
+    return b"" if image.id == host_view.NAME else _native.stamps(image.layers)
 
 
 def _changes(options: RunOptions) -> bool:

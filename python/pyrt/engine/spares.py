@@ -6,8 +6,7 @@ a file system is slowest at. As many places are kept ready as were taken lately.
 
 ::
 
-    the janitor's transaction: row, lease -> its next hop to a thread: folder -> ready -> taken by a start
-                                             (at once if none is ready)
+    the janitor's transaction: row, lease -> its hop to a thread: folder -> ready -> taken by a start
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
     from pyrt.engine.journal import Transaction
     from pyrt.engine.recipe import Mould
 
-MOST: Final = 32
+MOST: Final = 128
 
 
-class Spare(NamedTuple):
-    """The id that a container is to have, and the first of its host ids."""
+class Place(NamedTuple):
+    """The id of a container, and the first of its host ids if it has a range of its own."""
 
     id: str
-    id_base: int
+    id_base: int | None
 
 
 @final
@@ -40,59 +39,46 @@ class Spares:
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
-        self._recorded: list[Spare] = []
-        """Those without a folder."""
-        self._ready: deque[Spare] = deque()
+        self._ready: deque[Place] = deque()
         self._taken = 0
+        self._wanted = 0
 
-    def take(self, mould: Mould) -> Spare | None:
+    def take(self, mould: Mould) -> Place | None:
         """A place for a container of this mould; None if there is none, or if it needs another."""
         if not mould.leases_ids or mould.built.upper != "directory":
             return None
         self._taken += 1
         return self._ready.popleft() if self._ready else None
 
-    def give_back(self, spare: Spare) -> None:
+    def give_back(self, place: Place) -> None:
         """It was not used."""
-        self._ready.appendleft(spare)
+        self._ready.appendleft(place)
 
-    def without_folder(self) -> list[Spare]:
-        """For the caller to make their folders, and to say with ``add`` which he has made."""
-        recorded, self._recorded = self._recorded, []
-        return recorded
-
-    @property
-    def none_ready(self) -> bool:
-        """Whether the next container finds no place, though some are on record."""
-        return bool(self._recorded) and not self._ready
-
-    def add(self, made: list[Spare]) -> None:
+    def add(self, made: list[Place]) -> None:
         """Their folders are there."""
         self._ready += made
 
-    def record(self, transaction: Transaction) -> list[Spare]:
-        """Puts some on record; ``keep`` takes them once that is committed.
+    def missing(self) -> int:
+        """How many to make now: there are to be twice as many as are taken from one time to the next.
 
-        For three rounds like the last: in the next these get their folders, and must last for the one after that.
+        Some of those times are short, so the last ones count as well, each half as much as the one after it.
         """
-        wanted = min(MOST, 3 * self._taken) - len(self._ready) - len(self._recorded)
+        self._wanted, self._taken = min(MOST, max(2 * self._taken, self._wanted // 2)), 0
+        return max(0, self._wanted - len(self._ready))
+
+    def record(self, count: int, transaction: Transaction) -> list[Place]:
+        """Puts so many on record, for the caller to make their folders."""
         recorded = []
         with suppress(EngineError):  # No range of ids is left: it is for whoever starts a container to say so.
-            for _ in range(wanted):
+            for _ in range(count):
                 container = secrets.token_hex(32)
-                recorded.append(Spare(container, transaction.lease(container)))
+                recorded.append(Place(container, transaction.lease(container)))
                 transaction.park(container, self._owner)
         return recorded
 
-    def keep(self, recorded: list[Spare]) -> None:
-        """They are on record."""
-        self._taken = 0
-        self._recorded += recorded
-
-    def empty(self) -> list[Spare]:
+    def empty(self) -> list[Place]:
         """All there are, for the caller to take away."""
-        left = [*self._recorded, *self._ready]
-        self._recorded.clear()
+        left = [*self._ready]
         self._ready.clear()
         return left
 

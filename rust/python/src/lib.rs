@@ -23,7 +23,7 @@ mod native {
     #[pymodule_export]
     use crate::logs::{LogReader, watch_folder};
     #[pymodule_export]
-    use crate::lookup::read_image_file;
+    use crate::lookup::{read_image_file, stamps};
     #[pymodule_export]
     use crate::plan::{
         Detached, Plan, Sample, Step, Template, compile, compile_command, compile_exec, failure, host, stdio_message,
