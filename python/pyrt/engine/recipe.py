@@ -106,7 +106,8 @@ class Mould:
         """The steps of its plan, once one was compiled."""
         self._blank = blank
         self._sample: _native.Sample | None = None
-        self._template: _native.Template | None = None
+        self.template: _native.Template | None = None
+        """Fills in plans, once two were compiled."""
 
     @property
     def leases_ids(self) -> bool:
@@ -124,14 +125,14 @@ class Mould:
 
     def plan(self, container: str, id_base: int | None) -> _native.Plan:
         """The plan of one container; from a template once two were compiled. Raises what compiling does."""
-        template, self._template = self._template, None
+        template, self.template = self.template, None
         if template and id_base is not None and (plan := template.fill(container, id_base)):
-            self._template = template
+            self.template = template
             return plan
         plan = _native.compile(*self.fill(container, id_base))
         if self.frame and id_base is not None:
             before, self._sample = self._sample, plan.sample(container, id_base)
-            self._template = before.template(self._sample) if before and self._sample else None
+            self.template = before.template(self._sample) if before and self._sample else None
         return plan
 
     def command(self, container: str) -> bytes | None:
