@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("pyrt.engine")
-_BATCH: Final = 64
+_BATCH: Final = 16
 LINGER: Final = 0.03
 """Seconds to wait for more: one hop to a thread and one transaction serve all."""
 
