@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +15,6 @@ from pyrt.errors import NameInUse, UsageError
 from pyrt.runtime.options import Limits, make_options
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pyrt.engine.engine import Engine
     from pyrt.engine.recipe import Mould
     from pyrt.engine.results import Completed
@@ -41,6 +40,11 @@ def folders(engine: Engine) -> dict[int, str]:
     return {os.stat(engine.layout.folder(name)).st_ino: name for name in os.listdir(engine.layout.containers)}
 
 
+def can_be_passed_on() -> bool:
+    """With an index overlayfs refuses the folder of a mount that is about to go."""
+    return Path("/sys/module/overlay/parameters/index").read_text().startswith("N")
+
+
 async def test_what_finds_its_place_ready_is_recorded_while_it_runs(cold: Engine) -> None:
     first, second = [await run(cold, "true") for _ in range(2)]
     assert "record it" in steps_of_engine(first)
@@ -54,8 +58,8 @@ async def test_the_folder_is_of_one_that_is_gone_and_shows_nothing_of_it(cold: E
     await run(cold, "true")
     before = folders(cold)
     await run(cold, "touch /tmp/mine; mkdir -p /var/mine/deep; chmod 1777 /; chown 1:1 /; touch -d 2001-01-01 /")
-    [reused] = {*before} & {*folders(cold)} - {ino for ino, name in folders(cold).items() if before.get(ino) == name}
-    assert before[reused] != folders(cold)[reused]
+    renamed = [ino for ino, name in folders(cold).items() if before.get(ino, name) != name]
+    assert len(renamed) == int(can_be_passed_on())
     for _ in range(len(before) + 1):
         done = await run(cold, "stat -c '%a %u:%g' /; test ! -e /tmp/mine; test ! -e /var/mine; ls -A /var | wc -l")
         assert (done.exit_code, done.stdout.split()[:2]) == (0, [b"755", b"0:0"])

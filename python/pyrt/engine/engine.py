@@ -125,6 +125,7 @@ class Engine(FileVerbs):
         Is not cancelled.
         """
         self.closing = True
+        self.spares.close()
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_all, nursery.cancel_scope)

@@ -42,6 +42,7 @@ class Spares:
         self._ready: deque[Place] = deque()
         self._taken = 0
         self._wanted = 0
+        self._most = MOST
 
     def take(self, mould: Mould) -> Place | None:
         """A place for a container of this mould; None if there is none, or if it needs another."""
@@ -63,7 +64,7 @@ class Spares:
 
         Some of those times are short, so the last ones count as well, each half as much as the one after it.
         """
-        self._wanted, self._taken = min(MOST, max(2 * self._taken, self._wanted // 2)), 0
+        self._wanted, self._taken = min(self._most, max(2 * self._taken, self._wanted // 2)), 0
         return max(0, self._wanted - len(self._ready))
 
     def record(self, count: int, transaction: Transaction) -> list[Place]:
@@ -75,6 +76,10 @@ class Spares:
                 recorded.append(Place(container, transaction.lease(container)))
                 transaction.park(container, self._owner)
         return recorded
+
+    def close(self) -> None:
+        """Nobody is going to take one any more."""
+        self._most = 0
 
     def empty(self) -> list[Place]:
         """All there are, for the caller to take away."""

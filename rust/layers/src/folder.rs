@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 use crate::remove::{empty_directory, remove};
 use crate::sys;
 
+/// overlayfs refuses directories that another mount has, if it is to keep an index, and warns of them otherwise.
+const INDEX: &str = "/sys/module/overlay/parameters/index";
 /// Enough for the four entries of such a folder.
 const LISTING: usize = 1024;
 
@@ -27,6 +29,11 @@ pub fn make_folder(parent: BorrowedFd<'_>, name: &Path) -> rustix::io::Result<()
 fn make_upper(parent: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<()> {
     mkdirat(parent, path, Mode::from_raw_mode(0o755))?;
     chmodat(parent, path, Mode::from_raw_mode(0o755), AtFlags::empty())
+}
+
+/// Whether folders can be passed on: the mount of the container that is gone may not be gone yet, though nobody uses it.
+pub fn can_be_passed_on() -> bool {
+    std::fs::read(INDEX).is_ok_and(|text| text.starts_with(b"N"))
 }
 
 /// Gives the folder `old` of a container that is gone to another one, whose folder `new` is to be: as [`make_folder`] makes

@@ -21,7 +21,7 @@ mod write;
 pub use compression::Compression;
 pub use digest::Digest;
 pub use error::{Error, Fault, Reason, SparseFault};
-pub use folder::{make_folder, pass_on};
+pub use folder::{can_be_passed_on, make_folder, pass_on};
 pub use options::{Contents, Limits, Options, Overlay, Progress, Report};
 pub use pipeline::extract;
 pub use remove::remove_tree;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyrt_container::sys::Errno;
-use pyrt_layers::{make_folder, pass_on, remove_tree};
+use pyrt_layers::{can_be_passed_on, make_folder, pass_on, remove_tree};
 use rustix::fs::CWD;
 
 use crate::descriptors::duplicate;
@@ -29,8 +29,10 @@ pub fn tidy(
             let _ = remove_dir(group);
         }
         let (directory, mut made, mut stuck) = (directory.as_fd(), 0, Vec::new());
+        let passes = !folders.is_empty() && can_be_passed_on();
         for name in names {
-            let next = folders.get(made).map(|next| pass_on(directory, name.as_os_str(), next.as_os_str()));
+            let next = folders.get(made).filter(|_| passes);
+            let next = next.map(|next| pass_on(directory, name.as_os_str(), next.as_os_str()));
             if matches!(next, Some(Ok(true))) {
                 made += 1;
             } else if let Err(error) = remove_tree(directory, name.as_os_str()) {
