@@ -117,6 +117,7 @@ class Engine(FileVerbs):
             if container.status is not None:
                 await container.left.wait()
         await self.pay()
+        self.janitor.try_again()
         await self.janitor.settled()
 
     async def aclose(self) -> None:
