@@ -100,7 +100,10 @@ mod tests {
         assert!(pass(&parent).unwrap());
         let new = base.path().join("new");
         assert!(!old.exists());
-        assert_eq!(fs::read_dir(new.join("upper")).unwrap().count() + fs::read_dir(new.join("work")).unwrap().count(), 0);
+        assert_eq!(
+            fs::read_dir(new.join("upper")).unwrap().count() + fs::read_dir(new.join("work")).unwrap().count(),
+            0
+        );
         assert_eq!(new.join("upper").metadata().unwrap().mode() & 0o7777, 0o755);
         assert_eq!(new.metadata().unwrap().mode() & 0o7777, 0o700);
     }

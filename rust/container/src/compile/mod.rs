@@ -51,8 +51,8 @@ use crate::spec::{Linux, Process, Spec};
 pub use capabilities::names as capability_names;
 pub use cgroups::{Directory, directories, limits as cgroup_limits};
 pub use error::{Blame, Cause, Error, Result, UNKNOWN_FIELD, describe};
-pub use template::{Sample, Template};
 pub use start::{File, Lifecycle as CreatedFirst, Rootfs as Layers, Start, Upper};
+pub use template::{Sample, Template};
 
 pub(crate) use rlimits::limit_name;
 

@@ -16,16 +16,9 @@ const BESIDE: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Again {
     /// A detached clone of what is mounted at a directory, below which these are directories of the same mount.
-    Tree {
-        path: String,
-        below: Vec<CString>,
-    },
+    Tree { path: String, below: Vec<CString> },
     /// The folder in the hierarchy mounted there in which groups are made; version 2: which are to have these controllers.
-    Groups {
-        mount: String,
-        parents: Vec<CString>,
-        controllers: Vec<String>,
-    },
+    Groups { mount: String, parents: Vec<CString>, controllers: Vec<String> },
 }
 
 /// The first slots of a plan, already filled.
