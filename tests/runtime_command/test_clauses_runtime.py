@@ -55,6 +55,21 @@ def test_a_signal_reaches_the_process_by_name_and_by_number(runtime: Runtime, bu
     assert runtime.state(name)["status"] == "stopped"
 
 
+def test_what_runs_is_asked_for_when_it_is_started(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """config.md, Process: REQUIRED when start is called; runtime.md, Create: what it sets can be ignored before."""
+    bundle.set("process", None)
+    runtime.ok("create", "--bundle", bundle.path, name)
+    assert runtime.state(name)["status"] == "created"
+    # Who asks for everything gets it.
+    assert runtime.ok("exec", name, "/bin/sh", "-c", "id -u; pwd").split() == ["0", "/"]
+    assert runtime.fails("start", name) == "process: missing: there is nothing to start"
+    assert runtime.state(name)["status"] == "created"
+    runtime.ok("delete", name)
+    for flags in ([], ["--detach"]):
+        assert runtime.fails("run", *flags, "--bundle", bundle.path, name).startswith("process: missing")
+        assert list(runtime.root.iterdir()) == []
+
+
 def test_an_id_can_be_used_again(runtime: Runtime, bundle: Bundle, name: str) -> None:
     """Delete."""
     for _ in range(2):

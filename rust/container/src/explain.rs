@@ -150,6 +150,8 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::Attach { .. }, libc::ELOOP) => "a symbolic link lies where the container's own files go",
         (Op::Attach { .. }, libc::ENOTDIR) => {
             "a file is mounted on a directory, a directory on a file, or below a file"
+        (Op::Remount { .. }, libc::EINVAL) => "nothing is mounted there so far",
+        (Op::Remount { .. }, libc::EPERM) => "what the host has mounted so stays so in a user namespace",
         }
         (
             Op::NewOverlay { volatile: true, upper: Some(_), .. }

@@ -28,12 +28,11 @@ pub fn open(bundle: Option<&str>) -> Result<(PathBuf, Vec<u8>)> {
 
 /// The document as a plan can be made of it. Without fields that the specification does not know, which a runtime has to pass
 /// over (config.md, "Extensibility"), and without words of bind mounts that only a new file system could take (`mode=755`):
-/// the kernel passes them over (mount(2), "Creating a bind mount"), so engines leave them there. And without mounts that
-/// another comes to lie over at once: Kubernetes has a /dev/shm in every pod and gives it one more. And without a limit that
+/// the kernel passes them over (mount(2), "Creating a bind mount"), so engines leave them there. And without a limit that
 /// the kernel has lost, which engines can still be asked for. Each is worth a warning.
 pub fn known(config: Vec<u8>, log: &Log) -> Vec<u8> {
     let less = match compile::read(&config) {
-        Ok(spec) => without_idle_options(&config, &spec, log).or_else(|| without_hidden_mount(&config, &spec, log)),
+        Ok(spec) => without_idle_options(&config, &spec, log),
         Err(error) if error.message == compile::UNKNOWN_FIELD => without_field(&config, &error.path).inspect(|_| {
             log.warn(&Error::new(format!("{}: {}, ignored", error.path, error.message)));
         }),
@@ -72,23 +71,8 @@ fn without_idle_options(config: &[u8], spec: &Spec<'_>, log: &Log) -> Option<Vec
     Some(document.to_string().into_bytes())
 }
 
-/// `None` if none is hidden. What lies below the first of two of one destination would be hidden as well: that is refused later.
-fn without_hidden_mount(config: &[u8], spec: &Spec<'_>, log: &Log) -> Option<Vec<u8>> {
-    let place = |mount: &Mount<'_>| Path::new(&*mount.destination).components().collect::<PathBuf>();
-    let places: Vec<PathBuf> = spec.mounts.iter().map(place).collect();
-    let (index, over) = places.iter().enumerate().find_map(|(index, place)| {
-        let next = places[index + 1..].iter().position(|other| other.starts_with(place))? + index + 1;
-        (places[next] == *place).then_some((index, next))
-    })?;
-    let mut document = serde_json::from_slice::<Value>(config).ok()?;
-    document["mounts"].as_array_mut()?.remove(index);
-    let place = places[index].display();
-    log.warn(&Error::new(format!("mounts[{index}].destination: {place} is hidden by mounts[{over}], ignored")));
-    Some(document.to_string().into_bytes())
-}
-
 /// The document with its groups at the place of a scope, and the unit that makes it.
-pub fn in_scope(config: &[u8], id: &str) -> Result<(Vec<u8>, Unit)> {
+pub fn in_scope(config: &[u8], id: &str, manager: Manager) -> Result<(Vec<u8>, Unit)> {
     let spec = compile::read(config)?;
     let unit = Unit::of(spec.linux.cgroups_path.as_deref(), id)?;
     let document = serde_json::from_slice::<Value>(config);

@@ -218,6 +218,7 @@ pub fn warn_of_capabilities(global: &Global, process: &Process<'_>, linux: &Linu
     for (names, why) in [(unknown, "there is no"), (missing, "this process itself has no")] {
         let names: Vec<&str> = names;
         if !names.is_empty() {
+        has_process: spec.process.is_some(),
             global.log.warn(&Error::new(format!("process.capabilities: {why} {}", names.join(" "))));
         }
     }
@@ -405,6 +406,9 @@ pub fn start(annals: &Annals, record: &Record, config: &[u8]) -> Result<()> {
         let plan = Plan::parse(&bytes).map_err(|malformed| Error::new(malformed.to_string()))?;
         let failure = explain::failure(&plan, &[], Part::Child, index, errno.0, evidence);
         return Err(Error::start(failure, &command_of(&plan)));
+    if !record.has_process {
+        return Err(Error::new("process: missing: there is nothing to start"));
+    }
     }
     if record.has_hooks { after_start(record, &compile::read(config)?) } else { Ok(()) }
 }

@@ -80,6 +80,9 @@ pub fn compile_command(process: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Reads the bytes of config.json.
+/// Of a container that is created without a process. It waits, and can't be started.
+const NOTHING: &[u8] = br#"{ "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["/"] }"#;
+
 pub fn read(spec: &[u8]) -> Result<Spec<'_>> {
     error::parse(spec, "")
 }
@@ -105,7 +108,13 @@ pub fn compile_spec(spec: &Spec<'_>, start: &[u8], host: &Host) -> Result<Compil
     let start = Start::parse(start)?;
     check_version(spec)?;
     host.check_kernel(OLDEST_KERNEL, "a container")?;
-    let process = spec.process.as_ref().ok_or_else(|| Error::spec("process", "missing"))?;
+    let nothing = read_process(NOTHING)?;
+    let process = match &spec.process {
+        Some(process) => process,
+        // config.md, "Process": required when the container is started.
+        None if start.waits() => &nothing,
+        None => return Err(Error::spec("process", "missing")),
+    };
     let mut opened = Opened::new();
     let namespaces = Namespaces::open(&spec.linux, &mut opened)?;
     let ids = Ids::of(&spec.linux, &namespaces, &opened)?;

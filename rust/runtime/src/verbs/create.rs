@@ -65,8 +65,12 @@ pub fn run(global: &Global, words: &[String]) -> Result<u8> {
     sealed::ensure()?;
     if !stays {
         let Created { annals, record, config, .. } = container::create(global, &wish)?;
-        container::start(&annals, &record, &config)?;
-        return Ok(0);
+        let started = container::start(&annals, &record, &config);
+        drop(annals);
+        if started.is_err() {
+            delete::remove(global, &record.id, true)?;
+        }
+        return started.map(|()| 0);
     }
     // First of all the descriptors of the caller go, then ours come.
     let Created { annals, record, config, running } = container::create(global, &wish)?;

@@ -138,7 +138,8 @@ fn process_document(config: &Value, arguments: &Arguments, command: &[String]) -
     if command.is_empty() {
         return Err(Error::new("process.args: missing: there is nothing to run"));
     }
-    let mut process = config.get("process").cloned().unwrap_or_else(|| json!({}));
+    let own = config.get("process").filter(|process| process.is_object()).cloned();
+    let mut process = own.unwrap_or_else(|| json!({ "cwd": "/", "user": { "uid": 0, "gid": 0 } }));
     process["args"] = json!(command);
     process["terminal"] = json!(arguments.has("tty"));
     if let Some(cwd) = arguments.value("cwd") {
