@@ -282,6 +282,25 @@ def test_limits_are_changed_and_statistics_printed(runtime: Runtime, bundle: Bun
     assert data["pids"]["limit"] == 16
 
 
+def test_want_of_memory_is_an_event(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.set("linux.resources", {"memory": {"limit": 32 << 20, "swap": 32 << 20}})
+    bundle.runs("/bin/sleep", "100")
+    runtime.ok("run", "--detach", "--bundle", bundle.path, name)
+    line = [*runtime.command, "--root", str(runtime.root), "events", "--interval", "20ms", name]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as events:
+        assert events.stdout is not None
+        documents = map(json.loads, events.stdout)
+        assert next(documents)["type"] == "stats"
+        assert runtime.call("exec", name, "/bin/tail", "/dev/zero").code == 128 + signal.SIGKILL
+        assert next(document for document in documents if document["type"] != "stats") == {"type": "oom", "id": name}
+        # And so on, until it ends.
+        assert next(documents)["type"] in {"stats", "oom"}
+        runtime.ok("kill", name, "KILL")
+        assert {document["type"] for document in documents} <= {"stats", "oom"}
+    assert events.returncode == 0
+    assert "container not running" in runtime.fails("events", name)
+
+
 def test_a_terminal_goes_to_the_console_socket(runtime: Runtime, bundle: Bundle, name: str, tmp_path: Path) -> None:
     bundle.set("process.terminal", True)
     bundle.shell("read word; echo got $word")

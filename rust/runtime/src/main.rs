@@ -23,6 +23,7 @@ mod foreground;
 mod hooks;
 mod log;
 mod memory;
+mod oom;
 mod process;
 mod sealed;
 mod systemd;
