@@ -15,10 +15,12 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use pyrt_container::sys::{self, Errno};
 
 use crate::error::{Error, Result};
+use crate::process;
 
 /// Where `criu swrk` finds its socket.
 const SOCKET: RawFd = 3;
@@ -207,6 +209,23 @@ pub struct Criu {
     socket: RawFd,
 }
 
+/// How long criu may do nothing at all. From images that are empty or cut off it has been seen to wait for ever, for
+/// processes that have ended.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
+/// Milliseconds between two looks at it.
+const PAUSE: i32 = 500;
+
+/// What shows that something goes on: how long the log is, and the processor time of all that we have begun.
+#[derive(Debug, PartialEq, Eq)]
+struct Effort(u64, u64);
+
+impl Effort {
+    fn of(log: Option<&Path>) -> Self {
+        let length = log.and_then(|log| fs::metadata(log).ok()).map_or(0, |data| data.len());
+        Self(length, process::descendants().into_iter().map(process::ticks).sum())
+    }
+}
+
 /// How criu is called.
 #[derive(Debug)]
 pub struct Call<'a> {
@@ -269,19 +288,55 @@ fn own(fd: RawFd) -> OwnedFd {
 impl Criu {
     /// Asks, and tells `listener` what criu tells, until it answers. `log` is where criu writes.
     pub fn call(&mut self, kind: Kind, options: &Message, log: &Path, listener: &mut Listener<'_>) -> Result<()> {
-        let answer = self.ask(kind, Some(options), listener)?;
+        let answer = self.ask(kind, Some((options, log)), listener)?;
         if answer.success {
             return Ok(());
         }
-        let logged = fs::read_to_string(log).unwrap_or_default();
-        let said = first_error(&logged).unwrap_or(&answer.error);
-        Err(self.failed(said).hint(format!("{} has the rest", log.display())))
+        Err(self.failed_by_log(log, &answer.error))
     }
 
-    fn ask(&mut self, kind: Kind, options: Option<&Message>, listener: &mut Listener<'_>) -> Result<Answer> {
+    fn failed_by_log(&self, log: &Path, otherwise: &str) -> Error {
+        let logged = fs::read_to_string(log).unwrap_or_default();
+        self.failed(first_error(&logged).unwrap_or(otherwise)).hint(format!("{} has the rest", log.display()))
+    }
+
+    /// Waits until criu says something, or does nothing any more.
+    fn await_word(&mut self, log: Option<&Path>) -> Result<()> {
+        let (mut before, mut since) = (None, Instant::now());
+        let mut entry = [libc::pollfd { fd: self.socket, events: libc::POLLIN, revents: 0 }];
+        loop {
+            let heard = sys::poll(&mut entry, PAUSE);
+            if heard.map_err(|errno| Error::call(&format!("{}: hearing criu", self.verb), errno))? > 0 {
+                return Ok(());
+            }
+            let now = Effort::of(log);
+            if before.as_ref() != Some(&now) {
+                (before, since) = (Some(now), Instant::now());
+            } else if since.elapsed() >= PATIENCE {
+                self.give_up();
+                let idle = format!("it has done nothing for {} s", PATIENCE.as_secs());
+                return Err(log.map_or_else(|| self.failed(&idle), |log| self.failed_by_log(log, &idle)));
+            }
+        }
+    }
+
+    /// Ends criu and all that it has made.
+    fn give_up(&mut self) {
+        let all = process::descendants();
+        for &pid in &all {
+            let _ = sys::kill(pid, libc::SIGKILL);
+        }
+        let _ = self.process.wait();
+        // Of these some are children of criu's, and not ours to reap.
+        for pid in all {
+            let _ = sys::wait(pid, true);
+        }
+    }
+
+    fn ask(&mut self, kind: Kind, options: Option<(&Message, &Path)>, listener: &mut Listener<'_>) -> Result<Answer> {
         let mut request = Message::default();
         request.number(1, kind as u64);
-        if let Some(options) = options {
+        if let Some((options, _)) = options {
             request.message(2, options);
         }
         if self.send(&request).is_err() {
@@ -290,6 +345,7 @@ impl Criu {
         let mut buffer = vec![0; LONGEST];
         let mut refusal = None;
         loop {
+            self.await_word(options.map(|(_, log)| log))?;
             let mut terminal = [-1];
             let received = sys::receive_packet(self.socket, &mut buffer, &mut terminal);
             let (length, passed) =
@@ -369,6 +425,18 @@ mod tests {
         {
             assert_eq!(Fields(bytes).count(), 0, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn one_that_does_nothing_is_given_up() {
+        let idle = std::env::temp_dir().join(format!("pyrt-criu-{}", std::process::id()));
+        fs::write(&idle, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&idle, mode).unwrap();
+        let call = Call { verb: "restore", program: &idle };
+        let error = call.version().unwrap_err().to_string();
+        fs::remove_file(&idle).unwrap();
+        assert_eq!(error, "restore: criu: it has done nothing for 1 s");
     }
 
     #[test]
