@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::foreground;
 use crate::hooks;
 use crate::process;
+use crate::sockets::Sockets;
 use crate::systemd::{self, Unit};
 
 /// What `create` and `run` are asked for.
@@ -46,8 +47,10 @@ pub struct Wish<'a> {
     pub no_pivot: bool,
     /// Leave the session keyring.
     pub no_new_keyring: bool,
-    /// Descriptors from 3 on that are the container's.
+    /// Descriptors from 3 on that are the container's, sockets first.
     pub preserve: u32,
+    /// Sockets among them that whoever has started us has opened for the container (sd_listen_fds(3)).
+    pub sockets: Sockets,
     /// The command waits for the process.
     pub stays: bool,
 }
@@ -127,6 +130,7 @@ pub struct Order {
 pub fn read(global: &Global, wish: &Wish<'_>) -> Result<Order> {
     let (bundle, config) = config::open(wish.bundle)?;
     let config = config::known(config, &global.log);
+    let config = wish.sockets.pass_on(config);
     let host = Host::probe()?;
     let config = if host.nested { config::with_bound_devices(config) } else { config };
     if !global.systemd {
@@ -164,9 +168,9 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
 
 /// Everything that is open and not the container's: a directory of the host would be a way out (CVE-2024-21626).
 pub fn close_others(preserve: u32) -> Result<()> {
-    for fd in 3..3 + preserve as i32 {
-        sys::stat_at(fd, c"")
-            .map_err(|_| Error::new(format!("--preserve-fds {preserve}: descriptor {fd} is not open")))?;
+    let handed = 3..i32::try_from(preserve).map_or(i32::MAX, |count| count.saturating_add(3));
+    if let Some(fd) = handed.clone().find(|&fd| sys::stat_at(fd, c"").is_err()) {
+        return Err(Error::new(format!("--preserve-fds, LISTEN_FDS: descriptor {fd} is not open")));
     }
     sys::umask(0o022);
     // SAFETY: the default disposition installs no code; ignored, it would keep us from learning how a child has ended.

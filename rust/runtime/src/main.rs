@@ -26,6 +26,7 @@ mod memory;
 mod oom;
 mod process;
 mod sealed;
+mod sockets;
 mod systemd;
 mod verbs;
 

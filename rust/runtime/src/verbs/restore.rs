@@ -38,6 +38,7 @@ use crate::external::{self, Handed};
 use crate::foreground;
 use crate::hooks;
 use crate::process;
+use crate::sockets::Sockets;
 
 use super::checkpoint::{KEEPS_NO_NEW_PRIVS, Places, common_options, refuse_fields, refuse_flags};
 use super::{delete, file};
@@ -76,6 +77,7 @@ pub fn restore(global: &Global, words: &[String]) -> Result<u8> {
         no_pivot: false,
         no_new_keyring: arguments.has("no-new-keyring"),
         preserve: 0,
+        sockets: Sockets::default(),
         stays,
     };
     container::close_others(wish.preserve)?;
