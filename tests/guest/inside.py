@@ -577,31 +577,98 @@ def test_pyrt_is_a_service_and_its_containers_outlive_it() -> None:
     assert list(Path("/run/pyrt/keepers").iterdir()) == []
 
 
-def test_a_plain_user_with_a_delegated_group_is_told() -> None:
-    """Containers are root's: whoever is not is told so in one sentence, and nothing is left in the group."""
-    path = bundle("plain", "true")
-    state = Path("/run/plain")
-    state.mkdir(exist_ok=True)
-    os.chown(state, 65534, 65534)
-    said = call(
-        "systemd-run",
-        "--quiet",
-        "--pipe",
-        "--wait",
-        "--uid=65534",
-        "-p",
-        "Delegate=yes",
-        "/opt/bin/pyrt-runtime",
-        "--root",
-        state,
-        "run",
-        "--bundle",
-        path,
-        "plain",
-        code=1,
+# ---- a plain user ----
+
+PLAIN = 1000
+HOME = Path("/home/plain")
+SOCKETS = Path(f"/run/user/{PLAIN}")
+MANAGER = "plain-manager.service"
+DELEGATED = """
+own=/sys/fs/cgroup$(sed s/0::// /proc/self/cgroup)
+mkdir $own/own && echo $$ > $own/own/cgroup.procs
+runtime() { pyrt-runtime --root /home/plain/oci "$@"; }
+set -e
+runtime create --bundle $1 plain
+runtime start plain
+cat $own/plain/memory.max $own/plain/pids.max $own/plain/cpu.max
+test $(runtime state plain | sed -n 's/.*"pid": *\\([0-9]*\\).*/\\1/p') = $(cat $own/plain/cgroup.procs)
+runtime exec plain cat /proc/self/cgroup /proc/self/uid_map
+runtime update --pids-limit 30 plain
+cat $own/plain/pids.max
+runtime pause plain; runtime state plain | grep -o paused; runtime resume plain
+runtime events --stats plain | grep -o '"limit":30'
+runtime exec plain tail /dev/zero || echo code $?
+runtime kill plain KILL
+runtime delete --force plain
+test ! -e $own/plain && runtime list --quiet
+"""
+
+
+def as_plain_user(*words: str | Path, code: int | None = 0) -> str:
+    """A command line of a user without rights, who has a systemd."""
+    if not HOME.exists():
+        call("useradd", "--create-home", "--uid", str(PLAIN), "plain")
+        SOCKETS.mkdir(parents=True)
+        os.chown(SOCKETS, PLAIN, PLAIN)
+        # As user@1000.service, which wants PAM.
+        run = ("systemd-run", "--quiet", f"--unit={MANAGER}", f"--uid={PLAIN}", "-p", "Delegate=yes")
+        call(*run, f"--setenv=XDG_RUNTIME_DIR={SOCKETS}", "/lib/systemd/systemd", "--user")
+        eventually((SOCKETS / "systemd" / "private").exists)
+    environment = (f"XDG_RUNTIME_DIR={SOCKETS}", "PATH=/opt/bin:/usr/bin:/bin", f"HOME={HOME}")
+    ids = ("--reuid=1000", "--regid=1000", "--clear-groups")
+    return call("setpriv", *ids, "env", "-i", "--chdir=/", *environment, *words, code=code)
+
+
+def rootless(name: str, script: str, resources: dict[str, Any]) -> Path:
+    """A bundle of a plain user's."""
+    own = [{"containerID": 0, "hostID": PLAIN, "size": 1}]
+    namespaces = [{"type": kind} for kind in (*KINDS, "user")]
+    return bundle(
+        name,
+        script,
+        linux={"namespaces": namespaces, "uidMappings": own, "gidMappings": own, "resources": resources},
     )
-    assert "containers are made by root" in said, said
-    assert list(state.iterdir()) == []
+
+
+def test_limits_of_a_plain_user_hold_in_a_delegated_group() -> None:
+    as_plain_user("true")
+    # Above memory.high it takes an emulated machine most of a minute to come to the end.
+    path = rootless("plain", "exec sleep 1000", {kind: LIMITS[kind] for kind in ("memory", "cpu", "pids")})
+    script = Path("/run/delegated.sh")
+    script.write_text(DELEGATED)
+    run = ("systemd-run", "--quiet", "--pipe", "--wait", f"--uid={PLAIN}", "-p", "Delegate=yes")
+    said = call(*run, "--setenv=PATH=/opt/bin:/usr/bin:/bin", "sh", script, path).split()
+    limits = [str(64 << 20), "20", "50000", "100000"]
+    assert said == [*limits, "0::/", "0", "1000", "1", "30", "paused", '"limit":30', "code", "137"], said
+
+
+def test_a_plain_user_without_a_group_is_told() -> None:
+    path = rootless("plain", "cat /proc/self/uid_map", LIMITS)
+    words = ("pyrt-runtime", "--root", HOME / "oci", "run", "--bundle", path, "plain")
+    said = as_plain_user(*words, code=1)
+    assert "linux.cgroupsPath: " in said, said
+    assert "systemd-run --user --scope" in said, said
+    path = rootless("plain", "cat /proc/self/uid_map", {})
+    assert as_plain_user(*words).split() == ["0", "1000", "1"]
+
+
+def test_a_users_own_systemd_makes_the_group() -> None:
+    path = rootless("plain", "exec sleep 1000", LIMITS)
+    scope = ("systemd-run", "--user", "--quiet", "--scope", "-p", "Delegate=yes")
+    runtime = ("pyrt-runtime", "--root", HOME / "oci", "--systemd-cgroup")
+    as_plain_user(*scope, *runtime, "run", "--detach", "--bundle", path, "plain")
+    try:
+        found = json.loads(as_plain_user(*runtime, "state", "plain"))
+        assert group_of(found["pid"]) == f"/system.slice/{MANAGER}/user.slice/pyrt-plain.scope"
+        group = GROUPS / group_of(found["pid"])[1:]
+        assert ((group / "memory.max").read_text().strip(), found["owner"]) == (str(64 << 20), "plain")
+        show = ("systemctl", "--user", "show", "--value", "-p", "TasksMax", "pyrt-plain.scope")
+        assert as_plain_user(*show).strip() == "20"
+        as_plain_user(*runtime, "update", "--pids-limit", "30", "plain")
+        assert as_plain_user(*show).strip() == "30"
+    finally:
+        as_plain_user(*runtime, "delete", "--force", "plain")
+    assert not group.exists()
 
 
 def main() -> None:

@@ -141,17 +141,20 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         }
         (Op::Clone { .. } | Op::CloneFrom { .. }, libc::EINVAL) => "this kernel lacks one of the namespaces",
         (Op::Clone { .. }, libc::EPERM) => "containers are made by root",
+        (Op::Clone { cgroup: Some(_), .. } | Op::CloneFrom { cgroup: Some(_), .. }, libc::EACCES) => {
+            "a plain user has to be in a delegated group as well: systemd-run --user --scope"
+        }
         (Op::ChangeDirectory { .. }, libc::ENOTDIR) => "the working directory is a file in this image",
         (Op::ChangeDirectory { .. }, libc::EACCES) => "the container's user may not enter it",
         (Op::ChangeDirectory { .. }, libc::EROFS) => "it is not in the image, and the root file system is read-only",
         (Op::Attach { .. }, libc::EROFS) => {
             "the mount point is not in the image, and the root file system is read-only"
         }
+        (Op::Remount { .. }, libc::EINVAL) => "nothing is mounted there so far",
+        (Op::Remount { .. }, libc::EPERM) => "what the host has mounted so stays so in a user namespace",
         (Op::Attach { .. }, libc::ELOOP) => "a symbolic link lies where the container's own files go",
         (Op::Attach { .. }, libc::ENOTDIR) => {
             "a file is mounted on a directory, a directory on a file, or below a file"
-        (Op::Remount { .. }, libc::EINVAL) => "nothing is mounted there so far",
-        (Op::Remount { .. }, libc::EPERM) => "what the host has mounted so stays so in a user namespace",
         }
         (
             Op::NewOverlay { volatile: true, upper: Some(_), .. }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::log::Log;
-use crate::systemd::Unit;
+use crate::systemd::{Manager, Unit};
 
 /// No config.json is longer; what is has not been written for a container.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -74,11 +74,27 @@ fn without_idle_options(config: &[u8], spec: &Spec<'_>, log: &Log) -> Option<Vec
 /// The document with its groups at the place of a scope, and the unit that makes it.
 pub fn in_scope(config: &[u8], id: &str, manager: Manager) -> Result<(Vec<u8>, Unit)> {
     let spec = compile::read(config)?;
-    let unit = Unit::of(spec.linux.cgroups_path.as_deref(), id)?;
+    let unit = Unit::of(spec.linux.cgroups_path.as_deref(), id, manager)?;
     let document = serde_json::from_slice::<Value>(config);
     let mut document = document.map_err(|error| Error::new(format!("config.json: {error}")))?;
     document["linux"]["cgroupsPath"] = unit.cgroup().into();
     Ok((document.to_string().into_bytes(), unit))
+}
+
+/// The document for whoever has gone into its user namespace already: the users are the host's from there. `group`
+/// is put in place of the one that it names.
+pub fn in_own_namespace(config: &[u8], group: Option<String>) -> Result<Vec<u8>> {
+    let document = serde_json::from_slice::<Value>(config);
+    let mut document = document.map_err(|error| Error::new(format!("config.json: {error}")))?;
+    if let Some(linux) = document["linux"].as_object_mut() {
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+        if let Some(namespaces) = linux.get_mut("namespaces").and_then(Value::as_array_mut) {
+            namespaces.retain(|namespace| namespace["type"] != "user");
+        }
+        linux.extend(group.map(|group| ("cgroupsPath".to_owned(), group.into())));
+    }
+    Ok(document.to_string().into_bytes())
 }
 
 /// The document for whoever is in a user namespace and may make no device nodes: the machine's are bound. Rules about devices

@@ -28,9 +28,10 @@ use crate::cover;
 use crate::error::{Error, Result};
 use crate::foreground;
 use crate::hooks;
+use crate::plain;
 use crate::process;
 use crate::sockets::Sockets;
-use crate::systemd::{self, Unit};
+use crate::systemd::{Manager, Unit};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -131,14 +132,26 @@ pub fn read(global: &Global, wish: &Wish<'_>) -> Result<Order> {
     let (bundle, config) = config::open(wish.bundle)?;
     let config = config::known(config, &global.log);
     let config = wish.sockets.pass_on(config);
+    let is_plain = plain::is_plain(global.uid);
+    if is_plain {
+        plain::enter(&config)?;
+    }
     let host = Host::probe()?;
+    let config =
+        if is_plain { config::in_own_namespace(&config, own_group(global, wish, &config, &host)?)? } else { config };
     let config = if host.nested { config::with_bound_devices(config) } else { config };
     if !global.systemd {
         return Ok(Order { bundle, config, unit: None, host });
     }
-    systemd::check()?;
-    let (config, unit) = config::in_scope(&config, wish.id)?;
+    let (config, unit) = config::in_scope(&config, wish.id, Manager::find(global.uid, &host)?)?;
     Ok(Order { bundle, config, unit: Some(unit), host })
+}
+
+/// The group of a plain user's container, if it is not the one that config.json names.
+fn own_group(global: &Global, wish: &Wish<'_>, config: &[u8], host: &Host) -> Result<Option<String>> {
+    let spec = compile::read(config)?;
+    let named = spec.linux.cgroups_path.as_deref();
+    Ok(if global.systemd { None } else { plain::own_group(named, wish.id, host) })
 }
 
 /// Makes a container up to the point where its process waits.
@@ -199,13 +212,13 @@ pub fn begin(global: &Global, spec: &Spec<'_>, bundle: &Path, wish: &Wish<'_>, h
         bundle: bundle.to_owned(),
         rootfs: bundle.join(root),
         created: clock::now(),
-        // SAFETY: geteuid(2) takes nothing and can't fail.
-        uid: unsafe { libc::geteuid() },
+        uid: global.uid,
         annotations: spec.annotations.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         cgroups: cgroups.into_iter().map(cgroup).collect(),
         root_mount: None,
         unit: None,
         has_hooks: spec.hooks.is_some(),
+        has_process: spec.process.is_some(),
         at_once: wish.stays && spec.hooks.is_none(),
     })
 }
@@ -222,7 +235,6 @@ pub fn warn_of_capabilities(global: &Global, process: &Process<'_>, linux: &Linu
     for (names, why) in [(unknown, "there is no"), (missing, "this process itself has no")] {
         let names: Vec<&str> = names;
         if !names.is_empty() {
-        has_process: spec.process.is_some(),
             global.log.warn(&Error::new(format!("process.capabilities: {why} {}", names.join(" "))));
         }
     }
@@ -394,6 +406,9 @@ pub fn start(annals: &Annals, record: &Record, config: &[u8]) -> Result<()> {
     if record.at_once {
         return Ok(());
     }
+    if !record.has_process {
+        return Err(Error::new("process: missing: there is nothing to start"));
+    }
     let outcome = open(&annals.path(OUTCOME), libc::O_RDONLY | libc::O_NONBLOCK)?;
     let pidfd = process::open(record.pid).map_err(|errno| Error::call("starting the container's process", errno))?;
     release(annals)?;
@@ -410,9 +425,6 @@ pub fn start(annals: &Annals, record: &Record, config: &[u8]) -> Result<()> {
         let plan = Plan::parse(&bytes).map_err(|malformed| Error::new(malformed.to_string()))?;
         let failure = explain::failure(&plan, &[], Part::Child, index, errno.0, evidence);
         return Err(Error::start(failure, &command_of(&plan)));
-    if !record.has_process {
-        return Err(Error::new("process: missing: there is nothing to start"));
-    }
     }
     if record.has_hooks { after_start(record, &compile::read(config)?) } else { Ok(()) }
 }

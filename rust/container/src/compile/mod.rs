@@ -50,6 +50,7 @@ use crate::spec::{Linux, Process, Spec};
 pub use capabilities::names as capability_names;
 pub use cgroups::{Directory, directories, limits as cgroup_limits};
 pub use error::{Blame, Cause, Error, Result, UNKNOWN_FIELD, describe};
+pub use ids::{UserNamespace, user_namespace};
 pub use start::{File, Lifecycle as CreatedFirst, Rootfs as Layers, Start, Upper};
 
 pub(crate) use rlimits::limit_name;
@@ -79,10 +80,10 @@ pub fn compile_command(process: &[u8]) -> Result<Vec<u8>> {
     identity::command(&error::parse(process, "process")?)
 }
 
-/// Reads the bytes of config.json.
 /// Of a container that is created without a process. It waits, and can't be started.
 const NOTHING: &[u8] = br#"{ "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["/"] }"#;
 
+/// Reads the bytes of config.json.
 pub fn read(spec: &[u8]) -> Result<Spec<'_>> {
     error::parse(spec, "")
 }

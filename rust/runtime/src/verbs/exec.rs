@@ -15,6 +15,7 @@ use crate::console::{self, Terminal};
 use crate::container::{Status, close_others, execute, warn_of_capabilities, write_pid};
 use crate::error::{Error, Result};
 use crate::foreground;
+use crate::plain;
 use crate::process;
 use crate::sealed;
 
@@ -70,13 +71,12 @@ pub fn exec(global: &Global, words: &[String]) -> Result<u8> {
     let start =
         json!({ "id": id, "lifecycle": { "preserve": preserve, "cgroups": cgroups, "root": root } }).to_string();
     let pidfd = open_first(&found.record)?;
+    let wanted = compile::read_process(process.as_bytes())?;
+    if plain::is_plain(global.uid) {
+        plain::join(found.record.pid, &wanted)?;
+    }
     let host = Host::probe()?;
-    warn_of_capabilities(
-        global,
-        &compile::read_process(process.as_bytes())?,
-        &compile::read(config.as_bytes())?.linux,
-        &host,
-    );
+    warn_of_capabilities(global, &wanted, &compile::read(config.as_bytes())?.linux, &host);
     let compiled = compile::compile_exec(config.as_bytes(), process.as_bytes(), start.as_bytes(), pidfd, &host)?;
     if stays {
         foreground::block_signals();

@@ -37,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::external::{self, Handed};
 use crate::foreground;
 use crate::hooks;
+use crate::plain;
 use crate::process;
 use crate::sockets::Sockets;
 
@@ -68,6 +69,9 @@ const FLAGS: [Flag; 19] = [
 /// The verb.
 pub fn restore(global: &Global, words: &[String]) -> Result<u8> {
     let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
+    if plain::is_plain(global.uid) {
+        return Err(Error::new("linux.namespaces: what is in a user namespace can't be restored"));
+    }
     let stays = !arguments.has("detach");
     let wish = Wish {
         id: arguments.id(1)?,
