@@ -174,14 +174,44 @@ def test_a_memory_limit_holds() -> None:
 
 def test_device_rules_are_a_program_of_the_group() -> None:
     rules = [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "w"}]
-    nodes = [{"path": f"/dev/{name}", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666} for name in ("log",)]
+    nodes = [
+        {"path": path, "type": "c", "major": 1, "minor": 11, "fileMode": 0o666} for path in ("/dev/log", "/tmp/log")
+    ]
     base = {"namespaces": [{"type": kind} for kind in KINDS], "devices": nodes}
-    script = "echo x 2>/dev/null > /dev/log && echo written; cat /dev/null && echo null"
+    script = "for at in dev tmp; do echo x 2>/dev/null > /$at/log && echo written; done; cat /dev/null && echo null"
     said = run("devices", script, linux=base | {"resources": {"devices": rules}})
-    assert said.split() == ["written", "null"], said
+    assert said.split() == ["written", "written", "null"], said
     said = run("devices", script, linux=base | {"resources": {"devices": rules[:1]}})
     assert "written" not in said, said
     assert said.endswith("null\n"), said
+
+
+def test_mounts_are_remounted_and_lie_over_each_other() -> None:
+    path = bundle("mounts", "grep -c ' /tmp ' /proc/mounts; touch /tmp/x; echo code $?")
+    config = json.loads((path / "config.json").read_text())
+    config["mounts"] += [
+        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/tmp", "type": "tmpfs", "options": ["remount", "ro"]},
+    ]
+    (path / "config.json").write_text(json.dumps(config))
+    said = runtime("run", "--bundle", path, "mounts").splitlines()
+    assert said == ["2", "touch: /tmp/x: Read-only file system", "code 1"], said
+
+
+def test_want_of_memory_is_an_event() -> None:
+    linux = {
+        "namespaces": [{"type": kind} for kind in KINDS],
+        "resources": {"memory": {"limit": 32 << 20, "swap": 32 << 20}},
+    }
+    with running("oom", linux=linux):
+        line = ["pyrt-runtime", "--root", str(STATE), "events", "oom"]
+        with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as events:
+            assert events.stdout is not None
+            assert json.loads(events.stdout.readline())["type"] == "stats"
+            runtime("exec", "oom", "tail", "/dev/zero", code=128 + signal.SIGKILL)
+            assert '{"id":"oom","type":"oom"}\n' in iter(events.stdout.readline, "")
+            runtime("kill", "oom", "KILL")
+            assert events.wait(timeout=60) == 0
 
 
 def test_systemd_makes_the_group() -> None:
