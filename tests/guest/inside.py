@@ -444,6 +444,20 @@ def test_a_container_runs_on_beside_its_checkpoint() -> None:
     runtime("delete", "--force", "beside")
 
 
+def test_a_checkpoint_that_is_cut_off_is_not_restored() -> None:
+    """criu looks for pages behind the end of their file for ever."""
+    path = mounted("cut", process={"args": ["/bin/sh", "-c", COUNT]})
+    start(path, "cut")
+    count("cut")
+    checkpoint("cut")
+    flags = ("--detach", "--bundle", path, "--image-path", images("cut"), "cut")
+    for name, said in (("mm-1.img", "restore: criu: "), ("pages-1.img", "it is cut off")):
+        os.truncate(images("cut") / name, (images("cut") / name).stat().st_size // 2)
+        assert said in runtime("restore", *flags, code=1)
+        assert not (GROUPS / "pyrt/cut").exists()
+        assert runtime("list", "--quiet").strip() == ""
+
+
 def test_a_checkpoint_that_fails_changes_nothing() -> None:
     """Half a connection, whose other half is nobody's that is written down."""
     path = mounted("fails", process={"args": ["/bin/sh", "-c", COUNT]})

@@ -483,7 +483,7 @@ def test_flags_of_engines_are_understood(runtime: Runtime, bundle: Bundle, name:
     bundle.shell("grep -c ' / / ' /proc/self/mountinfo; cat /proc/keys | wc -l; sleep 100")
     runtime.ok("create", "--no-pivot", "--no-new-keyring", "--bundle", bundle.path, name)
     runtime.ok("start", name)
-    assert "sleep" in runtime.ok("ps", name)
+    assert f" {runtime.state(name)['pid']} " in runtime.ok("ps", name)
     runtime.ok("kill", "--all", name, "KILL")
 
 

@@ -24,6 +24,7 @@ mod hooks;
 mod log;
 mod memory;
 mod oom;
+mod pages;
 mod plain;
 mod process;
 mod sealed;

@@ -58,10 +58,8 @@ fn children(process: &str) -> Vec<i32> {
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()).collect()
 }
 
-/// Processor time that a process has taken, in ticks; none of one that is gone.
-pub fn ticks(pid: i32) -> u64 {
-    let stat = read_file(&format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ');
-    // utime and stime, fields 14 and 15; the first that stands after the name is number 3.
-    fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+/// What a process has read so far (proc_pid_io(5)); nothing of one that is gone.
+pub fn bytes_read(pid: i32) -> u64 {
+    let io = read_file(&format!("/proc/{pid}/io")).unwrap_or_default();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok()).unwrap_or(0)
 }

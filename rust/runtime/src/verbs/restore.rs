@@ -37,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::external::{self, Handed};
 use crate::foreground;
 use crate::hooks;
+use crate::pages;
 use crate::plain;
 use crate::process;
 use crate::sockets::Sockets;
@@ -113,6 +114,7 @@ impl<'a> Request<'a> {
         let call = Call { verb: "restore", program: &global.criu };
         let version = call.version()?;
         let places = Places::named(arguments, "restore.log")?;
+        pages::check(&places.images)?;
         let mut options = common_options(arguments, version)?;
         // Our child and not criu's, so that whoever looks after us learns of its end.
         options.switch(26, true);
