@@ -109,11 +109,14 @@ pub fn compile_spec(spec: &Spec<'_>, start: &[u8], host: &Host) -> Result<Compil
     let start = Start::parse(start)?;
     check_version(spec)?;
     host.check_kernel(OLDEST_KERNEL, "a container")?;
-    let nothing = read_process(NOTHING)?;
+    let nothing;
     let process = match &spec.process {
         Some(process) => process,
         // config.md, "Process": required when the container is started.
-        None if start.waits() => &nothing,
+        None if start.waits() => {
+            nothing = read_process(NOTHING)?;
+            &nothing
+        }
         None => return Err(Error::spec("process", "missing")),
     };
     let mut opened = Opened::new();
