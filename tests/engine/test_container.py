@@ -199,6 +199,8 @@ async def test_rename(engine: Engine) -> None:
         assert container.name == engine.inspect("crate").name == "crate"
         with pytest.raises(UsageError):
             await engine.rename("crate", "../etc")
+        with pytest.raises(UsageError, match="already"):
+            await engine.rename("crate", "crate")
 
 
 async def test_descriptors_of_the_caller_are_used_as_they_are(engine: Engine) -> None:

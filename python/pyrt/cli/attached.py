@@ -7,19 +7,17 @@ native client copies; here is who is told of signals, and how it ends.
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from pyrt.engine.pipes import Reader
 from pyrt.engine.results import Verdict
-from pyrt.errors import EngineError, PyrtError, UsageError
+from pyrt.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    import trio
 
     from pyrt.cli.console import Console
     from pyrt.cli.parser import Parser
@@ -72,9 +70,7 @@ async def follow(
     Whatever its pipes hold comes before what is written to the console afterwards.
     """
     # Nothing is waited for but the process: each task that has to be cancelled first delays the answer by two turns.
-    with console.signals() if attachment.forwards_signals else nullcontext() as numbers:
-        if numbers is not None:
-            console.start_soon(_pass_on, numbers, send)
+    with console.signals_to(send) if attachment.forwards_signals else nullcontext():
         if attachment.tty:
             master = os.dup(process.stdout.fileno())
             process.close_streams()
@@ -96,18 +92,6 @@ async def exit_code_of(console: Console, status: ExitStatus, what: str = "contai
         "hint: the kernel's log tells whether it was for want of memory\n"
     )
     return EngineError.exit_code
-
-
-async def forward_signals(console: Console, send: Callable[[int], Awaitable[None]]) -> None:
-    """Sends on what the client is signalled, until it is cancelled."""
-    with console.signals() as numbers:
-        await _pass_on(numbers, send)
-
-
-async def _pass_on(numbers: trio.MemoryReceiveChannel[int], send: Callable[[int], Awaitable[None]]) -> None:
-    async for number in numbers:
-        with suppress(PyrtError):  # It has just ended.
-            await send(number)
 
 
 def _taken(end: Reader | Writer) -> int:

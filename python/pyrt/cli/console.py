@@ -9,13 +9,14 @@ from __future__ import annotations
 import abc
 import os
 import re
+from collections import deque
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from pyrt.errors import UsageError
+from pyrt.errors import PyrtError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -42,7 +43,7 @@ class Console(abc.ABC):
     columns: int
 
     def __init__(self) -> None:
-        self._signals: trio.MemorySendChannel[int] | None = None
+        self._signals: _Signals | None = None
         self._resized = trio.Event()
 
     # ---- what is written ----
@@ -92,22 +93,20 @@ class Console(abc.ABC):
     # ---- signals ----
 
     @contextmanager
-    def signals(self) -> Iterator[trio.MemoryReceiveChannel[int]]:
-        """Signals come here as long as the block lasts, instead of ending the verb."""
-        sender, receiver = trio.open_memory_channel[int](_WAITING_SIGNALS)
-        before, self._signals = self._signals, sender
+    def signals_to(self, send: Callable[[int], Awaitable[object]]) -> Iterator[None]:
+        """``send`` gets the signals as long as the block lasts, one after the other: they do not end the verb."""
+        before, self._signals = self._signals, _Signals(send)
         try:
-            yield receiver
+            yield
         finally:
             self._signals = before
-            sender.close()
 
     def deliver(self, number: int) -> bool:
-        """Hands a signal to the verb; whether it wants them. One that nobody takes out in time is lost."""
+        """Hands a signal to the verb; whether it wants them."""
         if self._signals is None:
             return False
-        with suppress(trio.WouldBlock):
-            self._signals.send_nowait(number)
+        if self._signals.begins_with(number):
+            self.start_soon(self._signals.pass_on)
         return True
 
     # ---- the terminal's size ----
@@ -135,3 +134,23 @@ class Console(abc.ABC):
         if not self.directory:
             raise UsageError(f"{text} is relative, and your working directory is gone", hint="cd to one that is there")
         return Path(os.path.normpath(f"{self.directory}/{text}") if text else self.directory)
+
+
+class _Signals:
+    """Those that wait for a verb. A task takes them there while there are any: few verbs ever get one."""
+
+    def __init__(self, send: Callable[[int], Awaitable[object]]) -> None:
+        self._send = send
+        self._waiting: deque[int] = deque()
+
+    def begins_with(self, number: int) -> bool:
+        """Takes one in; whether it is the first, so that somebody has to call ``pass_on``. One too many is lost."""
+        if len(self._waiting) < _WAITING_SIGNALS:
+            self._waiting.append(number)
+        return len(self._waiting) == 1
+
+    async def pass_on(self) -> None:
+        while self._waiting:
+            with suppress(PyrtError):  # It has just ended.
+                await self._send(self._waiting[0])
+            self._waiting.popleft()

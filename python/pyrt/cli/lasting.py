@@ -43,12 +43,12 @@ def add_lasting_options(parser: Parser) -> None:
 
 def lasting_of(options: Any, image: Image | str) -> Lasting:
     """How one container of the image is to last. Raises UsageError."""
-    restart = parse_restart(options.restart)
+    restart = options.once(_restart)
     if restart.when != "no" and options.rm:
         raise UsageError("--restart and --rm exclude each other", hint="one removes what the other starts again")
     return Lasting(
         restart=restart,
-        log=_log(options),
+        log=options.once(_log),
         health=_health(options, None if isinstance(image, str) else image.config.healthcheck),
         stdin=options.interactive,
     )
@@ -62,6 +62,10 @@ def parse_restart(text: str) -> Restart:
             f"--restart {text} is no policy", hint="no, on-failure, on-failure:COUNT, always, unless-stopped"
         )
     return Restart(cast("RestartWhen", when), int(most or 0))
+
+
+def _restart(options: Any) -> Restart:
+    return parse_restart(options.restart)
 
 
 def _log(options: Any) -> Log:

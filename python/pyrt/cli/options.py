@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from pyrt.cli.attached import add_terminal_options
 from pyrt.cli.environment import add_environment_options, environment_of, labels_of
 from pyrt.cli.not_built import NETWORK, add_not_built_options
@@ -152,23 +154,18 @@ def _sharing(text: str) -> str:
 
 async def run_options_of(options: Any, console: Console) -> RunOptions:
     """The options of one start. Raises UsageError."""
-    fields: dict[str, Any] = {
-        "command": tuple(options.command[1:] if options.command[:1] == ["--"] else options.command),
-        "env": await environment_of(options, console),
-        "limits": _limits(options),
-        "network": _network(options.network or "none"),
-        **_plain(options),
-        **_security(options, console),
-    }
+    plain: RunOptions = options.once(_plain)
+    fields = _security(options, console) if options.security_opt else {}
+    if options.env or options.env_file:
+        fields["env"] = await environment_of(options, console)
     if options.label or options.label_file:
         fields["labels"] = tuple((await labels_of(options, console)).items())
-    if options.entrypoint is not None:
-        fields["entrypoint"] = (options.entrypoint,) if options.entrypoint else ()
     if options.tty:
         fields["rows"], fields["columns"] = console.rows, console.columns
-    binds = [runtime.parse_volume(text, folder=console.directory) for text in options.volume]
-    fields["mounts"] = (*binds, *(runtime.parse_mount(text) for text in options.mount))
-    return RunOptions(**fields)
+    if options.volume or options.mount:
+        binds = [runtime.parse_volume(text, folder=console.directory) for text in options.volume]
+        fields["mounts"] = (*binds, *(runtime.parse_mount(text) for text in options.mount))
+    return msgspec.structs.replace(plain, **fields) if fields else plain
 
 
 _PLAIN: Final = (
@@ -194,13 +191,18 @@ _LISTS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
 """Options that may be repeated: the field that they fill, and what makes a value of a word."""
 
 
-def _plain(options: Any) -> dict[str, Any]:
-    """What is handed on as it is. What was not given keeps the default that ``RunOptions`` has for it."""
-    given = {name: value for name in _PLAIN if (value := getattr(options, name)) is not None}
+def _plain(options: Any) -> RunOptions:
+    """All that does not depend on who calls, where. What was not given keeps the default that ``RunOptions`` has."""
+    given: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(options, name)) is not None}
+    given["command"] = tuple(options.command[1:] if options.command[:1] == ["--"] else options.command)
+    given["limits"] = _limits(options)
+    given["network"] = _network(options.network or "none")
+    if options.entrypoint is not None:
+        given["entrypoint"] = (options.entrypoint,) if options.entrypoint else ()
     for name, (field, parse) in _LISTS.items():
         if words := getattr(options, name):
             given[field] = tuple(parse(word) for word in words)
-    return given
+    return RunOptions(**given)
 
 
 def _limits(options: Any) -> Limits:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 import msgspec
 
 from pyrt.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+_Made = TypeVar("_Made")
 
 _HELP_COLUMN: Final = 28
 _WIDEST: Final = 110
@@ -33,6 +35,22 @@ class Help(msgspec.Struct, frozen=True):
     usage: str
     about: str
     examples: tuple[tuple[str, str], ...] = ()
+
+
+class Parsed(argparse.Namespace):
+    """The options of one command line, which are nobody's to change: who says the same again gets the same object."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: dict[Callable[[Parsed], Any], Any] = {}
+
+    def once(self, make: Callable[[Parsed], _Made]) -> _Made:
+        """What ``make`` makes of these options and of nothing else, made when it is first asked for."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return cast("_Made", self._made[make])
 
 
 class HelpWanted(Exception):
@@ -58,7 +76,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=f"pyrt {verb}", usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False)
         self.verb = verb
         self._given: Sequence[str] = ()
-        self._parsed: dict[tuple[str, ...], argparse.Namespace] = {}
+        self._parsed: dict[tuple[str, ...], Parsed] = {}
         self.help = help
         names = ("-h", "--help") if short_help else ("--help",)
         self.add_argument(*names, action=_AskForHelp, nargs=0, help="show this and end")
@@ -74,8 +92,8 @@ class Parser(argparse.ArgumentParser):
         # argparse takes it for required, and would name it besides what is.
         action.required = False
 
-    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """The options as a namespace, which is nobody's to change; raises UsageError or HelpWanted."""
+    def parse(self, arguments: Sequence[str]) -> Parsed:
+        """The options; raises UsageError or HelpWanted."""
         line = tuple(arguments)
         known = self._parsed.get(line)
         if known is not None:
@@ -87,9 +105,9 @@ class Parser(argparse.ArgumentParser):
             self._parsed[line] = namespace
         return namespace
 
-    def _parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+    def _parse(self, arguments: Sequence[str]) -> Parsed:
         self._given = arguments
-        namespace = argparse.Namespace()
+        namespace = Parsed()
         _, rest = self.parse_known_args(list(arguments), namespace)
         if rest:
             self._refuse_unknown(arguments)

@@ -60,7 +60,7 @@ class Server:
         self._inherited = inherited
         self._engine: Engine | None = None
         self._door = contextlib.ExitStack()
-        self._accepting = trio.CancelScope()
+        self._leaves = False
         self._serving = trio.CancelScope()
         self._clients = 0
         self._last_client = 0.0
@@ -84,7 +84,7 @@ class Server:
                 background.start_soon(self._warm_up)
                 with self._serving:
                     async with trio.open_nursery() as clients:
-                        await self._accept(listener, clients)
+                        clients.start_soon(self._accept, listener, clients)
                 background.cancel_scope.cancel()
 
     # ---- what a connection needs ----
@@ -101,8 +101,8 @@ class Server:
         self._leave()
 
     def _leave(self) -> None:
+        self._leaves = True
         self._door.close()
-        self._accepting.cancel()
 
     def _listen(self) -> socket.socket:
         if self._inherited is None:
@@ -114,21 +114,28 @@ class Server:
     # ---- clients ----
 
     async def _accept(self, listener: socket.socket, clients: trio.Nursery) -> None:
-        with self._accepting:
-            while True:
-                try:
-                    await trio.lowlevel.wait_readable(listener)
-                except trio.ClosedResourceError:
-                    return
-                try:
-                    connection, _ = listener.accept()
-                except BlockingIOError:
-                    continue  # It has gone again.
-                except OSError as error:
-                    log.warning("can't accept a client: %s", error)
-                    await trio.sleep(_EXHAUSTED_PAUSE)
-                else:
-                    clients.start_soon(self._serve, connection)
+        """Waits for a client and serves it. The next one has a task of its own by then: so this one goes on at once,
+        and not with the loop's next turn."""
+        connection = await self._next_client(listener)
+        if connection is not None:
+            clients.start_soon(self._accept, listener, clients)
+            await self._serve(connection)
+
+    async def _next_client(self, listener: socket.socket) -> socket.socket | None:
+        """None when no more are to come."""
+        while not self._leaves:
+            try:
+                await trio.lowlevel.wait_readable(listener)
+            except trio.ClosedResourceError:
+                break
+            try:
+                return listener.accept()[0]
+            except BlockingIOError:
+                pass  # It has gone again.
+            except OSError as error:
+                log.warning("can't accept a client: %s", error)
+                await trio.sleep(_EXHAUSTED_PAUSE)
+        return None
 
     async def _serve(self, connection: socket.socket) -> None:
         self._clients += 1

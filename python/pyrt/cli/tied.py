@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 import pty
 import tty
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from pyrt.cli.attached import discard, forward_signals
+from pyrt.cli.attached import discard
 from pyrt.cli.parser import boolean
 from pyrt.engine.pipes import Reader, Writer, resize
 from pyrt.errors import UsageError
@@ -69,10 +69,8 @@ async def tie(
     ``stream`` is what it writes, ``way_in`` where what is typed goes. Both are closed. ``running`` knows its end also
     where it is removed by then.
     """
-    async with trio.open_nursery() as nursery:
+    with console.signals_to(partial(engine.kill, record.id)) if forwards_signals else nullcontext():
         try:
-            if forwards_signals:
-                nursery.start_soon(forward_signals, console, partial(engine.kill, record.id))
             if way_in is not None and way_in.terminal:
                 written = (text.data async for text in stream)
                 left = await _through_terminal(console, written, way_in.take(), parse_keys(keys))
@@ -84,21 +82,18 @@ async def tie(
             if way_in is not None:
                 way_in.close()
         status = None if left else await (running.wait() if running else engine.wait(record.id))
-        nursery.cancel_scope.cancel()
     await console.settle()
     return status
 
 
 async def tie_execution(console: Console, engine: Engine, execution: Execution, keys: str) -> ExitStatus | None:
     """The same with a process that has joined a container, on a terminal. It ends with its engine."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(forward_signals, console, execution.kill)
+    with console.signals_to(execution.kill):
         way_in = os.dup(execution.stdout.fileno())
         left = await _through_terminal(console, execution.stdout, way_in, parse_keys(keys))
         if left:
             engine.in_background(_leave_unheard, execution)
         status = None if left else await execution.wait()
-        nursery.cancel_scope.cancel()
     await console.settle()
     return status
 

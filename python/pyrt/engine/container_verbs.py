@@ -23,7 +23,7 @@ from pyrt.engine.image_verbs import ImageVerbs
 from pyrt.engine.recipe import options_of
 from pyrt.engine.results import ExitStatus, Timing, Verdict
 from pyrt.engine.states import LIVE, State, Verb
-from pyrt.errors import ContainerNotFound, EngineError, IllegalTransition, StateError
+from pyrt.errors import ContainerNotFound, EngineError, IllegalTransition, StateError, UsageError
 from pyrt.runtime.signals import parse_signal
 
 if TYPE_CHECKING:
@@ -108,9 +108,15 @@ class ContainerVerbs(ImageVerbs):
         record = self.journal.get(container)
 
         def change(transaction: Transaction) -> Record:
-            after = transaction.rename(record, name)
+            # Others may have done something with it since we looked.
+            before = transaction.current(record.id)
+            if before is None:
+                raise ContainerNotFound(f"no container {container}")
+            if before.name == name:
+                raise UsageError(f"the container is called {name} already", hint="take another name")
+            after = transaction.rename(before, name)
             transaction.emit(
-                ContainerRenamed(container=record.id, name=name, image=record.image, before=record.name, cause="rename")
+                ContainerRenamed(container=record.id, name=name, image=record.image, before=before.name, cause="rename")
             )
             return after
 

@@ -130,7 +130,7 @@ class DeviceRule(msgspec.Struct, frozen=True):
     access: str
 
 
-class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, cache_hash=True):
     """All that a start can be told, each with what is done if it is not. ``make_options`` takes looser forms.
 
     ``entrypoint``: None is the image's, () is none. ``env``: later ones win. ``hostname``: else the first 12 digits

@@ -7,77 +7,8 @@
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::sync::atomic::{AtomicI32, AtomicU32};
 
-/// A descriptor that somebody else owns.
-pub type Fd = c_int;
-
-/// The kernel's error number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Errno(pub i32);
-
-/// What every call here returns.
-pub type Result<T> = std::result::Result<T, Errno>;
-
-impl From<Errno> for std::io::Error {
-    fn from(errno: Errno) -> Self {
-        Self::from_raw_os_error(errno.0)
-    }
-}
-
-/// An argument as the register takes it.
-trait Word {
-    fn word(self) -> usize;
-}
-
-macro_rules! words {
-    ($($kind:ty),*) => {$(
-        impl Word for $kind {
-            fn word(self) -> usize {
-                self as usize
-            }
-        }
-    )*};
-}
-
-words!(i32, u32, u64, usize);
-
-impl<T> Word for *const T {
-    fn word(self) -> usize {
-        self as usize
-    }
-}
-
-impl<T> Word for *mut T {
-    fn word(self) -> usize {
-        self as usize
-    }
-}
-
-/// The instruction itself: `errno` of the C library is one place in memory, which keeper and child may share.
-///
-/// # Safety
-/// As the call asks for.
-unsafe fn system_call<const N: usize>(number: c_long, given: [usize; N]) -> Result<c_long> {
-    let mut words = [0; 6];
-    words[..N].copy_from_slice(&given);
-    let result: c_long;
-    // SAFETY: the registers that x86-64 says, of which the kernel changes three.
-    unsafe {
-        core::arch::asm!(
-            "syscall",
-            inlateout("rax") number => result,
-            in("rdi") words[0],
-            in("rsi") words[1],
-            in("rdx") words[2],
-            in("r10") words[3],
-            in("r8") words[4],
-            in("r9") words[5],
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    if result < 0 { Err(Errno(-result as i32)) } else { Ok(result) }
-}
+pub use pyrt_syscall::{Errno, Fd, Result};
+use pyrt_syscall::{Word, nothing, system_call};
 
 macro_rules! call {
     ($number:ident $(, $argument:expr)* $(,)?) => {{
@@ -87,11 +18,7 @@ macro_rules! call {
     }};
 }
 
-fn nothing(result: Result<c_long>) -> Result<()> {
-    result.map(|_| ())
-}
-
-fn descriptor(result: Result<c_long>) -> Result<Fd> {
+fn descriptor(result: Result<usize>) -> Result<Fd> {
     result.map(|fd| fd as Fd)
 }
 
@@ -144,7 +71,7 @@ pub fn read(fd: Fd, buffer: &mut [u8]) -> Result<usize> {
     loop {
         match call!(SYS_read, fd, buffer.as_mut_ptr(), buffer.len()) {
             Err(Errno(libc::EINTR)) => {}
-            other => return other.map(|count| count as usize),
+            other => return other,
         }
     }
 }
@@ -152,7 +79,7 @@ pub fn read(fd: Fd, buffer: &mut [u8]) -> Result<usize> {
 /// One write(2) of all of `data`; fewer bytes written is EIO.
 pub fn write(fd: Fd, data: &[u8]) -> Result<()> {
     match call!(SYS_write, fd, data.as_ptr(), data.len()) {
-        Ok(count) if count as usize == data.len() => Ok(()),
+        Ok(count) if count == data.len() => Ok(()),
         Ok(_) => Err(Errno(libc::EIO)),
         Err(errno) => Err(errno),
     }
@@ -160,12 +87,12 @@ pub fn write(fd: Fd, data: &[u8]) -> Result<()> {
 
 /// One write(2) of as much of `data` as finds room.
 pub fn write_some(fd: Fd, data: &[u8]) -> Result<usize> {
-    call!(SYS_write, fd, data.as_ptr(), data.len()).map(|count| count as usize)
+    call!(SYS_write, fd, data.as_ptr(), data.len())
 }
 
 /// pread(2).
 pub fn read_from(fd: Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
-    call!(SYS_pread64, fd, buffer.as_mut_ptr(), buffer.len(), offset).map(|count| count as usize)
+    call!(SYS_pread64, fd, buffer.as_mut_ptr(), buffer.len(), offset)
 }
 
 /// ftruncate(2).
@@ -213,7 +140,7 @@ pub fn unlinkat(dir: Fd, name: &CStr, flags: c_int) -> Result<()> {
 
 /// readlinkat(2): how many bytes of `buffer` are the target.
 pub fn readlinkat(dir: Fd, name: &CStr, buffer: &mut [u8]) -> Result<usize> {
-    call!(SYS_readlinkat, dir, name.as_ptr(), buffer.as_mut_ptr(), buffer.len()).map(|count| count as usize)
+    call!(SYS_readlinkat, dir, name.as_ptr(), buffer.as_mut_ptr(), buffer.len())
 }
 
 /// fchownat(2), symlinks not followed; "" is the directory itself.
@@ -242,12 +169,12 @@ pub fn stat_at(dir: Fd, name: &CStr) -> Result<libc::stat> {
 
 /// getdents64(2): how many bytes of `buffer` were filled, 0 at the end.
 pub fn getdents(dir: Fd, buffer: &mut [u8]) -> Result<usize> {
-    call!(SYS_getdents64, dir, buffer.as_mut_ptr(), buffer.len()).map(|count| count as usize)
+    call!(SYS_getdents64, dir, buffer.as_mut_ptr(), buffer.len())
 }
 
 /// sendfile(2) of up to `count` bytes from the input's own offset.
 pub fn sendfile(output: Fd, input: Fd, count: usize) -> Result<usize> {
-    call!(SYS_sendfile, output, input, std::ptr::null_mut::<c_void>(), count).map(|count| count as usize)
+    call!(SYS_sendfile, output, input, std::ptr::null_mut::<c_void>(), count)
 }
 
 /// dup3(2) without flags: the copy stays open over execve(2).
@@ -322,7 +249,7 @@ pub fn pid() -> i32 {
 
 /// getcwd(2), the kernel's own: "(unreachable)" is visible here and hidden by libc.
 pub fn getcwd(buffer: &mut [u8]) -> Result<usize> {
-    call!(SYS_getcwd, buffer.as_mut_ptr(), buffer.len()).map(|count| count as usize)
+    call!(SYS_getcwd, buffer.as_mut_ptr(), buffer.len())
 }
 
 // ---- mounts -------------------------------------------------------------------------------------
@@ -616,7 +543,7 @@ pub fn load_seccomp(flags: u64, program: &[u8]) -> Result<()> {
     nothing(load_filter(flags, program))
 }
 
-fn load_filter(flags: u64, program: &[u8]) -> Result<c_long> {
+fn load_filter(flags: u64, program: &[u8]) -> Result<usize> {
     #[repr(C)]
     struct Program {
         length: u16,
@@ -711,7 +638,6 @@ pub fn set_memory_policy(mode: u32, nodes: &[u8]) -> Result<()> {
 /// readlinkat(2): how many bytes the target has.
 pub fn readlink(path: &CStr, buffer: &mut [u8]) -> Result<usize> {
     call!(SYS_readlinkat, libc::AT_FDCWD, path.as_ptr(), buffer.as_mut_ptr(), buffer.len())
-        .map(|length| length as usize)
 }
 
 /// personality(2).
@@ -933,7 +859,7 @@ pub fn receive_packet(socket: Fd, data: &mut [u8], descriptors: &mut [Fd]) -> Re
     let length = loop {
         match call!(SYS_recvmsg, socket, &raw mut message, libc::MSG_CMSG_CLOEXEC) {
             Err(Errno(libc::EINTR)) => {}
-            other => break other? as usize,
+            other => break other?,
         }
     };
     let rights = (libc::SOL_SOCKET as u64) | (libc::SCM_RIGHTS as u64) << 32;
@@ -960,7 +886,7 @@ pub fn poll(descriptors: &mut [libc::pollfd], timeout: i32) -> Result<usize> {
     let limit = if timeout < 0 { std::ptr::null() } else { &raw const limit };
     match call!(SYS_ppoll, descriptors.as_mut_ptr(), descriptors.len(), limit, std::ptr::null::<c_void>(), 0) {
         Err(Errno(libc::EINTR)) => Ok(0),
-        other => other.map(|count| count as usize),
+        other => other,
     }
 }
 

@@ -190,7 +190,6 @@ fn report_start(control: Fd, running: &mut Running, begun: u64, more: &[Fd]) -> 
     let descriptors: Vec<Fd> = std::iter::once(running.pidfd).chain(more.iter().copied()).collect();
     let _ = sys::send_packet(control, &started.encode(), &descriptors);
     running.close_stdio();
-    running.hold_mounts();
     started
 }
 

@@ -27,7 +27,9 @@ impl Spawner {
         let [ours, theirs] = sys::packet_pair().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pyrt-init"));
         // SAFETY: one system call, no allocation, between fork and exec.
-        unsafe { command.pre_exec(move || sys::dup_to(theirs, 3).map_err(Into::into)) };
+        unsafe {
+            command.pre_exec(move || sys::dup_to(theirs, 3).map_err(|errno| std::io::Error::from_raw_os_error(errno.0)))
+        };
         let process = command.spawn().unwrap();
         sys::close(theirs);
         Self { process, socket: own(ours) }

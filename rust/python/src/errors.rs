@@ -48,7 +48,7 @@ pub fn compile_error(error: CompileError) -> PyErr {
         Blame::Host => made(&py.get_type::<classes::HostError>(), &message, hinted(py, hint)),
     });
     match &error.cause {
-        Some(Cause { errno, file }) => caused(raised, Path::new(file), &(*errno).into()),
+        Some(Cause { errno, file }) => caused(raised, Path::new(file), &io::Error::from_raw_os_error(errno.0)),
         None => raised,
     }
 }

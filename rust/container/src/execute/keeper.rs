@@ -37,6 +37,8 @@ pub(super) struct Keeper<'a> {
     cgroups: Vec<Created>,
     terminal: Option<Fd>,
     warnings: u32,
+    /// See [`Running`].
+    mounts: Option<Fd>,
     /// The child waits for what comes after its call.
     called: bool,
 }
@@ -56,7 +58,7 @@ impl<'a> Keeper<'a> {
         let (exec, of_child) = (Vectors::of(plan), Vectors::of_hooks(plan, Part::Child));
         let vectors = Some(child::Prepared { exec, another, hooks: of_child });
         let hooks = Vectors::of_hooks(plan, Part::Keeper);
-        let (warnings, called) = (0, false);
+        let (warnings, mounts, called) = (0, None, false);
         Ok(Self {
             plan,
             slots,
@@ -70,25 +72,39 @@ impl<'a> Keeper<'a> {
             cgroups,
             terminal,
             warnings,
+            mounts,
             called,
         })
     }
 
     /// Walks the list, then waits for the child to call execve(2) or to say why it can't.
-    pub fn run(&mut self, read: &mut Read<'_>) -> Result<(), Failed> {
+    pub fn run(&mut self, read: &mut Read<'_>, holds_mounts: bool) -> Result<(), Failed> {
         for (index, op) in self.plan.ops(Part::Keeper).enumerate() {
             match op {
                 Op::AwaitChild {} => self.await_child(index)?,
                 Op::RunHook { .. } => self.run_hook(index, &op)?,
                 Op::AwaitStdio { socket } => {
+                    self.hold_mounts();
                     self.await_stdio(socket, read).map_err(|errno| self.blame(index, errno))?
                 }
                 _ => self.step(&op).map_err(|errno| self.blame(index, errno))?,
             }
             self.timings.stamp(index);
         }
+        if holds_mounts {
+            self.hold_mounts();
+        }
         self.called = self.hear_child()?;
         Ok(())
+    }
+
+    /// Keeps the child's mount namespace until [`Running::clean_up`]: else the container's last process takes all mounts
+    /// down before its end is told to anybody, an RCU grace period and more. Now, because once it has executed its
+    /// command it may end at any moment.
+    fn hold_mounts(&mut self) {
+        if self.mounts.is_none() {
+            self.mounts = self.open_of_child("ns/mnt", libc::O_RDONLY).ok();
+        }
     }
 
     /// Walks the list as far as it is about groups.
@@ -186,7 +202,7 @@ impl<'a> Keeper<'a> {
         let (stdio, mut leftover) = self.slots.open();
         leftover.retain(|&fd| !kept(fd));
         let (terminal, warnings) = (self.terminal, self.warnings);
-        let (cgroups, mounts) = (self.cgroups, None);
+        let (cgroups, mounts) = (self.cgroups, self.mounts);
         Running { pid, pidfd, terminal, warnings, timings, cgroups, stdio, leftover, mounts, channel }
     }
 

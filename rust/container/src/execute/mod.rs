@@ -103,12 +103,6 @@ impl Running {
         self.leftover.drain(..).for_each(sys::close);
     }
 
-    /// Keeps the container's mount namespace until `clean_up`: else its last process takes all mounts down before its end
-    /// is told to anybody, an RCU grace period and more. Best when nobody waits: after the start was reported.
-    pub fn hold_mounts(&mut self) {
-        self.mounts = keeper::open_of(self.pid, "ns/mnt", libc::O_RDONLY).ok();
-    }
-
     /// Waits until the process has ended and reaps it.
     pub fn reap(&self) -> sys::Result<sys::Ended> {
         sys::wait(self.pid, true)?.ok_or(Errno(libc::ECHILD))
@@ -142,7 +136,7 @@ pub type Read<'a> = dyn FnMut(&'static [u8], &[Fd]) -> sys::Result<Given> + 'a;
 /// Makes the container of `plan`. `descriptors` go into slots 0, 1, 2, and on. On failure nothing is left. `ahead` was
 /// begun before there was a plan.
 pub fn start(plan: &Plan<'_>, descriptors: &[Fd], ahead: Option<Ahead>) -> Result<Running, Failed> {
-    walk(plan, descriptors, ahead, &mut |_, _| Err(MISPLACED))
+    walk(plan, descriptors, ahead, &mut |_, _| Err(MISPLACED), false)
 }
 
 /// The groups of a container whose processes somebody else makes.
@@ -169,16 +163,23 @@ pub fn make_groups(plan: &Plan<'_>, descriptors: &[Fd]) -> Result<Groups, Failed
     }
 }
 
-/// The same with a plan that may wait on its way.
+/// The same with a plan that may wait on its way, for whoever stays until the end: the mount namespace is held until
+/// [`Running::clean_up`].
 pub fn start_parked(plan: &Plan<'_>, descriptors: &[Fd], read: &mut Read<'_>) -> Result<Running, Failed> {
-    walk(plan, descriptors, None, read)
+    walk(plan, descriptors, None, read, true)
 }
 
-fn walk(plan: &Plan<'_>, descriptors: &[Fd], ahead: Option<Ahead>, read: &mut Read<'_>) -> Result<Running, Failed> {
+fn walk(
+    plan: &Plan<'_>,
+    descriptors: &[Fd],
+    ahead: Option<Ahead>,
+    read: &mut Read<'_>,
+    holds_mounts: bool,
+) -> Result<Running, Failed> {
     // Without a helper the step itself clones the child, and says what is missing for it.
     let begin = |flags| ahead.filter(|ahead| ahead.flags() == flags).or_else(|| Ahead::begin(flags).ok()?);
     let mut keeper = keeper::Keeper::new(plan, descriptors, plan.clones_ahead().and_then(begin))?;
-    match keeper.run(read) {
+    match keeper.run(read, holds_mounts) {
         Ok(()) => Ok(keeper.into_running()),
         Err(failed) => {
             keeper.abandon();
