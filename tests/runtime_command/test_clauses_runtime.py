@@ -172,9 +172,9 @@ def test_features_name_what_is_recognized(runtime: Runtime, bundle: Bundle, name
 
 
 def test_features_have_the_words_that_a_runtime_must_know(runtime: Runtime) -> None:
-    """config.md, "Linux mount options": all that it must or should know, but for `remount`."""
+    """config.md, "Linux mount options": all that it must or should know."""
     must = """async atime bind defaults dev diratime dirsync exec iversion lazytime loud noatime nodev nodiratime noexec
-        noiversion nolazytime norelatime nostrictatime nosuid private rbind relatime ro rprivate rshared rslave
+        noiversion nolazytime norelatime nostrictatime nosuid private rbind relatime remount ro rprivate rshared rslave
         runbindable rw shared silent slave strictatime suid sync unbindable"""
     should = """nosymfollow ratime rdev rdiratime rexec rnoatime rnodiratime rnoexec rnorelatime rnostrictatime rnosuid
         rnosymfollow rrelatime rro rrw rstrictatime rsuid rsymfollow symfollow idmap ridmap tmpcopyup mand nomand"""

@@ -137,6 +137,18 @@ def test_what_a_plain_user_can_not_have_is_named(
     assert not runtime.root.exists() or list(runtime.root.iterdir()) == []
 
 
+def test_what_takes_a_namespace_says_so(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    sysfs = {"destination": "/sys", "type": "sysfs", "source": "sysfs"}
+    mounts = bundle.config["mounts"]
+    bundle.set("mounts", [sysfs if mount["destination"] == "/sys" else mount for mount in mounts])
+    line = runtime.fails("run", "--bundle", bundle.path, name)
+    assert line.startswith("making sysfs for /sys (source=sysfs): operation not permitted")
+    assert "/sys with a new network namespace" in line
+    bundle.config["linux"]["namespaces"].append({"type": "network"})
+    bundle.runs("/bin/ls", "/sys/class/net")
+    assert runtime.ok("run", "--bundle", bundle.path, name) == "lo\n"
+
+
 def test_a_container_that_sees_the_command_does_not_see_into_it(runtime: Runtime, bundle: Bundle, name: str) -> None:
     """CVE-2016-9962: both are root in the same user namespace, and the command has the user's files before it."""
     linux = bundle.config["linux"]

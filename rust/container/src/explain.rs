@@ -172,7 +172,8 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::NewMount { .. }, libc::ENODEV) => "this kernel does not have the file system",
         (Op::NewMount { .. }, libc::EINVAL) => "the file system does not know one of the options, or not its value",
         (Op::NewMount { .. }, libc::EPERM) => {
-            "the host hides parts of /proc or /sys, so the kernel shows them to nobody"
+            "to a user namespace the kernel shows /proc with a new pid and /sys with a new network namespace, and only if \
+             the host hides no part of them"
         }
         (Op::IdmapMount { .. }, libc::EINVAL) => {
             "this file system can't be shown through an idmap: do without a user namespace (--userns host)"
@@ -214,7 +215,9 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (_, libc::EMFILE | libc::ENFILE) => "too many descriptors are open",
         (_, libc::EDQUOT) => "a disk quota, or the quota of keys, is used up",
         (_, libc::ENOSYS) => "this kernel, or a filter before it, lacks a system call that containers need",
-        (Op::CgroupCreate { .. }, libc::EACCES) | (_, libc::EPERM) => "containers are made by root",
+        (Op::CgroupCreate { .. }, libc::EACCES) | (_, libc::EPERM) => {
+            "it takes the right of whoever makes the container: root, as a rule"
+        }
         _ => return None,
     };
     Some(words.to_owned())

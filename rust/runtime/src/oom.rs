@@ -1,7 +1,7 @@
 //! Want of memory in a container, as it happens.
 //!
-//! Version 1 counts it up in an eventfd (Documentation/admin-guide/cgroup-v1/memory.rst, 9 and 10), version 2 says that the file with the
-//! counters has changed (cgroup-v2.rst, "memory.events").
+//! Version 1 counts it up in an eventfd (Documentation/admin-guide/cgroup-v1/memory.rst, 9 and 10), version 2 says that
+//! the file with the counters has changed (cgroup-v2.rst, "memory.events").
 
 use std::ffi::CString;
 use std::fs::{self, File};

@@ -1,9 +1,10 @@
-//! A plain user's containers, without an engine: the command makes the container's user namespace itself and goes into it.
-//! There it has root's rights, and all that comes is as if an engine had made that namespace and had called it inside.
+//! A plain user's containers, without an engine: the command makes the container's user namespace itself and goes into
+//! it. There it has root's rights, and all that comes is as if an engine had made that namespace and had called it
+//! inside.
 //!
-//! It is entered in this very process, whose memory stays the machine's: a container's root, who has the same rights in there, can't
-//! trace it (ptrace(2), "Ptrace access mode checking", 5). More than one id takes the two setuid programs of shadow, for
-//! which /etc/subuid and /etc/subgid count, and they have to be called from outside:
+//! It is entered in this very process, whose memory stays the machine's: a container's root, who has the same rights in
+//! there, can't trace it (ptrace(2), "Ptrace access mode checking", 5). More than one id takes the two setuid programs
+//! of shadow, for which /etc/subuid and /etc/subgid count, and they have to be called from outside:
 //!
 //! ```text
 //! command                        helper                        newuidmap, newgidmap
@@ -66,8 +67,8 @@ pub fn join(pid: i32, process: &Process<'_>) -> Result<()> {
     })
 }
 
-/// What the kernel ends first is taken on here, to be inherited: from within, this process's files below /proc are nobody's. What it
-/// refuses (a lower one) is refused once more, with a warning, by the step that sets it.
+/// What the kernel ends first is taken on here, to be inherited: from within, this process's files below /proc are
+/// nobody's. What it refuses (a lower one) is refused once more, with a warning, by the step that sets it.
 fn take_score(process: Option<&Process<'_>>) -> Result<()> {
     if let Some(score) = process.and_then(|process| process.oom_score_adj) {
         dumpable(true)?;
@@ -186,8 +187,9 @@ fn call(tool: &str, pid: i32, map: &str) -> std::result::Result<(), String> {
     }
 }
 
-/// The group that a plain user's container gets on version 2, if its config.json names none or one relative to that: beside our own. In
-/// our own there are processes, and such a group passes no controllers on (cgroups(7), "no internal processes").
+/// The group that a plain user's container gets on version 2, if its config.json names none or one relative to that:
+/// beside our own. In our own there are processes, and such a group passes no controllers on (cgroups(7), "no internal
+/// processes").
 pub fn own_group(path: Option<&str>, id: &str, host: &Host) -> Option<String> {
     use pyrt_container::host::{Layout, read_file};
     let relative = match path.unwrap_or_default() {

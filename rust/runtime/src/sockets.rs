@@ -1,5 +1,5 @@
-//! Sockets that systemd has opened for a container (sd_listen_fds(3)): they are its descriptors from 3 on, and it is told so as if systemd
-//! had started it itself.
+//! Sockets that systemd has opened for a container (sd_listen_fds(3)): they are its descriptors from 3 on, and it is
+//! told so as if systemd had started it itself.
 
 use pyrt_container::sys;
 use serde_json::{Value, json};

@@ -13,6 +13,8 @@
 //!   | StopUnit, ResetFailedUnit -> |
 //! ```
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use pyrt_container::host::{Host, Layout, read_file};
@@ -43,16 +45,14 @@ impl Manager {
         let refused = |why: &str| {
             Err(Error::new(format!("--systemd-cgroup: {why}")).hint("let the engine use the driver cgroupfs"))
         };
-        if !Path::new("/run/systemd/system").is_dir() {
+        let Ok(system) = fs::metadata("/run/systemd/system") else {
             return refused("this machine is not run by systemd");
-        }
-        let folder = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        // An engine has called us in its user's namespace, or that is a whole machine.
-        let is_there = |folder: &PathBuf| folder.join(PRIVATE).exists() || folder.join("bus").exists();
-        if uid == 0 && !(host.nested && folder.as_ref().is_some_and(is_there)) {
+        };
+        // In the namespace of a plain user's engine we are root as well, but the machine's systemd is nobody's there.
+        if (uid, system.uid()) == (0, 0) {
             return Ok(Self::System);
         }
-        match folder {
+        match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
             _ if host.cgroups.layout() != Layout::V2 => refused("a user's own systemd limits on cgroup v2 alone"),
             Some(folder) => {
                 let group =

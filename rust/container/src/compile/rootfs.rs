@@ -152,7 +152,8 @@ impl<'a> Rootfs<'a> {
         }
     }
 
-    /// The container's own files, and devices elsewhere than in /dev, in a small tmpfs; the keeper's part. Returns slot and path of each.
+    /// The container's own files, and devices elsewhere than in /dev, in a small tmpfs; the keeper's part. Returns slot and
+    /// path of each.
     pub fn write_files(
         &self,
         covered: &[String],
