@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -9,7 +10,7 @@ import trio
 from pyrt.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 R = TypeVar("R")
 
@@ -24,8 +25,15 @@ async def in_thread(
     abandon_on_cancel: bool = False,
 ) -> R:
     """Runs ``call`` in a worker thread; raises HostError where none can be started. The rest is Trio's."""
-    try:
+    with wanted():
         return await trio.to_thread.run_sync(call, *arguments, limiter=limiter, abandon_on_cancel=abandon_on_cancel)
+
+
+@contextmanager
+def wanted() -> Iterator[None]:
+    """Around what starts a thread itself, as Trio does for a process or a host's name: raises HostError too."""
+    try:
+        yield
     except RuntimeError as error:
         if _NONE_LEFT not in str(error):
             raise

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from pyrt import threads
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,9 +26,15 @@ async def run_bench(console: Console, words: Sequence[str], *, input: bytes = b"
     command = [sys.executable, "-u", "-m", "pyrt.bench", *words]
     environment = dict(console.environment)
     try:
-        process = await trio.lowlevel.open_process(
-            command, stdin=subprocess.PIPE, stdout=out[1], stderr=err[1], env=environment, cwd=console.directory or None
-        )
+        with threads.wanted():
+            process = await trio.lowlevel.open_process(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=out[1],
+                stderr=err[1],
+                env=environment,
+                cwd=console.directory or None,
+            )
     finally:
         os.close(out[1])
         os.close(err[1])

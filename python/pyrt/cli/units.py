@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from pyrt import threads
 from pyrt.cli.protocol import Kind, Malformed, Wire
 from pyrt.errors import HostError
 
@@ -157,7 +158,8 @@ def require_systemd() -> None:
 
 async def systemctl(*words: str) -> bool:
     """Runs systemctl; returns whether it says yes. Raises HostError if it fails, but for questions (``is-...``)."""
-    done = await trio.run_process(["systemctl", *words], capture_stdout=True, capture_stderr=True, check=False)
+    with threads.wanted():
+        done = await trio.run_process(["systemctl", *words], capture_stdout=True, capture_stderr=True, check=False)
     if done.returncode and not words[0].startswith("is-"):
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise HostError(f"systemctl {' '.join(words)} fails: {said[-1] if said else f'status {done.returncode}'}")

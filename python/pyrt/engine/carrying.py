@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
+from pyrt import threads
 from pyrt.engine.carrier import Report, Task
 from pyrt.errors import ContainerError, EngineError
 
@@ -47,16 +48,17 @@ async def carry(task: Task, root: int, stream: int) -> None:
 async def _run(task: Task, root: int, stream: int, report: int) -> None:
     descriptors = (root, stream, report)
     words = (json.dumps(sys.path), msgspec.json.encode(task).decode(), *map(str, descriptors))
-    process = await trio.run_process(
-        [sys.executable, "-I", "-S", "-c", _PROGRAM, *words],
-        stdin=subprocess.DEVNULL,
-        capture_stderr=True,
-        check=False,
-        pass_fds=descriptors,
-        # A signal of the terminal is for whoever waits for it.
-        start_new_session=True,
-        deliver_cancel=_kill,
-    )
+    with threads.wanted():
+        process = await trio.run_process(
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, *words],
+            stdin=subprocess.DEVNULL,
+            capture_stderr=True,
+            check=False,
+            pass_fds=descriptors,
+            # A signal of the terminal is for whoever waits for it.
+            start_new_session=True,
+            deliver_cancel=_kill,
+        )
     if process.returncode and process.stderr:
         last = process.stderr.decode(errors="replace").strip().splitlines()[-1]
         raise EngineError(f"the process that copies files has failed: {last}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
+from pyrt import threads
 from pyrt.errors import RegistryError, UsageError
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Keyring:
         """Run a credential helper, as docker-credential-helpers defines its protocol."""
         program = _program(helper, path, self._environ)
         server = _HUB_KEY if registry in _HUB_HOSTS and path.name == "config.json" else registry
-        with trio.move_on_after(HELPER_SECONDS) as scope:
+        with threads.wanted(), trio.move_on_after(HELPER_SECONDS) as scope:
             done = await trio.run_process(
                 [program, "get"],
                 stdin=server.encode(),

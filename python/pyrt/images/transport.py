@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import httpx2
 import trio
 
+from pyrt import threads
 from pyrt.errors import HostError, RegistryError
 from pyrt.images.patience import ConnectionFailed, NoTLS, explain, shown
 from pyrt.images.registries import is_loopback
@@ -78,7 +79,8 @@ class Transport:
         client = self._client(url)
         request = client.build_request(method, url, headers={**_HEADERS, **headers}, content=content)
         try:
-            response = await client.send(request, stream=True)
+            with threads.wanted():
+                response = await client.send(request, stream=True)
             self._met.add(shown(url))
             try:
                 yield response
