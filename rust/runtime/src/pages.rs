@@ -1,7 +1,8 @@
 //! Whether the memory of a checkpoint is all there. criu 3.17 looks for what is missing for ever.
 //!
-//! `pagemap-*.img` is two magic numbers and messages, each after its length: the first names `pages-ID.img`, each other one
-//! a run of pages that follow each other in there (criu.org/Images, criu.org/Memory_dumps).
+//! An image is two magic numbers and messages, each after its length (criu.org/Images). In `pagemap-PID.img` the first names
+//! `pages-ID.img`, each other one a run of pages that follow each other in there (criu.org/Memory_dumps). Which processes
+//! there are says `pstree.img`: a folder may have images of an earlier checkpoint as well, of others that are gone.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,13 +18,11 @@ const PRESENT: u64 = 1 << 2;
 /// Refuses images whose pages are cut off. What can't be read otherwise criu names itself.
 pub fn check(images: &Path) -> Result<()> {
     let mut needed: BTreeMap<u64, u64> = BTreeMap::new();
-    for entry in fs::read_dir(images).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("pagemap-") && name.ends_with(".img") {
-            let (id, pages) = read(&fs::read(entry.path()).unwrap_or_default());
-            let most = needed.entry(id).or_default();
-            *most = (*most).max(pages);
-        }
+    let read = |name: &str| fs::read(images.join(name)).unwrap_or_default();
+    for pid in messages(&read("pstree.img")).filter_map(|process| field(process, 1)) {
+        let (id, pages) = run_lengths(&read(&format!("pagemap-{pid}.img")));
+        let most = needed.entry(id).or_default();
+        *most = (*most).max(pages);
     }
     // SAFETY: sysconf(3) takes a number.
     let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
@@ -39,14 +38,18 @@ pub fn check(images: &Path) -> Result<()> {
 }
 
 /// The number of a file of pages, and how many have to be in it.
-fn read(image: &[u8]) -> (u64, u64) {
-    let mut messages = Messages(image.get(MAGIC..).unwrap_or_default());
+fn run_lengths(image: &[u8]) -> (u64, u64) {
+    let mut messages = messages(image);
     let id = messages.next().and_then(|head| field(head, 1)).unwrap_or(0);
     let here = |run: &&[u8]| match field(run, 4) {
         Some(flags) => flags & PRESENT != 0,
         None => field(run, 3).is_none_or(|in_parent| in_parent == 0),
     };
     (id, messages.filter(here).filter_map(|run| field(run, 2)).fold(0, u64::saturating_add))
+}
+
+fn messages(image: &[u8]) -> Messages<'_> {
+    Messages(image.get(MAGIC..).unwrap_or_default())
 }
 
 fn field(message: &[u8], place: u64) -> Option<u64> {
@@ -84,9 +87,9 @@ mod tests {
             message(b"\x08\x01\x10\x02"),
         ]
         .concat();
-        assert_eq!(read(&image), (7, 7));
+        assert_eq!(run_lengths(&image), (7, 7));
         for length in 0..image.len() {
-            assert!(read(&image[..length]).1 <= 7);
+            assert!(run_lengths(&image[..length]).1 <= 7);
         }
     }
 }
