@@ -5,7 +5,7 @@
 //! keeper whose container runs, the     ready keeper
 //! last of those that are being made      |
 //!   | ---- flags of its child -------> |   has one cloned with the same; one that it has with others goes
-//!   |              engine: Start ----> |   the child becomes this container's, or goes when that runs if the plan wants another
+//!   |              engine: Start ----> |   the child becomes this container's, or goes after the start if that wants another
 //! ```
 //!
 //! It knows nothing of the start to come, and nothing of it depends on one: ids, groups, limits and mounts come later, and

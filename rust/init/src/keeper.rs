@@ -50,7 +50,7 @@ pub fn main(engine: Fd, token: Fd, hints: Hints) -> ! {
 struct Origin {
     /// When the engine was heard.
     begun: u64,
-    /// Until it is the container's, or that runs without it.
+    /// Until it is the container's, or one that does not fit.
     ahead: Option<Ahead>,
     hint: Hint,
 }
@@ -186,7 +186,7 @@ fn make(memfd: Fd, descriptors: &[Fd], origin: &mut Origin, read: &mut Read<'_>)
     origin.hint.set(flags, plan.waits());
     let fitting = origin.ahead.take_if(|ahead| Some(ahead.flags()) == flags);
     let mut running = execute::start_parked(&plan, descriptors, fitting, read)?;
-    running.needs_no_more(mapping);
+    running.needs_no_more(mapping, origin.ahead.take());
     Ok(running)
 }
 
@@ -213,8 +213,6 @@ fn report_start(control: Fd, running: &mut Running, origin: &mut Origin, more: &
     let descriptors: Vec<Fd> = std::iter::once(running.pidfd).chain(more.iter().copied()).collect();
     let _ = sys::send_packet(control, &started.encode(), &descriptors);
     running.close_stdio();
-    // Its end takes a while.
-    origin.ahead = None;
     origin.hint.give();
     started
 }

@@ -303,6 +303,8 @@ fn a_foreseen_child_that_is_killed_is_not_missed() {
     started(&run(&spawner, &[c"/bin/true"]).1);
     let child = foreseen(&spawner);
     sys::kill(child as i32, libc::SIGKILL).unwrap();
+    let status = format!("/proc/{child}/status");
+    wait_for("it does not end", || std::fs::read_to_string(&status).unwrap().contains("\nState:\tZ").then_some(()));
     assert_ne!(started(&run(&spawner, &[c"/bin/true"]).1), child);
     wait_until_gone(child);
 }

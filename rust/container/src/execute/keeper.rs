@@ -205,8 +205,8 @@ impl<'a> Keeper<'a> {
         let (stdio, mut leftover) = self.slots.open();
         leftover.retain(|&fd| !kept(fd));
         let (terminal, warnings) = (self.terminal, self.warnings);
-        let (cgroups, mounts, memory) = (self.cgroups, self.mounts, self.memory);
-        Running { pid, pidfd, terminal, warnings, timings, cgroups, stdio, leftover, mounts, channel, memory }
+        let (cgroups, mounts, memory, unfit) = (self.cgroups, self.mounts, self.memory, None);
+        Running { pid, pidfd, terminal, warnings, timings, cgroups, stdio, leftover, mounts, channel, memory, unfit }
     }
 
     /// Ends the child, if there is one, and removes what was made.

@@ -70,12 +70,14 @@ pub struct Running {
     mounts: Option<Fd>,
     channel: Option<channel::ToChild>,
     memory: Vec<Mapping>,
+    unfit: Option<Ahead>,
 }
 
 impl Running {
-    /// Has `memory` go with what else only the start needed.
-    pub fn needs_no_more(&mut self, memory: Mapping) {
+    /// Has these go with what else only the start needed; a child takes a while to end.
+    pub fn needs_no_more(&mut self, memory: Mapping, child: Option<Ahead>) {
         self.memory.push(memory);
+        self.unfit = child;
     }
 
     /// Lets a child that waits to be started (`CallKeeper`, the last in its list) live without this process; returns
@@ -108,6 +110,7 @@ impl Running {
     pub fn let_go(&mut self) {
         std::mem::take(&mut self.leftover).into_iter().for_each(sys::close);
         self.memory = Vec::new();
+        self.unfit = None;
     }
 
     /// Waits until the process has ended and reaps it.
