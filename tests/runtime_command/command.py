@@ -59,6 +59,10 @@ class Bundle:
         """Writes config.json."""
         (self.path / "config.json").write_text(json.dumps(self.config))
 
+    def read(self) -> None:
+        """Reads config.json as somebody else has written it."""
+        self.config = json.loads((self.path / "config.json").read_text())
+
     def runs(self, *words: str) -> None:
         """The command becomes this one, and the file is written."""
         self.config["process"]["args"] = list(words)

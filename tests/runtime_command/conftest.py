@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.runtime_command.command import Bundle, Runtime
+from tests.runtime_command.plain import PlainUser
+from tests.services import SHORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,3 +62,10 @@ def name(leakcheck: Oracle) -> str:
     name = f"oci-{uuid.uuid4().hex[:12]}"
     leakcheck.owns(name)
     return name
+
+
+@pytest.fixture
+def plain_user(leakcheck: Oracle) -> Iterator[PlainUser]:
+    """A user without rights, with a home."""
+    with tempfile.TemporaryDirectory(prefix="plain-", dir=SHORT) as name:
+        yield PlainUser(Path(name))

@@ -67,6 +67,62 @@ def test_entries_are_mounted_in_the_listed_order(
     assert [place for place in seen if place in wanted] == wanted
 
 
+@pytest.mark.parametrize("mapped", [False, True], ids=["host ids", "own ids"])
+def test_two_entries_of_one_place_lie_over_each_other(
+    runtime: Runtime, bundle: Bundle, name: str, mapped: bool
+) -> None:
+    """Mounts. The containers of a Kubernetes pod have two at /dev/shm."""
+    if mapped:
+        map_ids(bundle)
+    (bundle.path / "folder").mkdir()
+    bundle.config["mounts"] += [
+        tmpfs("/tmp", "size=1m"),
+        tmpfs("/tmp/below"),
+        tmpfs("/dev/shm", "size=1m"),
+        bind("/dev/shm", "folder"),
+        tmpfs("/tmp/", "size=2m"),
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
+    ]
+    wanted = ["/sys", "/tmp", "/tmp/below", "/dev/shm", "/dev/shm", "/tmp", "/sys"]
+    script = "df -k /tmp | awk 'NR == 2 {print $2}'; ls /tmp; awk '{print $5}' /proc/self/mountinfo"
+    size, *places = run(runtime, bundle, name, script)
+    assert (size, [place for place in places if place in wanted]) == ("2048", wanted)
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["host ids", "own ids"])
+def test_what_is_mounted_is_remounted(runtime: Runtime, bundle: Bundle, name: str, mapped: bool) -> None:
+    """Mounts, `remount`: bits of what is at the destination by then; those that are not named stay."""
+    if mapped:
+        map_ids(bundle)
+    (bundle.path / "folder").mkdir()
+    bundle.config["mounts"] += [
+        bind("/mnt", "folder", "nosuid"),
+        tmpfs("/tmp", "noexec"),
+        bind("/mnt", "folder", "remount", "ro", "nodev"),
+        tmpfs("/tmp", "remount", "exec", "ro"),
+        {"destination": "/dev", "type": "tmpfs", "options": ["remount", "noexec"]},
+    ]
+    script = "awk '$5 ~ /^.(mnt|tmp|dev)$/ {print $5, $6}' /proc/self/mountinfo"
+    assert run(runtime, bundle, name, script) == [
+        "/dev rw,nosuid,noexec",
+        "/mnt ro,nosuid,nodev,relatime",
+        "/tmp ro,relatime",
+    ]
+
+
+def test_where_nothing_is_mounted_nothing_is_remounted(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.config["mounts"].append(tmpfs("/etc", "remount", "ro"))
+    bundle.write()
+    line = runtime.fails("create", "--bundle", bundle.path, name)
+    assert line.startswith("remounting /etc: invalid argument")
+    assert line.endswith("(nothing is mounted there so far)")
+    bundle.config["mounts"][-1] = tmpfs("/dev", "remount", "size=1m")
+    bundle.write()
+    assert "mounts[4].options[1]: size=1m: no option of a remount" in runtime.fails(
+        "run", "--bundle", bundle.path, name
+    )
+
+
 def test_where_hooks_run_nothing_lies_over_the_hosts_files(runtime: Runtime, bundle: Bundle, name: str) -> None:
     """What waits to be mounted in its turn lies where no hook looks."""
     bundle.config["mounts"] += [bind("/mnt", "/etc"), bind("/tmp", "/usr")]

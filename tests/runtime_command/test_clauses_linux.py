@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.runtime_command.test_clauses_config import map_ids
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -147,6 +149,32 @@ def test_devices_of_every_type(runtime: Runtime, bundle: Bundle, name: str) -> N
         "fifo 0:0 666 0:0",
         "pts/ptmx",
     ]
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["host ids", "own ids"])
+def test_devices_lie_where_they_are_asked_for(runtime: Runtime, bundle: Bundle, name: str, mapped: bool) -> None:
+    """Devices, `path`: the full path inside, also of a root that is read-only."""
+    if mapped:
+        map_ids(bundle)
+    numbers: list[dict[str, Any]] = [
+        {"type": "c", "path": "/home/zero", "major": 1, "minor": 5, "fileMode": 0o660, "uid": 0, "gid": 2},
+        {"type": "p", "path": "/home/fifo", "fileMode": 0o600},
+        {"type": "c", "path": "/tmp/null", "major": 1, "minor": 3},
+    ]
+    bundle.config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": []})
+    bundle.set("linux.devices", numbers)
+    script = "stat -c '%F %t:%T %a %u:%g' /home/zero /home/fifo; head -c 3 /home/zero | wc -c; echo x > /tmp/null"
+    assert run(runtime, bundle, name, script) == [
+        "character special file 1:5 660 0:2",
+        "fifo 0:0 600 0:0",
+        "3",
+    ]
+
+
+@pytest.mark.parametrize("place", ["/proc/device", "/sys/device", "/dev", "/a/../b", "relative"])
+def test_devices_have_no_place_among_the_kernels_files(runtime: Runtime, bundle: Bundle, name: str, place: str) -> None:
+    bundle.set("linux.devices", [{"type": "c", "path": place, "major": 1, "minor": 5}])
+    assert runtime.fails("create", "--bundle", bundle.path, name).startswith("linux.devices[0].path: ")
 
 
 @pytest.mark.parametrize(("last", "opens"), [(True, True), (False, False)])

@@ -55,6 +55,21 @@ def test_a_signal_reaches_the_process_by_name_and_by_number(runtime: Runtime, bu
     assert runtime.state(name)["status"] == "stopped"
 
 
+def test_what_runs_is_asked_for_when_it_is_started(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """config.md, Process: REQUIRED when start is called; runtime.md, Create: what it sets can be ignored before."""
+    bundle.set("process", None)
+    runtime.ok("create", "--bundle", bundle.path, name)
+    assert runtime.state(name)["status"] == "created"
+    # Who asks for everything gets it.
+    assert runtime.ok("exec", name, "/bin/sh", "-c", "id -u; pwd").split() == ["0", "/"]
+    assert runtime.fails("start", name) == "process: missing: there is nothing to start"
+    assert runtime.state(name)["status"] == "created"
+    runtime.ok("delete", name)
+    for flags in ([], ["--detach"]):
+        assert runtime.fails("run", *flags, "--bundle", bundle.path, name).startswith("process: missing")
+        assert list(runtime.root.iterdir()) == []
+
+
 def test_an_id_can_be_used_again(runtime: Runtime, bundle: Bundle, name: str) -> None:
     """Delete."""
     for _ in range(2):
@@ -157,9 +172,9 @@ def test_features_name_what_is_recognized(runtime: Runtime, bundle: Bundle, name
 
 
 def test_features_have_the_words_that_a_runtime_must_know(runtime: Runtime) -> None:
-    """config.md, "Linux mount options": all that it must or should know, but for `remount`."""
+    """config.md, "Linux mount options": all that it must or should know."""
     must = """async atime bind defaults dev diratime dirsync exec iversion lazytime loud noatime nodev nodiratime noexec
-        noiversion nolazytime norelatime nostrictatime nosuid private rbind relatime ro rprivate rshared rslave
+        noiversion nolazytime norelatime nostrictatime nosuid private rbind relatime remount ro rprivate rshared rslave
         runbindable rw shared silent slave strictatime suid sync unbindable"""
     should = """nosymfollow ratime rdev rdiratime rexec rnoatime rnodiratime rnoexec rnorelatime rnostrictatime rnosuid
         rnosymfollow rrelatime rro rrw rstrictatime rsuid rsymfollow symfollow idmap ridmap tmpcopyup mand nomand"""

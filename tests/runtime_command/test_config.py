@@ -178,18 +178,6 @@ def test_what_a_bind_mount_can_not_take_is_worth_a_warning(runtime: Runtime, bun
     assert "mounts[4].options: mode=755: no option of a bind mount, ignored" in answer.error
 
 
-def test_what_another_mount_lies_over_is_worth_a_warning(runtime: Runtime, bundle: Bundle, name: str) -> None:
-    """The containers that a kubelet makes have two at /dev/shm."""
-    bundle.config["mounts"] += [
-        {"destination": "/tmp", "options": ["size=1m"], **NOTHING},
-        {"destination": "/tmp/", "options": ["size=2m"], **NOTHING},
-    ]
-    bundle.shell("grep -c ' /tmp ' /proc/mounts; df -k /tmp | awk 'NR == 2 {print $2}'")
-    answer = runtime.call("run", "--bundle", bundle.path, name)
-    assert (answer.code, answer.output.split()) == (0, ["1", "2048"])
-    assert "mounts[4].destination: /tmp is hidden by mounts[5], ignored" in answer.error
-
-
 def test_a_limit_that_the_kernel_has_lost_is_worth_a_warning(runtime: Runtime, bundle: Bundle, name: str) -> None:
     """`docker run --kernel-memory` of Docker 20.10; runc and crun let it stand."""
     bundle.set("linux.resources", {"memory": {"limit": 32 << 20, "kernel": 16 << 20}})

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.leakcheck import Oracle
+    from tests.runtime_command.plain import PlainUser
 
 pytestmark = pytest.mark.root
 
@@ -286,41 +287,6 @@ def test_podman_limits_restarts_and_looks_after_health(
         podman("rm", "--force", "--all", "--time", "0")
 
 
-class PlainUser:
-    """Runs commands as a user without rights, whom only these commands see in the lists of users."""
-
-    UID = 7777
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        lists = {
-            "passwd": f"root:x:0:0::/root:/bin/sh\nplain:x:{self.UID}:{self.UID}::{home}:/bin/sh\n",
-            "group": f"root:x:0:\nplain:x:{self.UID}:\n",
-            "subuid": "plain:400000:65536\n",
-            "subgid": "plain:400000:65536\n",
-        }
-        for name, text in lists.items():
-            (home / name).write_text(text)
-        (home / "run").mkdir()
-        for place in (home, home / "run"):
-            os.chown(place, self.UID, self.UID)
-        steps = [f"mount --bind {home / name} /etc/{name}" for name in lists]
-        ids = f"--reuid {self.UID} --regid {self.UID} --clear-groups"
-        environment = f"HOME={home} XDG_RUNTIME_DIR={home}/run PATH=/usr/bin:/bin:/usr/sbin:/sbin"
-        script = " && ".join([*steps, "cd /", f'exec setpriv {ids} env -i {environment} "$@"'])
-        self._words = ("unshare", "--mount", "sh", "-c", script, "sh")
-
-    def __call__(self, *words: str | Path) -> str:
-        return call(*self._words, *words)
-
-
-@pytest.fixture
-def plain_user(leakcheck: Oracle) -> Iterator[PlainUser]:
-    """With a home of its own."""
-    with tempfile.TemporaryDirectory(prefix="plain-", dir=SHORT) as name:
-        yield PlainUser(Path(name))
-
-
 def test_podman_of_a_plain_user(program: Path, archive: Path, plain_user: PlainUser) -> None:
     """In the user namespace that podman makes: devices are bound, and there are no cgroups to be had."""
     runtime = shutil.copy2(program, plain_user.home / "pyrt-runtime")
@@ -328,7 +294,7 @@ def test_podman_of_a_plain_user(program: Path, archive: Path, plain_user: PlainU
     flags = ("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file")
 
     def podman(*words: str | Path) -> str:
-        return plain_user("podman", *flags, "--runtime", runtime, *words)
+        return call(*plain_user.words, "podman", *flags, "--runtime", runtime, *words)
 
     podman("import", image, "bb")
     try:

@@ -282,6 +282,68 @@ def test_limits_are_changed_and_statistics_printed(runtime: Runtime, bundle: Bun
     assert data["pids"]["limit"] == 16
 
 
+def test_limits_have_the_flags_of_runc(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.runs("/bin/sleep", "100")
+    runtime.ok("run", "--detach", "--bundle", bundle.path, name)
+    runtime.ok("update", "--memory", "64M", "--memory-swap", "-1", name)
+    assert json.loads(runtime.ok("events", "--stats", name))["data"]["memory"]["usage"]["limit"] == 64 << 20
+    for flag in ("--l3-cache-schema", "--mem-bw-schema"):
+        assert runtime.fails("update", flag, "x", name) == f"{flag}: not supported"
+    assert runtime.fails("update", "--memory", "much", name) == "--memory much: not a number of bytes"
+    answer = runtime.call("update", "--kernel-memory", "1m", name)
+    assert (answer.code, "--kernel-memory: kernels have no such limit" in answer.error) == (0, True)
+
+
+@pytest.mark.parametrize("verb", ["run", "create"])
+def test_sockets_of_whoever_has_started_it_are_the_containers(
+    runtime: Runtime, bundle: Bundle, name: str, verb: str, tmp_path: Path
+) -> None:
+    """sd_listen_fds(3). runc hands them on before those of --preserve-fds, and writes no names."""
+    bundle.config["mounts"].append({"destination": "/tmp", "type": "bind", "source": ".", "options": ["bind"]})
+    bundle.shell("{ echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES $$; ls -l /proc/self/fd; } > /tmp/said; cat <&4")
+    (tmp_path / "first").touch()
+    (tmp_path / "second").write_text("second\n")
+    words = " ".join([*runtime.command, "--root", str(runtime.root), verb, "--preserve-fds", "1", "--bundle"])
+    script = f"export LISTEN_FDS=1 LISTEN_FDNAMES=web LISTEN_PID=$$; exec {words} {bundle.path} {name}"
+    with (tmp_path / "output").open("w+") as output:
+        line = ["sh", "-c", f"exec 3< first 4< second; {script}"]
+        subprocess.run(line, cwd=tmp_path, stdout=output, check=True, timeout=30)
+        if verb == "create":
+            pid = runtime.state(name)["pid"]
+            runtime.ok("start", name)
+            wait_for_death(pid)
+        output.seek(0)
+        assert output.read() == "second\n"
+    environment, *listed = (bundle.path / "said").read_text().splitlines()
+    assert environment == "1 1 web 1"
+    assert [line.split("/")[-1] for line in listed if " 3 -> " in line or " 4 -> " in line] == ["first", "second"]
+
+
+def test_sockets_for_somebody_else_are_left_alone(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.shell("echo $LISTEN_FDS; ls /proc/self/fd | wc -l")
+    variables = {"LISTEN_FDS": "2", "LISTEN_PID": "1"}
+    assert runtime.call("run", "--bundle", bundle.path, name, env=variables).output == "\n4\n"
+
+
+def test_want_of_memory_is_an_event(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    bundle.set("linux.resources", {"memory": {"limit": 32 << 20, "swap": 32 << 20}})
+    bundle.runs("/bin/sleep", "100")
+    runtime.ok("run", "--detach", "--bundle", bundle.path, name)
+    line = [*runtime.command, "--root", str(runtime.root), "events", "--interval", "20ms", name]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as events:
+        assert events.stdout is not None
+        documents = map(json.loads, events.stdout)
+        assert next(documents)["type"] == "stats"
+        assert runtime.call("exec", name, "/bin/tail", "/dev/zero").code == 128 + signal.SIGKILL
+        assert next(document for document in documents if document["type"] != "stats") == {"type": "oom", "id": name}
+        # And so on, until it ends.
+        assert next(documents)["type"] in {"stats", "oom"}
+        runtime.ok("kill", name, "KILL")
+        assert {document["type"] for document in documents} <= {"stats", "oom"}
+    assert events.returncode == 0
+    assert "container not running" in runtime.fails("events", name)
+
+
 def test_a_terminal_goes_to_the_console_socket(runtime: Runtime, bundle: Bundle, name: str, tmp_path: Path) -> None:
     bundle.set("process.terminal", True)
     bundle.shell("read word; echo got $word")
@@ -421,7 +483,7 @@ def test_flags_of_engines_are_understood(runtime: Runtime, bundle: Bundle, name:
     bundle.shell("grep -c ' / / ' /proc/self/mountinfo; cat /proc/keys | wc -l; sleep 100")
     runtime.ok("create", "--no-pivot", "--no-new-keyring", "--bundle", bundle.path, name)
     runtime.ok("start", name)
-    assert "sleep" in runtime.ok("ps", name)
+    assert f" {runtime.state(name)['pid']} " in runtime.ok("ps", name)
     runtime.ok("kill", "--all", name, "KILL")
 
 

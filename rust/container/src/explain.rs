@@ -141,12 +141,17 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         }
         (Op::Clone { .. } | Op::CloneFrom { .. }, libc::EINVAL) => "this kernel lacks one of the namespaces",
         (Op::Clone { .. }, libc::EPERM) => "containers are made by root",
+        (Op::Clone { cgroup: Some(_), .. } | Op::CloneFrom { cgroup: Some(_), .. }, libc::EACCES) => {
+            "a plain user has to be in a delegated group as well: systemd-run --user --scope"
+        }
         (Op::ChangeDirectory { .. }, libc::ENOTDIR) => "the working directory is a file in this image",
         (Op::ChangeDirectory { .. }, libc::EACCES) => "the container's user may not enter it",
         (Op::ChangeDirectory { .. }, libc::EROFS) => "it is not in the image, and the root file system is read-only",
         (Op::Attach { .. }, libc::EROFS) => {
             "the mount point is not in the image, and the root file system is read-only"
         }
+        (Op::Remount { .. }, libc::EINVAL) => "nothing is mounted there so far",
+        (Op::Remount { .. }, libc::EPERM) => "what the host has mounted so stays so in a user namespace",
         (Op::Attach { .. }, libc::ELOOP) => "a symbolic link lies where the container's own files go",
         (Op::Attach { .. }, libc::ENOTDIR) => {
             "a file is mounted on a directory, a directory on a file, or below a file"
@@ -167,7 +172,8 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (Op::NewMount { .. }, libc::ENODEV) => "this kernel does not have the file system",
         (Op::NewMount { .. }, libc::EINVAL) => "the file system does not know one of the options, or not its value",
         (Op::NewMount { .. }, libc::EPERM) => {
-            "the host hides parts of /proc or /sys, so the kernel shows them to nobody"
+            "to a user namespace the kernel shows /proc with a new pid and /sys with a new network namespace, and only if \
+             the host hides no part of them"
         }
         (Op::IdmapMount { .. }, libc::EINVAL) => {
             "this file system can't be shown through an idmap: do without a user namespace (--userns host)"
@@ -209,7 +215,9 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (_, libc::EMFILE | libc::ENFILE) => "too many descriptors are open",
         (_, libc::EDQUOT) => "a disk quota, or the quota of keys, is used up",
         (_, libc::ENOSYS) => "this kernel, or a filter before it, lacks a system call that containers need",
-        (Op::CgroupCreate { .. }, libc::EACCES) | (_, libc::EPERM) => "containers are made by root",
+        (Op::CgroupCreate { .. }, libc::EACCES) | (_, libc::EPERM) => {
+            "it takes the right of whoever makes the container: root, as a rule"
+        }
         _ => return None,
     };
     Some(words.to_owned())

@@ -43,6 +43,8 @@ pub struct Host {
     /// Whether this process is in a user namespace below the machine's: it may make mounts and namespaces, but no device
     /// nodes and, as a rule, no cgroups.
     pub nested: bool,
+    /// Whether it is one in which nobody may set groups: a plain user has mapped but its own.
+    pub denies_groups: bool,
     /// The mounted cgroup hierarchies.
     pub cgroups: Cgroups,
     /// Whether memory limits can cover swap.
@@ -72,6 +74,7 @@ impl Host {
         let capabilities = crate::sys::permitted_capabilities()
             .map_err(|errno| Error::host("", format!("asking for the capabilities: {}", describe(errno))))?;
         let swap_accounting = swap_accounting(&cgroups);
+        let nested = is_nested();
         let privileged = capabilities & SYS_ADMIN != 0;
         Ok(Self {
             features: Features::of(kernel),
@@ -79,7 +82,8 @@ impl Host {
             release,
             privileged,
             capabilities,
-            nested: is_nested(),
+            denies_groups: nested && read("/proc/self/setgroups").is_ok_and(|word| word.trim() == "deny"),
+            nested,
             cgroups,
             swap_accounting,
             devtmpfs,

@@ -20,7 +20,7 @@ use std::ffi::CStr;
 /// First bytes of every plan.
 pub const MAGIC: &[u8; 8] = b"pyrtplan";
 /// Changes whenever an operation or a field does; an old keeper refuses a newer plan.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// A bit of clone(2) and unshare(2) that the C library does not have.
 pub(crate) const CLONE_NEWTIME: u64 = 0x80;
 /// Size of the descriptor table of one execution.
@@ -490,6 +490,8 @@ operations! {
     /// Attaches a detached mount that was made early at an open place of the old root, which takes it along when it goes, and
     /// clones it. /proc/self/mountinfo lists mounts by their age: the clone comes in its turn.
     92 Renew { mount: Slot, place: Slot, out: Slot }
+    /// mount_setattr(2) of what is mounted at `path` inside the container; EINVAL if nothing is.
+    93 Remount { path: &'a CStr, set: u64, clear: u64, propagation: u64, recursive: bool }
 
     // ---- of a container that is created first and started later ---------------------------------
 
@@ -640,9 +642,14 @@ impl<'a> Plan<'a> {
         clones.next().filter(|_| self.shares_memory())
     }
 
+    /// Whether the container waits for its standard descriptors, made but for those.
+    pub fn waits(&self) -> bool {
+        self.ops(Part::Keeper).any(|op| matches!(op, Op::AwaitStdio { .. }))
+    }
+
     /// Whether another command may come with the standard descriptors: it is put where the child sees it.
     pub fn takes_command(&self) -> bool {
-        self.shares_memory() && self.ops(Part::Keeper).any(|op| matches!(op, Op::AwaitStdio { .. }))
+        self.shares_memory() && self.waits()
     }
 
     /// How many operations a part has.

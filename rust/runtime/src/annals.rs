@@ -65,6 +65,9 @@ pub struct Record {
     /// Whether config.json has hooks: else nobody need look for them.
     #[serde(default = "yes")]
     pub has_hooks: bool,
+    /// Whether config.json has a process: else there is nothing to start.
+    #[serde(default = "yes")]
+    pub has_process: bool,
     /// Made and started in one, by `run`.
     #[serde(default)]
     pub at_once: bool,

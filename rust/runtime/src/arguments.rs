@@ -140,6 +140,8 @@ pub fn check_id(id: &str) -> Result<()> {
 /// What comes before the verb.
 #[derive(Debug)]
 pub struct Global {
+    /// Who calls: another than root makes containers in user namespaces ([`crate::plain`]).
+    pub uid: u32,
     /// Where the state directories are.
     pub root: PathBuf,
     /// Where errors go.
@@ -184,7 +186,9 @@ impl Global {
         let systemd = arguments.has("systemd-cgroup") || arguments.value("cgroup-manager") == Some("systemd");
         // The bundle becomes the working directory later.
         let absolute = |path: &str| std::path::absolute(path).map_err(|error| Error::new(format!("{path}: {error}")));
-        let root = arguments.value("root").map(absolute).transpose()?.unwrap_or_else(default_root);
+        // SAFETY: geteuid(2) takes nothing and can't fail.
+        let uid = unsafe { libc::geteuid() };
+        let root = arguments.value("root").map(absolute).transpose()?.unwrap_or_else(|| default_root(uid));
         let log = Log { path: arguments.value("log").map(absolute).transpose()?, json };
         // A name alone is looked for in PATH.
         let criu = match arguments.value("criu").unwrap_or("criu") {
@@ -197,14 +201,13 @@ impl Global {
             Some(name) if !arguments.has("help") => name,
             _ => "help".to_owned(),
         };
-        Ok((Self { root, log, systemd, criu }, Verb { name, words: words.collect() }))
+        Ok((Self { uid, root, log, systemd, criu }, Verb { name, words: words.collect() }))
     }
 }
 
 /// As runc chooses it: a plain user has a place of its own, also where a user namespace calls it root.
-fn default_root() -> PathBuf {
-    // SAFETY: geteuid(2) takes nothing and can't fail.
-    let is_root = unsafe { libc::geteuid() } == 0 && !pyrt_container::host::is_nested();
+fn default_root(uid: u32) -> PathBuf {
+    let is_root = uid == 0 && !pyrt_container::host::is_nested();
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(folder) if !is_root => PathBuf::from(folder).join("pyrt-runtime"),
         _ => PathBuf::from("/run/pyrt-runtime"),

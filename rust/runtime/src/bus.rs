@@ -4,14 +4,11 @@
 use std::collections::VecDeque;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// Where systemd listens itself, for root alone; no bus has to run.
-const PRIVATE: &str = "/run/systemd/private";
-/// The bus, where it does not.
-const SYSTEM: &str = "/run/dbus/system_bus_socket";
 /// A unit is made in milliseconds; a machine that takes longer does not answer at all.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The specification's own limit is 128 MiB; nothing that we ask for comes near this one.
@@ -212,15 +209,16 @@ const ERROR: u8 = 3;
 const SIGNAL: u8 = 4;
 
 impl Bus {
-    /// Connects: to systemd itself, or to the bus that it is on.
-    pub fn connect() -> Result<Self> {
-        let (stream, shared) = match UnixStream::connect(PRIVATE) {
+    /// Connects: to systemd itself, or to the bus that it is on. `uid` is ours, as the other side numbers it.
+    pub fn connect(private: &Path, bus: &Path, uid: u32) -> Result<Self> {
+        let of_bus = |error| broken(format!("{}: {error}", bus.display()));
+        let (stream, shared) = match UnixStream::connect(private) {
             Ok(stream) => (stream, false),
-            Err(_) => (UnixStream::connect(SYSTEM).map_err(|error| broken(format!("{SYSTEM}: {error}")))?, true),
+            Err(_) => (UnixStream::connect(bus).map_err(of_bus)?, true),
         };
         stream.set_read_timeout(Some(PATIENCE)).map_err(broken)?;
         let mut bus = Self { stream, serial: 0, signals: VecDeque::new() };
-        bus.authenticate()?;
+        bus.authenticate(uid)?;
         if shared {
             let name = "org.freedesktop.DBus";
             bus.call_of(name, "/org/freedesktop/DBus", name, "Hello", &[])?;
@@ -235,10 +233,8 @@ impl Bus {
     ///
     /// BEGIN goes with it, as sd-bus has it: systemd takes what comes in one piece with BEGIN for a part of that, and looks at a
     /// short message behind it only when something else comes.
-    fn authenticate(&mut self) -> Result<()> {
-        // SAFETY: geteuid(2) takes nothing and can't fail.
-        let uid = unsafe { libc::geteuid() }.to_string();
-        let digits: String = uid.bytes().map(|digit| format!("{digit:02x}")).collect();
+    fn authenticate(&mut self, uid: u32) -> Result<()> {
+        let digits: String = uid.to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
         self.stream.write_all(format!("\0AUTH EXTERNAL {digits}\r\nBEGIN\r\n").as_bytes()).map_err(broken)?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
@@ -255,6 +251,12 @@ impl Bus {
     /// A method of systemd's manager; what it returns if that is one object or text, else "".
     pub fn call(&mut self, method: &str, arguments: &[Value]) -> Result<String> {
         self.call_of(SYSTEMD, OBJECT, &format!("{SYSTEMD}.Manager"), method, arguments)
+    }
+
+    /// A property of systemd's manager that is a text.
+    pub fn property(&mut self, name: &str) -> Result<String> {
+        let arguments = [Value::Text(format!("{SYSTEMD}.Manager")), Value::Text(name.to_owned())];
+        self.call_of(SYSTEMD, OBJECT, "org.freedesktop.DBus.Properties", "Get", &arguments)
     }
 
     fn call_of(

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::log::Log;
-use crate::systemd::Unit;
+use crate::systemd::{Manager, Unit};
 
 /// No config.json is longer; what is has not been written for a container.
 const MAX_CONFIG: u64 = 16 << 20;
@@ -28,12 +28,11 @@ pub fn open(bundle: Option<&str>) -> Result<(PathBuf, Vec<u8>)> {
 
 /// The document as a plan can be made of it. Without fields that the specification does not know, which a runtime has to pass
 /// over (config.md, "Extensibility"), and without words of bind mounts that only a new file system could take (`mode=755`):
-/// the kernel passes them over (mount(2), "Creating a bind mount"), so engines leave them there. And without mounts that
-/// another comes to lie over at once: Kubernetes has a /dev/shm in every pod and gives it one more. And without a limit that
+/// the kernel passes them over (mount(2), "Creating a bind mount"), so engines leave them there. And without a limit that
 /// the kernel has lost, which engines can still be asked for. Each is worth a warning.
 pub fn known(config: Vec<u8>, log: &Log) -> Vec<u8> {
     let less = match compile::read(&config) {
-        Ok(spec) => without_idle_options(&config, &spec, log).or_else(|| without_hidden_mount(&config, &spec, log)),
+        Ok(spec) => without_idle_options(&config, &spec, log),
         Err(error) if error.message == compile::UNKNOWN_FIELD => without_field(&config, &error.path).inspect(|_| {
             log.warn(&Error::new(format!("{}: {}, ignored", error.path, error.message)));
         }),
@@ -72,29 +71,30 @@ fn without_idle_options(config: &[u8], spec: &Spec<'_>, log: &Log) -> Option<Vec
     Some(document.to_string().into_bytes())
 }
 
-/// `None` if none is hidden. What lies below the first of two of one destination would be hidden as well: that is refused later.
-fn without_hidden_mount(config: &[u8], spec: &Spec<'_>, log: &Log) -> Option<Vec<u8>> {
-    let place = |mount: &Mount<'_>| Path::new(&*mount.destination).components().collect::<PathBuf>();
-    let places: Vec<PathBuf> = spec.mounts.iter().map(place).collect();
-    let (index, over) = places.iter().enumerate().find_map(|(index, place)| {
-        let next = places[index + 1..].iter().position(|other| other.starts_with(place))? + index + 1;
-        (places[next] == *place).then_some((index, next))
-    })?;
-    let mut document = serde_json::from_slice::<Value>(config).ok()?;
-    document["mounts"].as_array_mut()?.remove(index);
-    let place = places[index].display();
-    log.warn(&Error::new(format!("mounts[{index}].destination: {place} is hidden by mounts[{over}], ignored")));
-    Some(document.to_string().into_bytes())
-}
-
 /// The document with its groups at the place of a scope, and the unit that makes it.
-pub fn in_scope(config: &[u8], id: &str) -> Result<(Vec<u8>, Unit)> {
+pub fn in_scope(config: &[u8], id: &str, manager: Manager) -> Result<(Vec<u8>, Unit)> {
     let spec = compile::read(config)?;
-    let unit = Unit::of(spec.linux.cgroups_path.as_deref(), id)?;
+    let unit = Unit::of(spec.linux.cgroups_path.as_deref(), id, manager)?;
     let document = serde_json::from_slice::<Value>(config);
     let mut document = document.map_err(|error| Error::new(format!("config.json: {error}")))?;
     document["linux"]["cgroupsPath"] = unit.cgroup().into();
     Ok((document.to_string().into_bytes(), unit))
+}
+
+/// The document for whoever has gone into its user namespace already: the users are the host's from there. `group`
+/// is put in place of the one that it names.
+pub fn in_own_namespace(config: &[u8], group: Option<String>) -> Result<Vec<u8>> {
+    let document = serde_json::from_slice::<Value>(config);
+    let mut document = document.map_err(|error| Error::new(format!("config.json: {error}")))?;
+    if let Some(linux) = document["linux"].as_object_mut() {
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+        if let Some(namespaces) = linux.get_mut("namespaces").and_then(Value::as_array_mut) {
+            namespaces.retain(|namespace| namespace["type"] != "user");
+        }
+        linux.extend(group.map(|group| ("cgroupsPath".to_owned(), group.into())));
+    }
+    Ok(document.to_string().into_bytes())
 }
 
 /// The document for whoever is in a user namespace and may make no device nodes: the machine's are bound. Rules about devices

@@ -28,8 +28,10 @@ use crate::cover;
 use crate::error::{Error, Result};
 use crate::foreground;
 use crate::hooks;
+use crate::plain;
 use crate::process;
-use crate::systemd::{self, Unit};
+use crate::sockets::Sockets;
+use crate::systemd::{Manager, Unit};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -46,8 +48,10 @@ pub struct Wish<'a> {
     pub no_pivot: bool,
     /// Leave the session keyring.
     pub no_new_keyring: bool,
-    /// Descriptors from 3 on that are the container's.
+    /// Descriptors from 3 on that are the container's, sockets first.
     pub preserve: u32,
+    /// Sockets among them that whoever has started us has opened for the container (sd_listen_fds(3)).
+    pub sockets: Sockets,
     /// The command waits for the process.
     pub stays: bool,
 }
@@ -127,14 +131,27 @@ pub struct Order {
 pub fn read(global: &Global, wish: &Wish<'_>) -> Result<Order> {
     let (bundle, config) = config::open(wish.bundle)?;
     let config = config::known(config, &global.log);
+    let config = wish.sockets.pass_on(config);
+    let is_plain = plain::is_plain(global.uid);
+    if is_plain {
+        plain::enter(&config)?;
+    }
     let host = Host::probe()?;
+    let config =
+        if is_plain { config::in_own_namespace(&config, own_group(global, wish, &config, &host)?)? } else { config };
     let config = if host.nested { config::with_bound_devices(config) } else { config };
     if !global.systemd {
         return Ok(Order { bundle, config, unit: None, host });
     }
-    systemd::check()?;
-    let (config, unit) = config::in_scope(&config, wish.id)?;
+    let (config, unit) = config::in_scope(&config, wish.id, Manager::find(global.uid, &host)?)?;
     Ok(Order { bundle, config, unit: Some(unit), host })
+}
+
+/// The group of a plain user's container, if it is not the one that config.json names.
+fn own_group(global: &Global, wish: &Wish<'_>, config: &[u8], host: &Host) -> Result<Option<String>> {
+    let spec = compile::read(config)?;
+    let named = spec.linux.cgroups_path.as_deref();
+    Ok(if global.systemd { None } else { plain::own_group(named, wish.id, host) })
 }
 
 /// Makes a container up to the point where its process waits.
@@ -164,9 +181,9 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
 
 /// Everything that is open and not the container's: a directory of the host would be a way out (CVE-2024-21626).
 pub fn close_others(preserve: u32) -> Result<()> {
-    for fd in 3..3 + preserve as i32 {
-        sys::stat_at(fd, c"")
-            .map_err(|_| Error::new(format!("--preserve-fds {preserve}: descriptor {fd} is not open")))?;
+    let handed = 3..i32::try_from(preserve).map_or(i32::MAX, |count| count.saturating_add(3));
+    if let Some(fd) = handed.clone().find(|&fd| sys::stat_at(fd, c"").is_err()) {
+        return Err(Error::new(format!("--preserve-fds, LISTEN_FDS: descriptor {fd} is not open")));
     }
     sys::umask(0o022);
     // SAFETY: the default disposition installs no code; ignored, it would keep us from learning how a child has ended.
@@ -195,13 +212,13 @@ pub fn begin(global: &Global, spec: &Spec<'_>, bundle: &Path, wish: &Wish<'_>, h
         bundle: bundle.to_owned(),
         rootfs: bundle.join(root),
         created: clock::now(),
-        // SAFETY: geteuid(2) takes nothing and can't fail.
-        uid: unsafe { libc::geteuid() },
+        uid: global.uid,
         annotations: spec.annotations.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
         cgroups: cgroups.into_iter().map(cgroup).collect(),
         root_mount: None,
         unit: None,
         has_hooks: spec.hooks.is_some(),
+        has_process: spec.process.is_some(),
         at_once: wish.stays && spec.hooks.is_none(),
     })
 }
@@ -388,6 +405,9 @@ pub fn write_pid(path: &Path, pid: i32) -> Result<()> {
 pub fn start(annals: &Annals, record: &Record, config: &[u8]) -> Result<()> {
     if record.at_once {
         return Ok(());
+    }
+    if !record.has_process {
+        return Err(Error::new("process: missing: there is nothing to start"));
     }
     let outcome = open(&annals.path(OUTCOME), libc::O_RDONLY | libc::O_NONBLOCK)?;
     let pidfd = process::open(record.pid).map_err(|errno| Error::call("starting the container's process", errno))?;

@@ -15,10 +15,12 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use pyrt_container::sys::{self, Errno};
 
 use crate::error::{Error, Result};
+use crate::process;
 
 /// Where `criu swrk` finds its socket.
 const SOCKET: RawFd = 3;
@@ -163,6 +165,14 @@ impl Answer {
     }
 }
 
+/// The numbers among a message's fields.
+pub fn numbers(message: &[u8]) -> impl Iterator<Item = (u64, u64)> {
+    Fields(message).filter_map(|(field, value)| match value {
+        Value::Number(number) => Some((field, number)),
+        Value::Bytes(_) => None,
+    })
+}
+
 fn text_of(message: &[u8], place: u64) -> String {
     let found = Fields(message).find_map(|(field, value)| match value {
         Value::Bytes(text) if field == place => Some(String::from_utf8_lossy(text).into_owned()),
@@ -172,11 +182,7 @@ fn text_of(message: &[u8], place: u64) -> String {
 }
 
 fn number_of(message: &[u8], place: u64) -> u64 {
-    let found = Fields(message).find_map(|(field, value)| match value {
-        Value::Number(number) if field == place => Some(number),
-        _ => None,
-    });
-    found.unwrap_or(0)
+    numbers(message).find(|(field, _)| *field == place).map_or(0, |(_, number)| number)
 }
 
 /// As criu counts: 31701 is 3.17.1.
@@ -206,6 +212,11 @@ pub struct Criu {
     process: Child,
     socket: RawFd,
 }
+
+/// How long a restore may read nothing: behind the end of an image that is cut off criu has been seen to go on for ever.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
+/// Milliseconds between two looks at it.
+const PAUSE: i32 = 500;
 
 /// How criu is called.
 #[derive(Debug)]
@@ -269,19 +280,56 @@ fn own(fd: RawFd) -> OwnedFd {
 impl Criu {
     /// Asks, and tells `listener` what criu tells, until it answers. `log` is where criu writes.
     pub fn call(&mut self, kind: Kind, options: &Message, log: &Path, listener: &mut Listener<'_>) -> Result<()> {
-        let answer = self.ask(kind, Some(options), listener)?;
+        let answer = self.ask(kind, Some((options, log)), listener)?;
         if answer.success {
             return Ok(());
         }
-        let logged = fs::read_to_string(log).unwrap_or_default();
-        let said = first_error(&logged).unwrap_or(&answer.error);
-        Err(self.failed(said).hint(format!("{} has the rest", log.display())))
+        Err(self.failed_by_log(log, &answer.error))
     }
 
-    fn ask(&mut self, kind: Kind, options: Option<&Message>, listener: &mut Listener<'_>) -> Result<Answer> {
+    fn failed_by_log(&self, log: &Path, otherwise: &str) -> Error {
+        let logged = fs::read_to_string(log).unwrap_or_default();
+        self.failed(first_error(&logged).unwrap_or(otherwise)).hint(format!("{} has the rest", log.display()))
+    }
+
+    /// Waits until criu says something, as long as it reads.
+    fn await_word(&mut self, log: Option<&Path>) -> Result<()> {
+        let (mut before, mut since) = (0, Instant::now());
+        let mut entry = [libc::pollfd { fd: self.socket, events: libc::POLLIN, revents: 0 }];
+        loop {
+            let heard = sys::poll(&mut entry, PAUSE);
+            if heard.map_err(|errno| Error::call(&format!("{}: hearing criu", self.verb), errno))? > 0 {
+                return Ok(());
+            }
+            let read: u64 = process::descendants().into_iter().map(process::bytes_read).sum();
+            if read != before {
+                (before, since) = (read, Instant::now());
+            } else if since.elapsed() >= PATIENCE {
+                self.give_up();
+                let idle = format!("it has read nothing for {} s", PATIENCE.as_secs());
+                let error = log.map_or_else(|| self.failed(&idle), |log| self.failed_by_log(log, &idle));
+                return Err(error);
+            }
+        }
+    }
+
+    /// Ends criu and all that it has made.
+    fn give_up(&mut self) {
+        let all = process::descendants();
+        for &pid in &all {
+            let _ = sys::kill(pid, libc::SIGKILL);
+        }
+        let _ = self.process.wait();
+        // Of these some are children of criu's, and not ours to reap.
+        for pid in all {
+            let _ = sys::wait(pid, true);
+        }
+    }
+
+    fn ask(&mut self, kind: Kind, options: Option<(&Message, &Path)>, listener: &mut Listener<'_>) -> Result<Answer> {
         let mut request = Message::default();
         request.number(1, kind as u64);
-        if let Some(options) = options {
+        if let Some((options, _)) = options {
             request.message(2, options);
         }
         if self.send(&request).is_err() {
@@ -290,6 +338,10 @@ impl Criu {
         let mut buffer = vec![0; LONGEST];
         let mut refusal = None;
         loop {
+            // Who writes a container down need not read; criu itself limits that.
+            if !matches!(kind, Kind::Dump | Kind::PreDump) {
+                self.await_word(options.map(|(_, log)| log))?;
+            }
             let mut terminal = [-1];
             let received = sys::receive_packet(self.socket, &mut buffer, &mut terminal);
             let (length, passed) =
@@ -369,6 +421,18 @@ mod tests {
         {
             assert_eq!(Fields(bytes).count(), 0, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn one_that_does_nothing_is_given_up() {
+        let idle = std::env::temp_dir().join(format!("pyrt-criu-{}", std::process::id()));
+        fs::write(&idle, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&idle, mode).unwrap();
+        let call = Call { verb: "restore", program: &idle };
+        let error = call.version().unwrap_err().to_string();
+        fs::remove_file(&idle).unwrap();
+        assert_eq!(error, "restore: criu: it has read nothing for 1 s");
     }
 
     #[test]

@@ -23,8 +23,12 @@ mod foreground;
 mod hooks;
 mod log;
 mod memory;
+mod oom;
+mod pages;
+mod plain;
 mod process;
 mod sealed;
+mod sockets;
 mod systemd;
 mod verbs;
 

@@ -1,5 +1,6 @@
 //! Processes of the host, told apart by when they were started: a process id alone may be somebody else's by now.
 
+use std::fs;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use pyrt_container::host::read_file;
@@ -38,4 +39,27 @@ pub fn open(pid: i32) -> Result<OwnedFd, Errno> {
             _ => Err(Errno(*libc::__errno_location())),
         }
     }
+}
+
+/// All that this process has begun, and that those have begun (proc_pid_task_children(5)).
+pub fn descendants() -> Vec<i32> {
+    let mut found = children("self");
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        found.extend(children(&pid.to_string()));
+        next += 1;
+    }
+    found
+}
+
+fn children(process: &str) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()).collect()
+}
+
+/// What a process has read so far (proc_pid_io(5)); nothing of one that is gone.
+pub fn bytes_read(pid: i32) -> u64 {
+    let io = read_file(&format!("/proc/{pid}/io")).unwrap_or_default();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok()).unwrap_or(0)
 }

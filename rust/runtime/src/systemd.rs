@@ -13,13 +13,86 @@
 //!   | StopUnit, ResetFailedUnit -> |
 //! ```
 
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
+use pyrt_container::host::{Host, Layout, read_file};
 use pyrt_container::sys::{self, Side};
 use serde::{Deserialize, Serialize};
 
 use crate::bus::{Bus, Value};
 use crate::error::{Error, Result};
+
+/// Whose systemd it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Manager {
+    /// The machine's.
+    #[default]
+    System,
+    /// A plain user's, who has given it the groups below its own.
+    User {
+        /// Where its sockets are.
+        folder: PathBuf,
+        /// Its own group.
+        group: String,
+    },
+}
+
+impl Manager {
+    /// The one of whoever has called, `uid`, if it can be asked at all (sd_booted(3)).
+    pub fn find(uid: u32, host: &Host) -> Result<Self> {
+        let refused = |why: &str| {
+            Err(Error::new(format!("--systemd-cgroup: {why}")).hint("let the engine use the driver cgroupfs"))
+        };
+        let Ok(system) = fs::metadata("/run/systemd/system") else {
+            return refused("this machine is not run by systemd");
+        };
+        // In the namespace of a plain user's engine we are root as well, but the machine's systemd is nobody's there.
+        if (uid, system.uid()) == (0, 0) {
+            return Ok(Self::System);
+        }
+        match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
+            _ if host.cgroups.layout() != Layout::V2 => refused("a user's own systemd limits on cgroup v2 alone"),
+            Some(folder) => {
+                let group =
+                    Self::User { folder: folder.clone(), group: String::new() }.connect()?.property("ControlGroup");
+                Ok(Self::User { folder, group: group? })
+            }
+            None => refused("XDG_RUNTIME_DIR does not say where the user's systemd is"),
+        }
+    }
+
+    fn connect(&self) -> Result<Bus> {
+        // SAFETY: geteuid(2) takes nothing and can't fail.
+        let uid = unsafe { libc::geteuid() };
+        match self {
+            Self::System => Bus::connect(&Path::new("/run").join(PRIVATE), "/run/dbus/system_bus_socket".as_ref(), uid),
+            Self::User { folder, .. } => Bus::connect(&folder.join(PRIVATE), &folder.join("bus"), outside(uid)),
+        }
+    }
+
+    fn usual_slice(&self) -> &'static str {
+        match self {
+            Self::System => "system.slice",
+            Self::User { .. } => "user.slice",
+        }
+    }
+}
+
+/// What is called `uid` in this user namespace, where it was made (user_namespaces(7)).
+fn outside(uid: u32) -> u32 {
+    let map = read_file("/proc/self/uid_map").unwrap_or_default();
+    let found = map.lines().find_map(|line| {
+        let numbers: Vec<u32> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let [first, other, count] = numbers[..] else { return None };
+        uid.checked_sub(first).filter(|offset| *offset < count).map(|offset| other + offset)
+    });
+    found.unwrap_or(uid)
+}
+
+/// Where systemd listens itself, for its user alone; no bus has to run.
+const PRIVATE: &str = "systemd/private";
 
 /// The unit of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,28 +101,19 @@ pub struct Unit {
     pub name: String,
     /// What it is below of.
     pub slice: String,
+    /// Who makes it.
+    #[serde(default)]
+    pub manager: Manager,
 }
 
 /// Controller, file, value: as a cgroup takes them.
 type Limit = (String, String, String);
 
-/// Whether systemd can be asked at all: sd_booted(3).
-pub fn check() -> Result<()> {
-    // SAFETY: geteuid(2) takes nothing and can't fail.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    let why = match (Path::new("/run/systemd/system").is_dir(), is_root) {
-        (true, true) => return Ok(()),
-        (true, false) => "a user's own systemd is not supported",
-        (false, _) => "this machine is not run by systemd",
-    };
-    Err(Error::new(format!("--systemd-cgroup: {why}")).hint("let the engine use the driver cgroupfs"))
-}
-
 impl Unit {
     /// `linux.cgroupsPath` is `SLICE:PREFIX:NAME` here, as runc documents it.
-    pub fn of(path: Option<&str>, id: &str) -> Result<Self> {
+    pub fn of(path: Option<&str>, id: &str, manager: Manager) -> Result<Self> {
         let wrong = |message: String| Error::new(format!("linux.cgroupsPath: {message}"));
-        let usual = format!("system.slice:pyrt:{id}");
+        let usual = format!(":pyrt:{id}");
         let path = path.filter(|path| !path.is_empty()).unwrap_or(&usual);
         let parts: Vec<&str> = path.split(':').collect();
         let [slice, prefix, name] = parts[..] else {
@@ -63,8 +127,8 @@ impl Unit {
             return Err(wrong(format!("{path:?} names no scope")));
         }
         let name = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };
-        let slice = if slice.is_empty() { "system.slice" } else { slice };
-        let unit = Self { name, slice: slice.to_owned() };
+        let slice = if slice.is_empty() { manager.usual_slice() } else { slice };
+        let unit = Self { name, slice: slice.to_owned(), manager };
         match unit.parents() {
             Some(_) => Ok(unit),
             None => Err(wrong(format!("{slice:?} is no slice"))),
@@ -86,7 +150,11 @@ impl Unit {
 
     /// Its own cgroup, below the root of a hierarchy.
     pub fn cgroup(&self) -> String {
-        format!("{}/{}", self.parents().unwrap_or_default(), self.name)
+        let above = match &self.manager {
+            Manager::System => "",
+            Manager::User { group, .. } => group.trim_end_matches('/'),
+        };
+        format!("{above}{}/{}", self.parents().unwrap_or_default(), self.name)
     }
 
     /// Has systemd make it, with somebody in it.
@@ -108,7 +176,7 @@ impl Unit {
         ];
         properties.extend(properties_of(limits));
         let arguments = [text(&self.name), text("replace"), Value::Properties(properties), Value::NoUnits];
-        let mut bus = Bus::connect()?;
+        let mut bus = self.manager.connect()?;
         let job = bus.call("StartTransientUnit", &arguments)?;
         match bus.await_job(&job)?.as_str() {
             "done" => Ok(scope),
@@ -123,12 +191,12 @@ impl Unit {
             return Ok(());
         }
         let arguments = [Value::Text(self.name.clone()), Value::Bool(true), Value::Properties(properties)];
-        Bus::connect()?.call("SetUnitProperties", &arguments).map(|_| ())
+        self.manager.connect()?.call("SetUnitProperties", &arguments).map(|_| ())
     }
 
     /// Has systemd forget it. One whose last process has ended is forgotten already.
     pub fn stop(&self) -> Result<()> {
-        let mut bus = Bus::connect()?;
+        let mut bus = self.manager.connect()?;
         let name = Value::Text(self.name.clone());
         if let Ok(job) = bus.call("StopUnit", &[name.clone(), Value::Text("replace".to_owned())]) {
             bus.await_job(&job)?;
@@ -234,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_path_names_a_scope_in_a_slice() {
-        let of = |path: Option<&str>| Unit::of(path, "abc").map(|unit| unit.cgroup());
+        let of = |path: Option<&str>| Unit::of(path, "abc", Manager::System).map(|unit| unit.cgroup());
         assert_eq!(of(None).unwrap(), "/system.slice/pyrt-abc.scope");
         assert_eq!(of(Some("a-b.slice:libpod:x")).unwrap(), "/a.slice/a-b.slice/libpod-x.scope");
         assert_eq!(of(Some(":docker:x")).unwrap(), "/system.slice/docker-x.scope");
@@ -242,6 +310,9 @@ mod tests {
         for path in ["/a/b", "x", "a:b", "a:b:c:d", "user:b:c", "a--b.slice:b:c", "a.slice:b:", "a.slice:b:c.slice"] {
             assert!(of(Some(path)).is_err(), "{path}");
         }
+        let manager = Manager::User { folder: PathBuf::new(), group: "/user.slice/user@1.service".to_owned() };
+        let unit = Unit::of(None, "abc", manager).unwrap();
+        assert_eq!(unit.cgroup(), "/user.slice/user@1.service/user.slice/pyrt-abc.scope");
     }
 
     #[test]

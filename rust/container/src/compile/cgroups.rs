@@ -374,7 +374,12 @@ fn cannot(hierarchy: &Hierarchy, failure: Failure) -> Error {
     let error = error.because(failure.0, &*hierarchy.mount);
     match failure.0.0 {
         libc::EROFS => error.hint("remount the hierarchy writable"),
-        libc::EACCES | libc::EPERM => error.hint("containers are made by root"),
+        libc::EACCES | libc::EPERM => {
+            error.hint("a plain user needs a delegated group: systemd-run --user --scope -p Delegate=yes")
+        }
+        libc::EBUSY => {
+            error.hint("a group with processes in it passes no controllers on: be in one below or beside it")
+        }
         _ => error,
     }
 }

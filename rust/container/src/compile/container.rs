@@ -8,6 +8,7 @@ use crate::spec::{Mount, NamespaceKind, Process, Spec};
 
 use super::cgroups::{Cgroups, Placement};
 use super::clocks;
+use super::dev;
 use super::error::{Error, Result};
 use super::hidden::Hidden;
 use super::hooks::Hooks;
@@ -107,10 +108,12 @@ impl<'a> Parts<'a> {
         let identity = identity.in_container(linux, start.init)?.with_agent(spec, start, opened)?;
         let mut hooks = Hooks::of(spec, start)?;
         let lifecycle = Lifecycle::open(start, std::mem::take(&mut hooks.start), opened)?;
+        let lifecycle = if spec.process.is_some() { lifecycle } else { lifecycle.without_command() };
         let identity = identity.with_lifecycle(lifecycle);
         let cgroups = Cgroups::open(linux, start, host, opened)?;
         let cgroups = cgroups.given_to(cgroup_owner(spec, process, start, namespaces, ids)?);
-        let rootfs = Rootfs::open(spec, start, host, opened)?;
+        let (nodes, elsewhere) = dev::nodes(&linux.devices, ids)?;
+        let rootfs = Rootfs::open(spec, start, host, opened)?.with_nodes(elsewhere);
         if !namespaces.is_own(NamespaceKind::Mount) && rootfs.path().is_none() {
             return Err(Error::spec("linux.namespaces", "layers need a mount namespace that is not the host's"));
         }
@@ -127,9 +130,10 @@ impl<'a> Parts<'a> {
             binds_views,
             binds_nodes: start.is_of_plain_user(host),
             cgroup_v2,
+            allows_hidden: start.lifecycle.is_some(),
             bundle,
         };
-        let mounts = Mounts::open(spec, around, Order::of(start, namespaces, rootfs.path()), opened)?;
+        let mounts = Mounts::open(spec, nodes, around, Order::of(start, namespaces, rootfs.path()), opened)?;
         let hidden = Hidden::of(linux)?;
         let net_devices = NetDevices::of(linux, namespaces)?;
         let parameters = Parameters::of(linux, namespaces)?;

@@ -12,7 +12,7 @@ use super::error::{Error, Result};
 use super::ids::Ids;
 use super::opened::Writer;
 use super::options::{Options, RDONLY};
-use super::paths::{c, place};
+use super::paths::{c, is_within, place};
 
 /// config-linux.md, "Default Devices".
 pub(super) const NODES: [Default; 6] =
@@ -33,7 +33,7 @@ const LINKS: [(&CStr, &CStr); 5] = [
 /// A node that the specification asks for.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// Below /dev.
+    /// Below /dev; of one that lies elsewhere the whole path.
     name: String,
     mode: u32,
     major: u32,
@@ -46,9 +46,10 @@ impl Node {
     pub fn parse(device: &Device<'_>, index: usize, ids: &Ids<'_>) -> Result<Self> {
         let field = |name: &str| format!("linux.devices[{index}].{name}");
         let path = place(&device.path, &field("path"))?;
-        let Some(name) = path.strip_prefix("/dev/") else {
-            return Err(Error::spec(field("path"), format!("{path} is not below /dev")));
-        };
+        if ["/dev", "/proc", "/sys"].contains(&&*path) || is_within(&path, "/proc") || is_within(&path, "/sys") {
+            return Err(Error::spec(field("path"), format!("{path} is no place for a device")));
+        }
+        let name = path.strip_prefix("/dev/").unwrap_or(&path);
         let kind = match &*device.kind {
             "c" | "u" => libc::S_IFCHR,
             "b" => libc::S_IFBLK,
@@ -82,20 +83,20 @@ fn number(value: i64, end: i64, field: &str) -> Result<u32> {
     }
 }
 
-/// Checks `linux.devices`.
-pub(super) fn nodes(devices: &[Device<'_>], ids: &Ids<'_>) -> Result<Vec<Node>> {
+/// Checks `linux.devices`: those below /dev, and those that lie elsewhere.
+pub(super) fn nodes(devices: &[Device<'_>], ids: &Ids<'_>) -> Result<(Vec<Node>, Vec<Node>)> {
     let mut nodes: Vec<Node> = Vec::with_capacity(devices.len());
     // With all devices of a host comes its terminal multiplexer; the container's own is a link into its devpts.
     let given = devices.iter().enumerate().filter(|(_, device)| &*device.path != "/dev/ptmx");
     for (index, device) in given {
         let node = Node::parse(device, index, ids)?;
         if nodes.iter().any(|earlier| earlier.name == node.name) {
-            let message = format!("/dev/{} comes twice", node.name);
+            let message = format!("{} comes twice", &*device.path);
             return Err(Error::spec(format!("linux.devices[{index}].path"), message));
         }
         nodes.push(node);
     }
-    Ok(nodes)
+    Ok(nodes.into_iter().partition(|node| !node.name.starts_with('/')))
 }
 
 /// What else has to be there, so that nothing is left to make once it is attached.
@@ -177,5 +178,26 @@ fn write_node<'n>(dir: Slot, node: &'n Node, root: (u32, u32), made: &mut Vec<&'
     writer.plan.keeper(Op::MakeNode { dir, name: &name, mode, major, minor });
     if (uid, gid) != root {
         writer.plan.keeper(Op::ChangeOwner { dir, name: &name, uid, gid });
+    }
+}
+
+impl Node {
+    /// Makes it in `folder`, whose owner is `root`; a detached mount of it alone, and where that goes.
+    pub fn write_elsewhere(
+        &self,
+        index: usize,
+        folder: Slot,
+        root: (u32, u32),
+        writer: &mut Writer,
+    ) -> (Slot, CString) {
+        let Self { mode, major, minor, uid, gid, .. } = *self;
+        let name = c(&format!("device-{index}"));
+        writer.plan.keeper(Op::MakeNode { dir: folder, name: &name, mode, major, minor });
+        if (uid, gid) != root {
+            writer.plan.keeper(Op::ChangeOwner { dir: folder, name: &name, uid, gid });
+        }
+        let out = writer.slot(format!("the device {}", self.name));
+        writer.plan.keeper(Op::CloneTree { dir: folder, path: &name, recursive: false, out });
+        (out, c(&self.name))
     }
 }

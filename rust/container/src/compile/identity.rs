@@ -36,6 +36,8 @@ pub(super) struct Identity<'a> {
     limits: Vec<Limit>,
     /// The process's user and group as the host numbers them.
     host: (u32, u32),
+    /// The groups are those of whoever has called: they can't be left.
+    denies_groups: bool,
     cwd: CString,
     candidates: TextsBuf,
     scheduler: Option<Vec<u8>>,
@@ -68,9 +70,10 @@ impl<'a> Identity<'a> {
         let field = |name: &str| format!("{path}.{name}");
         check_command(process, path)?;
         let user = &process.user;
-        let host_ids = (ids.host_uid(user.uid, &field("user.uid"))?, ids.host_gid(user.gid, &field("user.gid"))?);
-        for (index, &gid) in user.additional_gids.iter().enumerate() {
-            ids.host_gid(gid, &field(&format!("user.additionalGids[{index}]")))?;
+        let host_ids = ids.check_user(user, &field("user"))?;
+        if host.denies_groups && !user.additional_gids.is_empty() {
+            let message = "in this user namespace nobody may have other groups (setgroups is denied)";
+            return Err(Error::host(field("user.additionalGids"), message).hint("more than one id has to be mapped"));
         }
         if let Some(mask) = user.umask.filter(|mask| mask & !0o777 != 0) {
             return Err(Error::spec(field("user.umask"), format!("{mask:o} is no mask")));
@@ -85,6 +88,7 @@ impl<'a> Identity<'a> {
             capabilities: Sets::of(process.capabilities.as_ref(), ids, start, host, &field("capabilities"))?,
             limits: limits(&process.rlimits, &field("rlimits"))?,
             host: host_ids,
+            denies_groups: host.denies_groups,
             cwd,
             candidates: candidates(process),
             scheduler: process.scheduler.as_ref().map(|given| scheduler(given, &field("scheduler"))).transpose()?,
@@ -281,7 +285,9 @@ impl<'a> Identity<'a> {
         let user = &self.process.user;
         let gids: Vec<u8> = user.additional_gids.iter().flat_map(|gid| gid.to_le_bytes()).collect();
         writer.plan.child(Op::KeepCapabilities { keep: true });
-        writer.plan.child(Op::SetGroups { gids: &gids });
+        if !self.denies_groups {
+            writer.plan.child(Op::SetGroups { gids: &gids });
+        }
         writer.plan.child(Op::SetGid { gid: user.gid });
         writer.plan.child(Op::SetUid { uid: user.uid });
         writer.plan.child(Op::DieWithKeeper {});

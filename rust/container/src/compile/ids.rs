@@ -5,7 +5,7 @@ mod joined;
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use crate::spec::{IdMapping, Linux, Mount, NamespaceKind};
+use crate::spec::{IdMapping, Linux, Mount, NamespaceKind, Spec, User};
 
 use super::error::{Error, Result};
 use super::namespaces::{Namespaces, Origin};
@@ -37,15 +37,30 @@ impl<'a> Ids<'a> {
             }
         }
         let ids = Self { mapped: namespaces.is_own(NamespaceKind::User), uids, gids };
-        for (map, path) in [(&ids.uids, "linux.uidMappings"), (&ids.gids, "linux.gidMappings")] {
-            if ids.mapped {
+        ids.check()?;
+        Ok(ids)
+    }
+
+    fn check(&self) -> Result<()> {
+        for (map, path) in [(&self.uids, "linux.uidMappings"), (&self.gids, "linux.gidMappings")] {
+            if self.mapped {
                 check_map(map, path)?;
                 check_root(map, path)?;
             } else if !map.is_empty() {
                 return Err(Error::spec(path, "there is no user namespace that it could be for"));
             }
         }
-        Ok(ids)
+        Ok(())
+    }
+
+    /// What the host calls a process's user and group; `path` is where they stand in its document.
+    pub fn check_user(&self, user: &User, path: &str) -> Result<(u32, u32)> {
+        let field = |name: &str| format!("{path}.{name}");
+        let host = (self.host_uid(user.uid, &field("uid"))?, self.host_gid(user.gid, &field("gid"))?);
+        for (index, &gid) in user.additional_gids.iter().enumerate() {
+            self.host_gid(gid, &field(&format!("additionalGids[{index}]")))?;
+        }
+        Ok(host)
     }
 
     /// What the host calls the container's user `uid`.
@@ -82,6 +97,40 @@ impl<'a> Ids<'a> {
                 .hint("the mappings have to cover every id that the container uses")
         })
     }
+}
+
+/// Where a container's users come from.
+#[derive(Debug)]
+pub enum UserNamespace<'s> {
+    /// A new namespace, and its maps as the kernel takes them.
+    New {
+        /// Of uid_map.
+        uids: String,
+        /// Of gid_map.
+        gids: String,
+    },
+    /// Somebody's, named by its file.
+    Joined(&'s str),
+}
+
+/// For whoever goes there and begins the container inside: what `linux.namespaces` says of users, checked, and whether the maps
+/// cover the ids of the process. `None` if they are the host's.
+pub fn user_namespace<'s>(spec: &'s Spec<'_>) -> Result<Option<UserNamespace<'s>>> {
+    let linux = &spec.linux;
+    Namespaces::check_list(linux)?;
+    let Some(namespace) = linux.namespaces.iter().find(|namespace| namespace.kind == NamespaceKind::User) else {
+        return Ok(None);
+    };
+    if let Some(path) = namespace.path.as_deref().filter(|path| !path.is_empty()) {
+        return Ok(Some(UserNamespace::Joined(path)));
+    }
+    let ids = Ids { mapped: true, uids: (&linux.uid_mappings).into(), gids: (&linux.gid_mappings).into() };
+    ids.check()?;
+    if let Some(process) = &spec.process {
+        ids.check_user(&process.user, "process.user")?;
+    }
+    let (uids, gids) = ids.texts();
+    Ok(Some(UserNamespace::New { uids, gids }))
 }
 
 fn translate(map: &[IdMapping], id: u32) -> Option<u32> {

@@ -30,6 +30,8 @@ pub(super) struct Lifecycle {
     start: Option<(Slot, Slot)>,
     hooks: Vec<Ready>,
     preserved: u32,
+    /// There is none that could be looked for.
+    no_command: bool,
 }
 
 impl Lifecycle {
@@ -49,7 +51,12 @@ impl Lifecycle {
             }
             _ => None,
         };
-        Ok(Self { outlives: true, start: fifos, hooks, preserved: given.preserve })
+        Ok(Self { outlives: true, start: fifos, hooks, preserved: given.preserve, no_command: false })
+    }
+
+    /// The same of a container that can't be started.
+    pub fn without_command(self) -> Self {
+        Self { no_command: true, ..self }
     }
 
     /// Whether the process lives without a keeper.
@@ -59,7 +66,7 @@ impl Lifecycle {
 
     /// Once the process is its user, and before a filter may forbid to look.
     pub fn write_look(&self, candidates: &TextsBuf, writer: &mut Writer) {
-        if self.start.is_some() {
+        if self.start.is_some() && !self.no_command {
             writer.plan.child(Op::FindCommand { candidates: candidates.as_texts() });
         }
     }

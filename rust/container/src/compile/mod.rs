@@ -51,6 +51,7 @@ use crate::spec::{Linux, Process, Spec};
 pub use capabilities::names as capability_names;
 pub use cgroups::{Directory, directories, limits as cgroup_limits};
 pub use error::{Blame, Cause, Error, Result, UNKNOWN_FIELD, describe};
+pub use ids::{UserNamespace, user_namespace};
 pub use start::{File, Lifecycle as CreatedFirst, Rootfs as Layers, Start, Upper};
 pub use template::{Sample, Template};
 
@@ -83,6 +84,9 @@ pub fn compile_command(process: &[u8]) -> Result<Vec<u8>> {
     identity::command(&error::parse(process, "process")?)
 }
 
+/// Of a container that is created without a process. It waits, and can't be started.
+const NOTHING: &[u8] = br#"{ "user": { "uid": 0, "gid": 0 }, "cwd": "/", "args": ["/"] }"#;
+
 /// Reads the bytes of config.json.
 pub fn read(spec: &[u8]) -> Result<Spec<'_>> {
     error::parse(spec, "")
@@ -109,7 +113,16 @@ pub fn compile_spec(spec: &Spec<'_>, start: &[u8], host: &Host) -> Result<Compil
     let start = Start::parse(start)?;
     check_version(spec)?;
     host.check_kernel(OLDEST_KERNEL, "a container")?;
-    let process = spec.process.as_ref().ok_or_else(|| Error::spec("process", "missing"))?;
+    let nothing;
+    let process = match &spec.process {
+        Some(process) => process,
+        // config.md, "Process": required when the container is started.
+        None if start.waits() => {
+            nothing = read_process(NOTHING)?;
+            &nothing
+        }
+        None => return Err(Error::spec("process", "missing")),
+    };
     let mut opened = Opened::new();
     let namespaces = Namespaces::open(&spec.linux, &mut opened)?;
     let ids = Ids::of(&spec.linux, &namespaces, &opened)?;

@@ -97,18 +97,24 @@ pub(super) struct Made {
 
 impl Mounts {
     /// Checks all and opens what is bound.
-    pub fn open(spec: &Spec<'_>, around: Surroundings<'_>, order: Option<Order>, opened: &mut Opened) -> Result<Self> {
+    pub fn open(
+        spec: &Spec<'_>,
+        nodes: Vec<Node>,
+        around: Surroundings<'_>,
+        order: Option<Order>,
+        opened: &mut Opened,
+    ) -> Result<Self> {
         let label = mount_label(spec, around.host)?;
         let mut planned: Vec<Planned> = Vec::with_capacity(spec.mounts.len() + 1);
         for (index, mount) in spec.mounts.iter().enumerate() {
             let next = plan_mount(mount, &format!("mounts[{index}]"), around, opened)?;
-            if let Some(earlier) = planned.iter().position(|known| known.destination == next.destination) {
+            if let Some(earlier) = planned.iter().position(|known| known.excludes(&next, around)) {
                 let message = format!("{} is the destination of mounts[{earlier}] already", next.destination);
                 return Err(Error::spec(format!("mounts[{index}].destination"), message));
             }
             planned.push(next);
         }
-        if !planned.iter().any(|mount| mount.destination == "/dev") {
+        if !planned.iter().any(Planned::is_at_dev) {
             planned.insert(0, Planned { destination: "/dev".to_owned(), options: default_dev(), what: What::Dev });
         }
         if let Some(label) = &label {
@@ -122,7 +128,7 @@ impl Mounts {
             bases: if order.is_some() { Vec::new() } else { bases(&planned, around) },
             order,
             // A bind over /dev brings its own; runc makes none there either.
-            nodes: dev::nodes(&spec.linux.devices, around.ids)?,
+            nodes,
             binds_nodes: around.binds_nodes,
             terminal: spec.process.as_ref().is_some_and(|process| process.terminal),
             planned,
@@ -141,7 +147,7 @@ impl Mounts {
 
     /// What is mounted at /dev, once `write_after_pivot` has been through.
     pub fn at_dev(&self, made: &Made) -> Slot {
-        let index = self.planned.iter().position(|mount| mount.destination == "/dev");
+        let index = self.planned.iter().position(Planned::is_at_dev);
         // `open` has put one there if the specification has none.
         index.and_then(|index| made.slots[index]).unwrap_or(crate::plan::FIRST_OPENED)
     }
@@ -181,7 +187,7 @@ impl Mounts {
                     Some(dev::write(&mount.options, (defaults, &self.nodes), &self.places(), root, writer))
                 }
                 What::CgroupFolder => Some(self.write_cgroup_folder(mount, root, writer)),
-                What::Bind { .. } | What::New { .. } => None,
+                What::Bind { .. } | What::New { .. } | What::Remount => None,
             };
         }
         made
@@ -210,7 +216,7 @@ impl Mounts {
                 What::New { maker: Maker::Keeper | Maker::Aside(_), .. } => {
                     made.slots[index] = Some(new_mount(mount, writer));
                 }
-                What::Dev | What::CgroupFolder | What::New { .. } => {}
+                What::Dev | What::CgroupFolder | What::New { .. } | What::Remount => {}
             }
             if let (Some(slot), None) = (made.slots[index], &self.order) {
                 self.write_propagation(mount, slot, &mut |op| writer.plan.keeper(op));
@@ -244,7 +250,7 @@ impl Mounts {
             let place = if mount.is_file() { made.file } else { made.directory };
             match (*slot, place) {
                 (Some(early), Some(place)) => *slot = Some(renew(early, place, writer)),
-                (None, _) if self.order.is_some() || mount.is_made_before_pivot() => {
+                (None, _) if mount.is_new() && self.order.is_some() || mount.is_made_before_pivot() => {
                     *slot = Some(new_mount(mount, writer))
                 }
                 _ => {}
@@ -257,7 +263,7 @@ impl Mounts {
 
     /// The child's part that needs no more than what is made so far, and the rights of its user namespace's root.
     pub fn write_in_advance(&self, made: &mut Made, writer: &mut Writer) {
-        for (mount, slot) in self.planned.iter().zip(&mut made.slots) {
+        for (mount, slot) in self.planned.iter().zip(&mut made.slots).filter(|(mount, _)| mount.is_new()) {
             slot.get_or_insert_with(|| new_mount(mount, writer));
         }
         let bases = self.bases(made);
@@ -291,8 +297,12 @@ impl Mounts {
             if Base::of(&bases, &c(&mount.destination)).is_some() {
                 continue;
             }
-            let slot = *made_slot.get_or_insert_with(|| new_mount(mount, writer));
             let path = c(&mount.destination);
+            if !mount.is_new() {
+                mount.write_remount(&path, writer);
+                continue;
+            }
+            let slot = *made_slot.get_or_insert_with(|| new_mount(mount, writer));
             if mount.options.copy_up {
                 writer.plan.child(Op::CopyUp { mount: slot, path: &path });
             }
@@ -316,6 +326,8 @@ impl Mounts {
                 continue;
             };
             match mount.what {
+                What::Remount => {}
+                What::Bind { file: true, .. } if places.files.contains(&c(name)) => {}
                 What::Bind { file: true, .. } => places.files.push(c(name)),
                 _ => places.directories.push(c(name)),
             }
@@ -422,7 +434,8 @@ fn bases(planned: &[Planned], around: Surroundings<'_>) -> Vec<usize> {
         let below =
             |mount: &Planned| is_within(&mount.destination, &base.destination) && mount.destination != base.destination;
         ["/dev", "/proc", "/sys"].contains(&base.destination.as_str())
-            && !matches!(base.what, What::Bind { .. })
+            && !matches!(base.what, What::Bind { .. } | What::Remount)
+            && planned.iter().filter(|mount| mount.destination == base.destination).count() == 1
             && base.options.propagation.is_empty()
             && planned[..index].iter().all(|mount| !below(mount))
             && planned.iter().filter(|mount| below(mount)).all(is_plain)
@@ -463,6 +476,34 @@ impl Planned {
         if takes {
             self.options.data.push((usize::MAX, label.clone()));
         }
+    }
+
+    /// Whether it excludes another. Two of one place lie over each other in the order of the list, but of the two of an engine's
+    /// request one is a mistake; and of what is made at /dev there is one.
+    fn excludes(&self, next: &Self, around: Surroundings<'_>) -> bool {
+        let are_new = self.is_new() && next.is_new();
+        are_new && self.destination == next.destination && (!around.allows_hidden || self.is_at_dev())
+    }
+
+    /// Whether it is a mount, and not bits of one that is there.
+    fn is_new(&self) -> bool {
+        !matches!(self.what, What::Remount)
+    }
+
+    fn is_at_dev(&self) -> bool {
+        self.is_new() && self.destination == "/dev"
+    }
+
+    /// Bits that are not named stay as they are; with mount(2) they would go.
+    fn write_remount(&self, path: &CStr, writer: &mut Writer) {
+        let mut write = |set: u64, clear: u64, propagation: u64, recursive: bool| {
+            writer.plan.child(Op::Remount { path, set, clear, propagation, recursive });
+        };
+        write(self.options.own.set, self.options.own.clear, 0, false);
+        if !self.options.all.is_empty() {
+            write(self.options.all.set, self.options.all.clear, 0, true);
+        }
+        self.options.propagation.iter().for_each(|&(kind, recursive)| write(0, 0, kind, recursive));
     }
 
     fn is_made_by_keeper(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use crate::plan::Slot;
+use crate::plan::{FIRST_OPENED, Slot};
 use crate::spec::{Linux, NamespaceKind};
 use crate::sys;
 
@@ -63,6 +63,11 @@ impl Namespaces {
         })?;
         namespaces.check()?;
         Ok(namespaces)
+    }
+
+    /// Whether the list makes sense, whatever may be joined.
+    pub fn check_list(linux: &Linux<'_>) -> Result<()> {
+        Self::read(linux, |_, _, _| Ok(Origin::Joined(FIRST_OPENED)))?.check()
     }
 
     /// `None` if one is joined, or something is wrong with the list.

@@ -42,11 +42,11 @@ enum Word {
     Idmap {
         recursive: bool,
     },
-    Refused,
+    Remount,
 }
 
 fn word(text: &str) -> Option<Word> {
-    use Word::{AccessTime, AccessTimeOfAll, Bind, Clear, ClearAll, CopyUp, Default, Idmap, Refused, Set, SetAll};
+    use Word::{AccessTime, AccessTimeOfAll, Bind, Clear, ClearAll, CopyUp, Default, Idmap, Remount, Set, SetAll};
     let propagation = |kind: u64, recursive: bool| Word::Propagation { kind, recursive };
     Some(match text {
         // Of mand and iversion mount(2) has nothing left but their numbers.
@@ -96,7 +96,7 @@ fn word(text: &str) -> Option<Word> {
         "notmpcopyup" => CopyUp(false),
         "idmap" => Idmap { recursive: false },
         "ridmap" => Idmap { recursive: true },
-        "remount" => Refused,
+        "remount" => Remount,
         _ => return None,
     })
 }
@@ -137,6 +137,8 @@ impl Attributes {
 pub(super) struct Options {
     /// `bind` or `rbind`; the value is whether mounts below it come along.
     pub bind: Option<bool>,
+    /// Of what is mounted at the destination already.
+    pub remount: bool,
     /// Of the mount itself.
     pub own: Attributes,
     /// Of the mount and all below it.
@@ -157,9 +159,6 @@ impl Options {
         let mut options = Self::default();
         for (index, text) in words.iter().enumerate() {
             match word(text) {
-                Some(Word::Refused) => {
-                    return Err(Error::spec(format!("{path}[{index}]"), format!("{text}: not supported")));
-                }
                 Some(word) => options.apply(word),
                 None if text.is_empty() => return Err(Error::spec(format!("{path}[{index}]"), "empty")),
                 None => options.data.push((index, text.to_c_string())),
@@ -170,7 +169,8 @@ impl Options {
 
     fn apply(&mut self, word: Word) {
         match word {
-            Word::Default | Word::Refused => {}
+            Word::Default => {}
+            Word::Remount => self.remount = true,
             Word::Bind { recursive } => self.bind = Some(recursive),
             Word::Set(bits) => self.own.set(bits),
             Word::Clear(bits) => self.own.clear(bits),
@@ -242,7 +242,6 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_names_its_place() {
-        assert_eq!(parse(&["ro", "remount"]).unwrap_err().path, "mounts[0].options[1]");
         assert_eq!(parse(&[""]).unwrap_err().path, "mounts[0].options[0]");
     }
 }

@@ -12,6 +12,7 @@ use crate::plan::{Op, Slot, TextsBuf, as_slots, pack_slots};
 use crate::spec::{Spec, Text};
 use crate::sys::{self, resolve};
 
+use super::dev::Node;
 use super::error::{Error, Result};
 use super::mounts::root_propagation;
 use super::opened::{Again, Failure, Opened, Writer, clone_tree, open, own};
@@ -28,6 +29,8 @@ pub(super) struct Rootfs<'a> {
     base: Base,
     readonly: bool,
     files: &'a [File<'a>],
+    /// Devices that lie elsewhere than below /dev.
+    nodes: Vec<Node>,
     features: Features,
     /// The layers are clones of their own, and not places of the host.
     detached: bool,
@@ -68,12 +71,18 @@ impl<'a> Rootfs<'a> {
             Some(layers) => {
                 let base = open_layers(layers, host, opened)?;
                 check_files(&layers.files)?;
-                Ok(Self { base, readonly, files: &layers.files, features, detached })
+                Ok(Self { base, readonly, files: &layers.files, nodes: Vec::new(), features, detached })
             }
             None => {
-                Ok(Self { base: open_bundle(spec, start, host, opened)?, readonly, files: &[], features, detached })
+                let base = open_bundle(spec, start, host, opened)?;
+                Ok(Self { base, readonly, files: &[], nodes: Vec::new(), features, detached })
             }
         }
+    }
+
+    /// And devices in it.
+    pub fn with_nodes(self, nodes: Vec<Node>) -> Self {
+        Self { nodes, ..self }
     }
 
     /// Whether binds show their owners through the container's idmap: a bundle's maker decides mount by mount.
@@ -98,7 +107,8 @@ impl<'a> Rootfs<'a> {
 
     /// The keeper's first part, on older kernels: where it can park.
     pub fn write_place(&self, writer: &mut Writer) {
-        if !self.features.detached_trees && (matches!(self.base, Base::Overlay { .. }) || !self.files.is_empty()) {
+        let has_files = !self.files.is_empty() || !self.nodes.is_empty();
+        if !self.features.detached_trees && (matches!(self.base, Base::Overlay { .. }) || has_files) {
             writer.plan.keeper(Op::Unshare { flags: libc::CLONE_NEWNS as u64 });
         }
     }
@@ -142,7 +152,8 @@ impl<'a> Rootfs<'a> {
         }
     }
 
-    /// The container's own files, in a small tmpfs; the keeper's part. Returns slot and path of each.
+    /// The container's own files, and devices elsewhere than in /dev, in a small tmpfs; the keeper's part. Returns slot and
+    /// path of each.
     pub fn write_files(
         &self,
         covered: &[String],
@@ -152,18 +163,23 @@ impl<'a> Rootfs<'a> {
     ) -> Vec<(Slot, CString)> {
         let files: Vec<&File<'_>> =
             self.files.iter().filter(|file| !covered.iter().any(|path| **path == *file.path)).collect();
-        if files.is_empty() {
+        if files.is_empty() && self.nodes.is_empty() {
             return Vec::new();
         }
         let folder = writer.slot("the container's own files");
         let options = [c("mode=755"), c(&format!("size={}", room_for(&files)))];
         let options: TextsBuf = options.iter().map(CString::as_c_str).collect();
-        let (attributes, (uid, gid)) = (NODEV | NOSUID, root);
+        let attributes = if self.nodes.is_empty() { NODEV | NOSUID } else { NOSUID };
+        let (uid, gid) = root;
         writer.plan.keeper(Op::BeginMaking { uid, gid });
         writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: options.as_texts(), attributes, out: folder });
         self.park(folder, writer);
         self.leave(&[folder], unneeded);
-        let made = files.iter().enumerate().map(|(index, file)| write_file(index, file, folder, writer)).collect();
+        let mut made: Vec<(Slot, CString)> =
+            files.iter().enumerate().map(|(index, file)| write_file(index, file, folder, writer)).collect();
+        for (index, node) in self.nodes.iter().enumerate() {
+            made.push(node.write_elsewhere(index, folder, root, writer));
+        }
         writer.plan.keeper(Op::EndMaking {});
         made
     }

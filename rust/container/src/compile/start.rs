@@ -129,6 +129,11 @@ impl<'a> Start<'a> {
         self.lifecycle.is_some() && host.nested
     }
 
+    /// Whether the process waits for its start by another command.
+    pub(super) fn waits(&self) -> bool {
+        self.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.release.is_some())
+    }
+
     /// What one more process has for /, if that does not come with the mount namespace.
     pub(super) fn open_root(&self, opened: &mut Opened) -> Result<Option<Slot>> {
         let Some(path) = self.lifecycle.as_ref().and_then(|lifecycle| lifecycle.root.as_ref()) else { return Ok(None) };

@@ -130,6 +130,9 @@ impl Child<'_> {
             }
             Op::Mask { within, path, empty, dev } => self.mask(within, path, empty, dev),
             Op::MakeReadonly { within, path } => self.root(within).and_then(|root| mounts::make_readonly(root, path)),
+            Op::Remount { path, set, clear, propagation, recursive } => {
+                mounts::remount(path, set, clear, propagation, recursive)
+            }
             Op::CopyUp { mount, path } => self.slots.get(mount).and_then(|mount| mounts::copy_up(mount, path)),
             Op::CloneInside { path, recursive, out } => {
                 mounts::clone_inside(path, recursive).map(|mount| self.slots.set(out, mount))

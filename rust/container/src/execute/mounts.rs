@@ -354,6 +354,14 @@ pub(super) fn make_readonly(root: Fd, path: &CStr) -> sys::Result<()> {
     result
 }
 
+/// Changes bits of what is mounted at a place inside the container, the topmost if there are several.
+pub(super) fn remount(path: &CStr, set: u64, clear: u64, propagation: u64, recursive: bool) -> sys::Result<()> {
+    let place = open_inside(libc::AT_FDCWD, path, false)?;
+    let result = sys::set_mount_attributes(place, set, clear, propagation, recursive);
+    sys::close(place);
+    result
+}
+
 /// A detached clone of a place inside the container.
 pub(super) fn clone_inside(path: &CStr, recursive: bool) -> sys::Result<Fd> {
     let place = open_inside(libc::AT_FDCWD, path, false)?;

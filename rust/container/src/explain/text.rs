@@ -139,6 +139,7 @@ fn inside(op: &Op<'_>, names: &[String]) -> String {
         Op::Renew { mount, .. } => format!("taking {} in its turn", name(mount)),
         Op::Attach { mount, within, path, .. } => attach(name(mount), &inside_of(within, path, names)),
         Op::Mask { within, path, .. } => format!("hiding {}", inside_of(within, path, names)),
+        Op::Remount { path, .. } => format!("remounting {}", show(path)),
         Op::MakeReadonly { within, path } => format!("making {} read-only", inside_of(within, path, names)),
         Op::SetSecurityLabel { label, .. } => match label.strip_prefix(b"exec ") {
             Some(profile) => format!("choosing the AppArmor profile {}", show_bytes(profile)),
@@ -214,6 +215,7 @@ pub(super) fn path_of(op: &Op<'_>, names: &[String]) -> String {
         | Op::CloneInside { path, .. }
         | Op::EnterRoot { path, .. }
         | Op::OpenPlace { path, .. }
+        | Op::Remount { path, .. }
         | Op::RunHook { path, .. }
         | Op::OpenNamespace { path, .. } => show(path).into_owned(),
         Op::SetKernelParameter { name, .. } => format!("/proc/{}", show(name)),

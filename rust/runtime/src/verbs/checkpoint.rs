@@ -18,6 +18,7 @@ use crate::container::{CONFIG, Status};
 use crate::criu::{Call, Kind, Message};
 use crate::error::{Error, Result};
 use crate::external;
+use crate::plain;
 
 use super::{Found, delete, file, find};
 
@@ -157,6 +158,9 @@ pub fn refuse_fields(spec: &Spec<'_>) -> Result<()> {
 /// The verb.
 pub fn checkpoint(global: &Global, words: &[String]) -> Result<u8> {
     let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
+    if plain::is_plain(global.uid) {
+        return Err(Error::new("linux.namespaces: what is in a user namespace can't be checkpointed"));
+    }
     let id = arguments.id(1)?;
     refuse_flags(&arguments)?;
     let call = Call { verb: "checkpoint", program: &global.criu };

@@ -7,6 +7,7 @@ use crate::container::{self, Created, Status, Wish};
 use crate::error::{Error, Result};
 use crate::foreground;
 use crate::sealed;
+use crate::sockets::Sockets;
 
 use super::{delete, file, find};
 
@@ -23,6 +24,8 @@ const FLAGS: [Flag; 9] = [
 ];
 
 fn wish(arguments: &Arguments, stays: bool) -> Result<Wish<'_>> {
+    let sockets = Sockets::given()?;
+    let preserve: u32 = arguments.number("preserve-fds")?.unwrap_or(0);
     Ok(Wish {
         id: arguments.id(1)?,
         bundle: arguments.value("bundle"),
@@ -30,7 +33,8 @@ fn wish(arguments: &Arguments, stays: bool) -> Result<Wish<'_>> {
         pid_file: file(arguments, "pid-file")?,
         no_pivot: arguments.has("no-pivot"),
         no_new_keyring: arguments.has("no-new-keyring"),
-        preserve: arguments.number("preserve-fds")?.unwrap_or(0),
+        preserve: preserve.saturating_add(sockets.count()),
+        sockets,
         stays,
     })
 }
@@ -65,8 +69,12 @@ pub fn run(global: &Global, words: &[String]) -> Result<u8> {
     sealed::ensure()?;
     if !stays {
         let Created { annals, record, config, .. } = container::create(global, &wish)?;
-        container::start(&annals, &record, &config)?;
-        return Ok(0);
+        let started = container::start(&annals, &record, &config);
+        drop(annals);
+        if started.is_err() {
+            delete::remove(global, &record.id, true)?;
+        }
+        return started.map(|()| 0);
     }
     // First of all the descriptors of the caller go, then ours come.
     let Created { annals, record, config, running } = container::create(global, &wish)?;

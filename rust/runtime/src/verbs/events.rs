@@ -1,9 +1,11 @@
 //! `events`: what a container uses, in the words of runc.
 
 use std::fs;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use pyrt_container::sys;
 use serde_json::{Map, Value, json};
 
 use crate::annals::{Cgroup, Record};
@@ -11,30 +13,47 @@ use crate::arguments::{Arguments, Flag, Global, Order, switch, valued};
 use crate::cgroups::{self, is_v2, keyed, number};
 use crate::container::{Status, print};
 use crate::error::{Error, Result};
+use crate::oom::Watch;
+use crate::process;
 
 use super::look;
 
 const FLAGS: [Flag; 2] = [switch("stats"), valued("interval")];
 
-/// The verb: once with `--stats`, else again and again until the container ends.
+/// The verb: statistics once with `--stats`, else again and again until the container ends, and each want of memory between.
 pub fn events(global: &Global, words: &[String]) -> Result<u8> {
     let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
     let id = arguments.id(1)?;
     let interval = parse(arguments.value("interval").unwrap_or("5s"))?;
-    loop {
-        let (record, status) = look(global, id)?;
-        if matches!(status, Status::Stopped | Status::Creating) {
-            if arguments.has("stats") {
-                return Err(Error::new(format!("container not running: it is {}", status.name())));
-            }
-            return Ok(0);
-        }
-        print(&json!({ "type": "stats", "id": id, "data": stats(&record) }).to_string())?;
-        if arguments.has("stats") {
-            return Ok(0);
-        }
-        std::thread::sleep(interval);
+    let (record, status) = look(global, id)?;
+    if matches!(status, Status::Stopped | Status::Creating) {
+        return Err(Error::new(format!("container not running: it is {}", status.name())));
     }
+    let mut watch = if arguments.has("stats") { None } else { Watch::begin(&record.cgroups)? };
+    let tell = |record: &Record| print(&json!({ "type": "stats", "id": id, "data": stats(record) }).to_string());
+    tell(&record)?;
+    if arguments.has("stats") {
+        return Ok(0);
+    }
+    let Ok(first) = process::open(record.pid) else { return Ok(0) };
+    let mut next = Instant::now() + interval;
+    while process::is_alive(record.pid, record.start_time) {
+        let readable = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut entries = [readable(first.as_raw_fd()), readable(watch.as_ref().map_or(-1, Watch::as_raw_fd))];
+        let left = next.saturating_duration_since(Instant::now()).as_millis();
+        sys::poll(&mut entries, i32::try_from(left).unwrap_or(i32::MAX))
+            .map_err(|errno| Error::call("waiting for events", errno))?;
+        // Of the last want, which ends the container, version 2 may tell later than of the end.
+        let may_be = entries.iter().any(|entry| entry.revents != 0);
+        if may_be && watch.as_mut().is_some_and(Watch::look) {
+            print(&json!({ "type": "oom", "id": id }).to_string())?;
+        }
+        if Instant::now() >= next {
+            next += interval;
+            tell(&record)?;
+        }
+    }
+    Ok(0)
 }
 
 /// A number and a unit, as Go writes durations.

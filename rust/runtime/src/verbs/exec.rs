@@ -15,6 +15,7 @@ use crate::console::{self, Terminal};
 use crate::container::{Status, close_others, execute, warn_of_capabilities, write_pid};
 use crate::error::{Error, Result};
 use crate::foreground;
+use crate::plain;
 use crate::process;
 use crate::sealed;
 
@@ -70,13 +71,12 @@ pub fn exec(global: &Global, words: &[String]) -> Result<u8> {
     let start =
         json!({ "id": id, "lifecycle": { "preserve": preserve, "cgroups": cgroups, "root": root } }).to_string();
     let pidfd = open_first(&found.record)?;
+    let wanted = compile::read_process(process.as_bytes())?;
+    if plain::is_plain(global.uid) {
+        plain::join(found.record.pid, &wanted)?;
+    }
     let host = Host::probe()?;
-    warn_of_capabilities(
-        global,
-        &compile::read_process(process.as_bytes())?,
-        &compile::read(config.as_bytes())?.linux,
-        &host,
-    );
+    warn_of_capabilities(global, &wanted, &compile::read(config.as_bytes())?.linux, &host);
     let compiled = compile::compile_exec(config.as_bytes(), process.as_bytes(), start.as_bytes(), pidfd, &host)?;
     if stays {
         foreground::block_signals();
@@ -138,7 +138,8 @@ fn process_document(config: &Value, arguments: &Arguments, command: &[String]) -
     if command.is_empty() {
         return Err(Error::new("process.args: missing: there is nothing to run"));
     }
-    let mut process = config.get("process").cloned().unwrap_or_else(|| json!({}));
+    let own = config.get("process").filter(|process| process.is_object()).cloned();
+    let mut process = own.unwrap_or_else(|| json!({ "cwd": "/", "user": { "uid": 0, "gid": 0 } }));
     process["args"] = json!(command);
     process["terminal"] = json!(arguments.has("tty"));
     if let Some(cwd) = arguments.value("cwd") {

@@ -9,7 +9,7 @@ use crate::error::Result;
 /// The newest version of the specification whose fields are known.
 pub const NEWEST: &str = "1.3.0";
 
-const MOUNT_OPTIONS: [&str; 62] = [
+const MOUNT_OPTIONS: [&str; 63] = [
     "async",
     "atime",
     "bind",
@@ -41,6 +41,7 @@ const MOUNT_OPTIONS: [&str; 62] = [
     "rdev",
     "rdiratime",
     "relatime",
+    "remount",
     "rexec",
     "ridmap",
     "rnoatime",
@@ -97,7 +98,7 @@ pub fn features() -> Result<u8> {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
-            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",

@@ -37,7 +37,10 @@ use crate::error::{Error, Result};
 use crate::external::{self, Handed};
 use crate::foreground;
 use crate::hooks;
+use crate::pages;
+use crate::plain;
 use crate::process;
+use crate::sockets::Sockets;
 
 use super::checkpoint::{KEEPS_NO_NEW_PRIVS, Places, common_options, refuse_fields, refuse_flags};
 use super::{delete, file};
@@ -67,6 +70,9 @@ const FLAGS: [Flag; 19] = [
 /// The verb.
 pub fn restore(global: &Global, words: &[String]) -> Result<u8> {
     let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
+    if plain::is_plain(global.uid) {
+        return Err(Error::new("linux.namespaces: what is in a user namespace can't be restored"));
+    }
     let stays = !arguments.has("detach");
     let wish = Wish {
         id: arguments.id(1)?,
@@ -76,6 +82,7 @@ pub fn restore(global: &Global, words: &[String]) -> Result<u8> {
         no_pivot: false,
         no_new_keyring: arguments.has("no-new-keyring"),
         preserve: 0,
+        sockets: Sockets::default(),
         stays,
     };
     container::close_others(wish.preserve)?;
@@ -107,6 +114,7 @@ impl<'a> Request<'a> {
         let call = Call { verb: "restore", program: &global.criu };
         let version = call.version()?;
         let places = Places::named(arguments, "restore.log")?;
+        pages::check(&places.images)?;
         let mut options = common_options(arguments, version)?;
         // Our child and not criu's, so that whoever looks after us learns of its end.
         options.switch(26, true);

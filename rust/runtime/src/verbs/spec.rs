@@ -74,8 +74,15 @@ fn rootless(mut document: Value) -> Value {
         namespaces.retain(|namespace| namespace["type"] != "network");
         namespaces.push(json!({ "type": "user" }));
     }
-    // Group 5 of devpts is nobody's there.
     for mount in document["mounts"].as_array_mut().into_iter().flatten() {
+        // A sysfs is for whoever has a network namespace of its own.
+        if mount["destination"] == "/sys" {
+            *mount = json!({
+                "destination": "/sys", "type": "none", "source": "/sys",
+                "options": ["rbind", "nosuid", "noexec", "nodev", "ro"],
+            });
+        }
+        // Group 5 of devpts is nobody's there.
         if let Some(options) = mount["options"].as_array_mut() {
             options.retain(|option| option != "gid=5");
         }

@@ -34,12 +34,18 @@ const NUMBERS: [(&str, &str); 12] = [
 ];
 const TEXTS: [(&str, &str); 2] = [("cpuset-cpus", "/cpu/cpus"), ("cpuset-mems", "/cpu/mems")];
 
+/// Of Intel's resource director, as `linux.intelRdt` is.
+const REFUSED: [&str; 2] = ["l3-cache-schema", "mem-bw-schema"];
+/// Kernels have lost them, and engines pass them still.
+const IDLE: [&str; 2] = ["kernel-memory", "kernel-memory-tcp"];
+
 /// Controller, file, value.
 type Limit = (String, String, String);
 
 fn flags() -> Vec<Flag> {
     let own = [valued("resources").or('r')].into_iter();
-    own.chain(NUMBERS.iter().chain(&TEXTS).map(|(name, _)| valued(name))).collect()
+    let others = REFUSED.into_iter().chain(IDLE).map(valued);
+    own.chain(NUMBERS.iter().chain(&TEXTS).map(|(name, _)| valued(name))).chain(others).collect()
 }
 
 /// The verb.
@@ -48,6 +54,12 @@ pub fn update(global: &Global, words: &[String]) -> Result<u8> {
     let found = find(global, arguments.id(1)?)?;
     if matches!(found.status, Status::Stopped | Status::Creating) {
         return Err(Error::new(format!("container not running: it is {}", found.status.name())));
+    }
+    if let Some(flag) = REFUSED.into_iter().find(|flag| arguments.value(flag).is_some()) {
+        return Err(Error::new(format!("--{flag}: not supported")));
+    }
+    for flag in IDLE.into_iter().filter(|flag| arguments.value(flag).is_some()) {
+        global.log.warn(&Error::new(format!("--{flag}: kernels have no such limit any more, ignored")));
     }
     let resources = match arguments.value("resources") {
         Some("-") => {
@@ -75,7 +87,11 @@ fn from_flags(arguments: &Arguments) -> Result<Value> {
         }
     };
     for (flag, pointer) in NUMBERS {
-        if let Some(number) = arguments.number::<i64>(flag)? {
+        let number = match arguments.value(flag) {
+            Some(text) if flag.starts_with("memory") => Some(bytes(flag, text)?),
+            _ => arguments.number::<i64>(flag)?,
+        };
+        if let Some(number) = number {
             put(pointer, json!(number));
         }
     }
@@ -85,6 +101,22 @@ fn from_flags(arguments: &Arguments) -> Result<Value> {
         }
     }
     Ok(resources)
+}
+
+/// A number of bytes, also with a unit, of 1024 each time: `64m`, `1GiB`. -1 is no limit.
+fn bytes(flag: &str, text: &str) -> Result<i64> {
+    let lower = text.to_ascii_lowercase();
+    let end = lower.find(|letter: char| !letter.is_ascii_digit() && letter != '-').unwrap_or(lower.len());
+    let shift = match &lower[end..] {
+        "" | "b" => Some(0),
+        "k" | "kb" | "kib" => Some(10),
+        "m" | "mb" | "mib" => Some(20),
+        "g" | "gb" | "gib" => Some(30),
+        "t" | "tb" | "tib" => Some(40),
+        _ => None,
+    };
+    let number = shift.and_then(|shift| lower[..end].parse::<i64>().ok()?.checked_mul(1 << shift));
+    number.ok_or_else(|| Error::new(format!("--{flag} {text}: not a number of bytes")))
 }
 
 /// Writes all; what is refused is tried again when the rest is written. Memory may not be above memory and swap together,
@@ -99,4 +131,19 @@ fn write_one(groups: &[Cgroup], (controller, file, value): &Limit) -> Result<()>
     let group = group.ok_or_else(|| Error::new(format!("{file}: the container has no cgroup of {controller}")))?;
     let path = group.join(file);
     fs::write(&path, value).map_err(|error| Error::file("writing", &path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_units() {
+        for (text, number) in [("-1", -1), ("4096", 4096), ("64m", 64 << 20), ("64MiB", 64 << 20), ("1Gb", 1 << 30)] {
+            assert_eq!(bytes("memory", text).unwrap(), number, "{text}");
+        }
+        for text in ["", "m", "1.5g", "1x", "99999999t"] {
+            assert!(bytes("memory", text).is_err(), "{text}");
+        }
+    }
 }

@@ -27,9 +27,19 @@ pub(super) struct Planned {
 #[derive(Debug)]
 pub(super) enum What {
     Dev,
-    Bind { tree: Slot, file: bool, idmap: Option<Idmap> },
+    Bind {
+        tree: Slot,
+        file: bool,
+        idmap: Option<Idmap>,
+    },
     CgroupFolder,
-    New { fstype: CString, source: Option<CString>, maker: Maker },
+    /// Bits of what is there by then.
+    Remount,
+    New {
+        fstype: CString,
+        source: Option<CString>,
+        maker: Maker,
+    },
 }
 
 /// How a bind shows its owners.
@@ -65,6 +75,8 @@ pub(in crate::compile) struct Surroundings<'a> {
     /// Device nodes can't be made: the specification binds them.
     pub binds_nodes: bool,
     pub cgroup_v2: bool,
+    /// The list may have two mounts of one place, as config.md has it: the later lies over the earlier.
+    pub allows_hidden: bool,
     /// What sources are relative to.
     pub bundle: Option<&'a str>,
 }
@@ -95,6 +107,11 @@ pub(super) fn plan_mount(
     let destination = place(&destination, &format!("{path}.destination"))?;
     let options = Options::parse(&mount.options, &words)?;
     let kind = mount.kind.as_deref().unwrap_or_default();
+    if options.remount {
+        // What the file system itself understands can't be changed: it may be the host's as well.
+        options.refuse_data(&mount.options, &words, "a remount")?;
+        return checked(Planned { destination, options, what: What::Remount }, kind, path);
+    }
     if options.bind.is_some() || kind == "bind" {
         options.refuse_data(&mount.options, &words, "a bind mount")?;
         let what = plan_bind(mount, &destination, &options, path, around, opened)?;
@@ -187,7 +204,7 @@ const REPLACEABLE: [&str; 11] = [
 fn checked(mount: Planned, kind: &str, path: &str) -> Result<Planned> {
     let destination = mount.destination.as_str();
     let field = || format!("{path}.destination");
-    let genuine = |wanted: &str| kind == wanted || matches!(mount.what, What::Bind { .. });
+    let genuine = |wanted: &str| kind == wanted || matches!(mount.what, What::Bind { .. } | What::Remount);
     if destination == "/proc" && !genuine("proc") {
         return Err(Error::spec(field(), "/proc takes nothing but proc"));
     }
