@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, RawDir, chmodat, mkdirat, renameat};
-use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::remove::{empty_directory, remove};
@@ -93,7 +92,7 @@ mod tests {
         let (base, parent) = used();
         let old = base.path().join("old");
         fs::create_dir_all(old.join("work/work/incompat/volatile")).unwrap();
-        fs::set_permissions(old.join("work/work"), Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(old.join("work/work"), Permissions::from_mode(0o000)).unwrap();
         fs::create_dir(old.join("upper/etc")).unwrap();
         symlink("/etc/passwd", old.join("upper/link")).unwrap();
         fs::set_permissions(old.join("upper"), Permissions::from_mode(0o1777)).unwrap();

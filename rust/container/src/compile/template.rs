@@ -128,7 +128,7 @@ impl Template {
 
 /// All numbers that a container may be given have ten digits.
 fn is_fit(id: &str, base: u32) -> bool {
-    id.len() == ID && id.is_ascii() && base.is_multiple_of(RANGE) && base.to_string().len() == 10
+    id.len() == ID && id.is_ascii() && base % RANGE == 0 && base.to_string().len() == 10
 }
 
 /// Where two plans differ, and what stands there; `None` if that is not known.
