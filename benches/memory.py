@@ -3,12 +3,19 @@
 User memory is the proportional set size (Pss) of each process, which shares what was forked. The kernel's is counted
 twice: what the cgroups were charged with (page tables, stacks, sockets), and by what the whole machine's counters grew,
 which has what nobody is charged with (net namespaces, mounts) and on a busy machine noise.
+
+The last rows are what is not ours to save: the floor's container, which has no keeper; the process itself, without any
+container; and an empty cgroup of the memory controller, whose size depends on the machine's past (a KiB for each 64
+file systems that were ever mounted at once: mm/shrinker.c).
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from signal import SIGKILL
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -16,13 +23,18 @@ import trio
 import pyrt
 from pyrt import _native
 from pyrt.bench import results
-from pyrt.bench.cases import Case, interleave
-from pyrt.bench.ground import IDLE, IMAGE, prepared
+from pyrt.bench.cases import Case, interleave, unavailable
+from pyrt.bench.floor import compiled
+from pyrt.bench.ground import IDLE, IMAGE, LINGER, prepared
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
     from benches.scale import Scale
 
     from pyrt.bench.cases import Sample
+    from pyrt.bench.ground import Ground
     from pyrt.bench.results import Document
 
 NAME: Final = "memory"
@@ -36,10 +48,14 @@ async def measure(scale: Scale) -> Document:
     with prepared() as ground:
         os.environ.update(PYRT_ROOT=str(ground.root), PYRT_RUN=str(ground.run))
         async with pyrt.open_engine(warm=0) as engine:
-            await engine.load(ground.archive, name=IMAGE)
+            [image] = await engine.load(ground.archive, name=IMAGE)
+            lowers = [*image.layers, str(ground.root / "scaffold")]
             cases = [
                 Case("a net namespace each", _idle(engine, "none", many)),
                 Case("on the host's network", _idle(engine, "host", many), missing="net namespace"),
+                *_of_the_floor(ground, lowers, many),
+                Case("its process alone", _grown(lambda: _processes(ground, many), many), missing="container"),
+                Case("an empty memory cgroup", _grown(lambda: _groups(many), many), missing="container"),
             ]
             await interleave(cases, scale.slow_samples, warmup=1)
     run = results.summarized(f"an idle container, one of {many}", "KiB", cases, cases[0].name)
@@ -68,6 +84,53 @@ def _idle(engine: pyrt.Engine, network: str, many: int) -> Sample:
         return {name: kibibytes / many for name, kibibytes in figures.items()}
 
     return sample
+
+
+def _of_the_floor(ground: Ground, lowers: Sequence[str], many: int) -> Iterator[Case]:
+    floor = compiled(ground)
+    for name, missing, more in (("floor", "", ()), ("floor, host's network", "net namespace", ("--no-network",))):
+        if isinstance(floor, str):
+            yield unavailable(name, floor)
+        else:
+            kept = partial(floor.keeping, lowers, more, many, LINGER)
+            yield Case(name, _grown(kept, many), missing=missing)
+
+
+def _grown(kept: Callable[[], AbstractContextManager[object]], many: int) -> Sample:
+    """What the kernel takes for each of what is there for the time of the block."""
+
+    async def sample() -> dict[str, float]:
+        before = _kernel()
+        with kept():
+            grown = (_kernel() - before) / many
+        return {"machine": grown, "in all": grown}
+
+    return sample
+
+
+@contextmanager
+def _processes(ground: Ground, many: int) -> Iterator[None]:
+    idle = str(ground.rootfs) + IDLE
+    processes = [os.posix_spawn(idle, [idle], {}) for _ in range(many)]
+    try:
+        yield
+    finally:
+        for pid in processes:
+            os.kill(pid, SIGKILL)
+            os.waitpid(pid, 0)
+
+
+@contextmanager
+def _groups(many: int) -> Iterator[None]:
+    top = Path(_native.host()["controllers"]["memory"])
+    groups = [top / f"pyrt-bench-{os.getpid()}-{number}" for number in range(many)]
+    try:
+        for group in groups:
+            group.mkdir()
+        yield
+    finally:
+        for group in groups:
+            group.rmdir()
 
 
 async def _keep_one(engine: pyrt.Engine, network: str, task_status: trio.TaskStatus[pyrt.Container]) -> None:

@@ -19,8 +19,10 @@ __all__ = [
     "LayerReport",
     "LogReader",
     "Plan",
+    "Sample",
     "Started",
     "Step",
+    "Template",
     "ask",
     "cgroup_limits",
     "compile",
@@ -38,6 +40,7 @@ __all__ = [
     "read_image_file",
     "remove_tree",
     "set_file_ids",
+    "stamps",
     "stdio_message",
     "tidy",
     "watch_folder",
@@ -73,6 +76,12 @@ class Plan:
     def steps(self) -> list[Step]:
         """Every operation, the keeper's first."""
 
+    def sample(self, container: str, id_base: int) -> Sample | None:
+        """For a template; ``id_base`` is the first host id of this ``container``.
+
+        None if something has to be opened for it that is not the same every time.
+        """
+
     def start_message(
         self, control: int, *ends: int, limit: int = 0, detached: Detached | None = None
     ) -> tuple[bytes, list[int]]:
@@ -83,6 +92,23 @@ class Plan:
         ``detached``, or after ``limit`` nanoseconds (0: never). ``ends``: standard input, output and error, or of a
         detached one: where its keeper writes the log and the exit, a listening SOCK_SEQPACKET socket, the directory of
         its name, and the folder of journald's socket if there is a journal.
+        """
+
+@final
+class Sample:
+    """A plan without what it has opened."""
+
+    def template(self, other: Sample) -> Template | None:
+        """Of two plans of one specification; None if they differ in more than what is one container's alone."""
+
+@final
+class Template:
+    """What the plans of all containers of one specification have in common."""
+
+    def fill(self, container: str, id_base: int) -> Plan | None:
+        """The plan of another container, as ``compile`` would make it, in a fifth of the time.
+
+        None if it can't be made so, and has to be compiled. Raises HostError.
         """
 
 @final
@@ -138,6 +164,12 @@ def host() -> _Host:
 
     Raises:
         HostError: no /proc.
+    """
+
+def stamps(paths: Sequence[str]) -> bytes:
+    """32 bytes for each path, which change when its file does, or another takes its place; zeroes if there is none.
+
+    As stat(2) tells: links are followed.
     """
 
 def read_image_file(layers: Sequence[str], path: str, limit: int) -> bytes | None:
@@ -355,12 +387,13 @@ def remove_tree(dirfd: int, name: str) -> None:
     """
 
 def tidy(
-    dirfd: int, names: Sequence[str], groups: Sequence[str], uppers: Sequence[str]
+    dirfd: int, names: Sequence[str], groups: Sequence[str], folders: Sequence[str]
 ) -> tuple[list[tuple[Path, StateError]], int]:
     """Removes the empty directories ``groups``, as far as they can be, and the trees ``names`` as ``remove_tree`` does,
-    then makes ``uppers`` as ``make_upper`` does; for a worker thread.
+    and makes ``folders``, which are in ``dirfd`` too, as ``make_upper`` does, of the former as far as they go; for a
+    worker thread.
 
-    Returns the trees that could not be removed, each with the reason, and how many of ``uppers`` were made: none after
+    Returns the trees that could not be removed, each with the reason, and how many of ``folders`` were made: none after
     the first that could not be.
     """
 

@@ -172,11 +172,11 @@ async def test_no_more_wait_than_were_allowed(state: State) -> None:
     async with open_engine(state.root, run_dir=state.run, warm=2) as engine:
         for number in "12":
             await fill(engine, "true", hostname=f"h{number}")
-        assert len(engine.journal.parked(engine.owner.id)) == 2
+        assert len(parked_keepers(engine)) == 2
     async with open_engine(state.root, run_dir=state.run, warm=0) as engine:
         for _ in range(3):
             assert not was_parked(await engine.run("host", ["true"]))
-        assert engine.journal.parked(engine.owner.id) == []
+        assert parked_keepers(engine) == set()
 
 
 async def test_what_is_wanted_now_takes_the_place_of_what_was(state: State) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 IMAGE: Final = "bench/clock:latest"
 CLOCK: Final = "/bin/clock"
 IDLE: Final = "/bin/idle"
+LINGER: Final = "/bin/linger"
 LAYERS: Final = 5
 """Of the image that starts are measured with, as a usual one has."""
 # Whatever TMPDIR says: the path of a socket has room for 107 bytes. Servers have theirs in memory, where the name of a

@@ -5,6 +5,7 @@ So what is timed is the container and not its program, and everybody runs the ve
     clock    prints CLOCK_MONOTONIC in nanoseconds, and ends
     stamp    prints it, then becomes the program that its arguments name: the time of somebody's execve
     idle     sleeps for ever
+    linger   prints the clock, then sleeps for ever
 """
 
 from __future__ import annotations
@@ -67,7 +68,12 @@ _SLEEP: Final = """
     0f 05               syscall
     eb f7               jmp the beginning
 """
-_CODE: Final = {"clock": _PRINT_CLOCK + _END, "stamp": _PRINT_CLOCK + _EXECUTE_ARGUMENTS, "idle": _SLEEP}
+_CODE: Final = {
+    "clock": _PRINT_CLOCK + _END,
+    "stamp": _PRINT_CLOCK + _EXECUTE_ARGUMENTS,
+    "idle": _SLEEP,
+    "linger": _PRINT_CLOCK + _SLEEP,
+}
 
 # Columns of a listing: the bytes come first, the instruction after them.
 _BYTES_END: Final = 24

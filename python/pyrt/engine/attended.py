@@ -110,24 +110,31 @@ class Attended:
         """Writes ``stdin``, reads both streams to their ends or until the process has ended, and waits for it.
 
         Keeps ``max_output`` bytes of each stream; the rest is read and thrown away. What processes that outlive it
-        still write is not waited for.
+        still write is not waited for. Of what ends at once all is read at its end: pipes have room for it, and three
+        tasks that wait for them cost as much as all else that is done for its end.
         """
         out, err = Capture(self.stdout, max_output), Capture(self.stderr, max_output)
+        if not stdin:
+            self.stdin.close()
+            await self._process.met.wait()
+        if self._process.status is None:
+            await self._converse(stdin, out, err)
+        status = self._process.status or await self.wait()
+        for capture in (out, err):
+            capture.drain()
+        return Output(out.value(), err.value(), out.lost + err.lost, status)
+
+    async def _converse(self, stdin: bytes, out: Capture, err: Capture) -> None:
+        """Writes and reads until there is nothing more to read, or the process has ended."""
         async with trio.open_nursery() as nursery:
             self._process.at_end = nursery.cancel_scope.cancel
             if stdin:
                 nursery.start_soon(feed, self.stdin, stdin)
-            else:
-                self.stdin.close()
             nursery.start_soon(err.run)
             if self._process.status is None:
                 await out.run()
             else:
                 nursery.cancel_scope.cancel()
-        status = self._process.status or await self.wait()
-        for capture in (out, err):
-            capture.drain()
-        return Output(out.value(), err.value(), out.lost + err.lost, status)
 
     def resize(self, rows: int, columns: int) -> None:
         """Gives its terminal another size. Raises UsageError if it has none."""

@@ -21,16 +21,19 @@ _TRIES: Final = 200
 _PAUSE: Final = 0.01
 
 
-def cgroups_of(container: str, parent: str = "") -> list[Path]:
-    """The cgroup directories of a container that are there, one a hierarchy; ``parent`` if it was given one."""
+def cgroups_of(container: str, parent: str = "", mounts: list[str] | None = None) -> list[Path]:
+    """The cgroup directories of a container that are there, one a hierarchy; ``parent`` if it was given one.
+
+    ``mounts`` is what ``cgroup_mounts`` said, if that was asked before.
+    """
     place = f"{parent or PARENT}/{container}"
-    return [folder for mount in _cgroup_mounts() if (folder := Path(mount, place)).is_dir()]
+    return [folder for mount in mounts or cgroup_mounts() if (folder := Path(mount, place)).is_dir()]
 
 
-async def clear_cgroups(container: str, parent: str = "") -> bool:
+async def clear_cgroups(container: str, parent: str = "", *, mounts: list[str] | None = None) -> bool:
     """Kills what is left in a container's cgroups and removes them; False if something stays for two seconds."""
     for _ in range(_TRIES):
-        folders = cgroups_of(container, parent)
+        folders = cgroups_of(container, parent, mounts)
         for folder in folders:
             _kill_all(folder)
             with suppress(OSError):  # What is frozen does not die.
@@ -78,7 +81,7 @@ def _kill_all(folder: Path) -> None:
             os.close(pidfd)
 
 
-def _cgroup_mounts() -> list[str]:
+def cgroup_mounts() -> list[str]:
     """Where the hierarchies of both versions are mounted: man 5 proc, mountinfo."""
     mounts = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():

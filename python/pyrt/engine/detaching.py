@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import signal as signals
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +33,9 @@ from pyrt.engine.process import KeeperLost, Process
 from pyrt.engine.recipe import options_of
 from pyrt.engine.record import HealthState
 from pyrt.engine.results import Timing, Verdict
+from pyrt.engine.spares import Place
 from pyrt.engine.spawner import receive
-from pyrt.engine.starting import Starting, called_by, end, next_failed_try
+from pyrt.engine.starting import Asked, Starting, called_by, check_name, end, next_failed_try
 from pyrt.engine.states import LIVE, State, Verb
 from pyrt.engine.stopwatch import Stopwatch
 from pyrt.engine.verdict import status_of
@@ -83,14 +85,13 @@ class Detaching(Starting):
         Raises ImageNotFound, UsageError, NameInUse.
         """
         self.require_open()
+        check_name(options)
         async with self._turn():
             found = self.recipes.image(self.find_image, image)
             mould = self.recipes.mould(found, options, keep=keep)
             called = asked or called_by(image, found)
-            creation = self._creation(
-                found, called, mould, options, keep=keep, cause=cause, state=State.CREATED, lasting=lasting
-            )
-            record = await self.commit(creation)
+            request = Asked(found, called, mould, options, keep, cause, Stopwatch(), time.time_ns())
+            record = await self.commit(self._creation(request, None, state=State.CREATED, lasting=lasting))
             self._make_folder(record, mould)
         return record
 
@@ -110,17 +111,17 @@ class Detaching(Starting):
         """
         self.require_open()
         watch = Stopwatch()
+        check_name(options)
         async with self._turn():
             found = self.recipes.image(self.find_image, image)
             watch.mark("find the image")
             mould = self.recipes.mould(found, options, keep=keep)
             watch.mark("make the specification")
             called = asked or called_by(image, found)
+            request = Asked(found, called, mould, options, keep, cause, watch, time.time_ns())
             parked = self.pool.take(mould)
-            creation = self._creation(
-                found, called, mould, options, keep=keep, cause=cause, lasting=lasting, parked=parked
-            )
-            record = await self._created(creation, parked)
+            place = parked.place if parked else self.spares.take(mould)
+            record = await self._created(self._creation(request, place, lasting=lasting), parked)
             watch.mark("record it")
             return await self._detach(record, mould, options, watch, cause, parked)
 
@@ -229,19 +230,17 @@ class Detaching(Starting):
             except KeeperLost as lost:
                 if not lost.untouched:
                     raise
-                await self._clear_for_another(record)
+                await self._clear_for_another(Place(record.id, record.id_base), mould)
                 self._make_folder(record, mould)
-        documents = mould.fill(record.id, record.id_base)
         with keepers.doors(self.layout, record) as ends:
-            compiled = partial(self._compile, mould, documents, watch)
+            compiled = partial(self._compile, mould, Place(record.id, record.id_base), watch)
             return *await self.execute(compiled, ends, options.limits.time, last_words), mould.steps
 
     def _make_folder(self, record: Record, mould: Mould) -> str:
         folder = self.layout.folder(record.id)
         if not os.path.isdir(folder):
-            if mould.built.upper == "directory":
-                self.spares.take(record.id)
-            else:
+            self._make_upper(record.id, mould)
+            if mould.built.upper != "directory":
                 os.mkdir(folder, 0o700)
         return folder
 

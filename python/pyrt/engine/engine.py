@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
@@ -92,11 +91,12 @@ class Engine(FileVerbs):
         documents = mould.fill(container, LEASE_FIRST if options.userns == "auto" else None)
         if mould.built.upper != "directory":
             return _native.compile(*documents).steps()
-        self.spares.take(container)
+        folder = self.layout.folder(container)
+        _native.make_upper(folder)
         try:
             return _native.compile(*documents).steps()
         finally:
-            remove_unused(Path(self.layout.folder(container)))
+            remove_unused(folder)
 
     # ---- its own life ----
 
@@ -117,6 +117,7 @@ class Engine(FileVerbs):
             if container.status is not None:
                 await container.left.wait()
         await self.pay()
+        self.janitor.try_again()
         await self.janitor.settled()
 
     async def aclose(self) -> None:
@@ -125,6 +126,7 @@ class Engine(FileVerbs):
         Is not cancelled.
         """
         self.closing = True
+        self.spares.close()
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_all, nursery.cancel_scope)
@@ -148,6 +150,7 @@ class Engine(FileVerbs):
             for execution in self.executions:
                 nursery.start_soon(_end, execution)
         await self.settled()
+        await self.janitor.clear_spares()
         whole.cancel()
 
 

@@ -1,4 +1,4 @@
-"""Takes away what containers leave, off everybody's way, many at a time.
+"""Takes away what containers leave, off everybody's way, many at a time; makes places for others meanwhile.
 
 A container that is to go is in state ``removing``. First its cgroups and its folder go, then, in one transaction with
 others, its record: so a record is there for as long as anything else is, and a killed engine's successor finds it.
@@ -10,7 +10,7 @@ import logging
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
 
 import trio
 
@@ -24,16 +24,22 @@ from pyrt.errors import ContainerNotFound, HostError, IllegalTransition, PyrtErr
 from pyrt.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from pyrt.engine.journal import Journal, Transaction
     from pyrt.engine.record import Record
-    from pyrt.engine.spares import Spares
+    from pyrt.engine.spares import Place, Spares
 
-    Change = Callable[[Transaction], None]
+    T = TypeVar("T")
+
+    class Commit(Protocol):
+        """Writes to the journal."""
+
+        async def __call__(self, change: Callable[[Transaction], T]) -> T: ...
+
 
 log = logging.getLogger("pyrt.engine")
-_BATCH: Final = 64
+_BATCH: Final = 16
 LINGER: Final = 0.03
 """Seconds to wait for more: one hop to a thread and one transaction serve all."""
 
@@ -47,7 +53,7 @@ class Janitor:
         folder: Path,
         journal: Journal,
         spares: Spares,
-        commit: Callable[[Change], Awaitable[None]],
+        commit: Commit,
         threads: trio.CapacityLimiter,
     ) -> None:
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -104,8 +110,17 @@ class Janitor:
         os.close(self._folder)
 
     async def remove_folders(self, names: list[str]) -> frozenset[str]:
-        """Removes folders of containers, and makes some for those to come; returns the names of those that stay."""
-        return await self._remove_folders(names, []) if names else frozenset()
+        """Removes folders of containers; returns the names of those that stay."""
+        return (await self._remove_folders(names, [], []))[0] if names else frozenset()
+
+    async def clear_spares(self) -> None:
+        """Takes the places away that nobody has taken; what can't be is another engine's to find."""
+        left = [spare.id for spare in self._spares.empty()]
+        gone = set(left) - await self.remove_folders(left)
+        try:
+            await self._commit(partial(_dispose, gone))
+        except PyrtError:
+            log.exception("places for containers to come could not be given up")
 
     async def _tidy(self) -> None:
         try:
@@ -118,7 +133,9 @@ class Janitor:
             log.exception("the journal could not be brought into the database")
 
     async def _remove(self, batch: list[Record]) -> None:
-        stuck = await self._remove_folders([record.id for record in batch], _groups(batch))
+        spares = await self._recorded_spares()
+        stuck, made = await self._remove_folders([record.id for record in batch], _groups(batch), spares)
+        self._spares.add(spares[:made])
         self._failed += [record for record in batch if record.id in stuck]
         gone = [record for record in batch if record.id not in stuck]
         for record in gone:
@@ -126,31 +143,47 @@ class Janitor:
                 # Of one that was killed after it had told the end, while nobody looked.
                 keepers.forget(Path(record.keeper))
         try:
-            await self._commit(partial(self._forget, gone))
+            await self._commit(partial(self._forget, gone, spares[made:]))
         except PyrtError:
             # A full disk, most likely.
             log.exception("the removal of %d containers could not be recorded", len(gone))
             self._failed += gone
 
-    def _forget(self, batch: list[Record], transaction: Transaction) -> None:
+    async def _recorded_spares(self) -> list[Place]:
+        """Places to make in this round: on record before there is anything of them."""
+        count = self._spares.missing()
+        try:
+            return await self._commit(partial(self._spares.record, count)) if count else []
+        except PyrtError:
+            return []  # A full disk, most likely: whoever starts a container will say so.
+
+    def _forget(self, batch: list[Record], unmade: list[Place], transaction: Transaction) -> None:
         for record in batch:
             try:
                 transaction.delete(record)
             except (ContainerNotFound, IllegalTransition):
                 continue  # Another engine was faster.
             transaction.emit(ContainerRemoved(container=record.id, name=record.name, image=record.image))
+        for spare in unmade:
+            transaction.dispose(spare.id)
 
-    async def _remove_folders(self, names: list[str], groups: list[str]) -> frozenset[str]:
-        spares = self._spares.missing()
+    async def _remove_folders(
+        self, names: list[str], groups: list[str], spares: list[Place]
+    ) -> tuple[frozenset[str], int]:
+        """Returns the names of those that stay, and how many folders of spares are made: fewer on a full disk."""
+        wanted = [spare.id for spare in spares]
         try:
-            stuck, made = await in_thread(_native.tidy, self._folder, names, groups, spares, limiter=self._threads)
+            stuck, made = await in_thread(_native.tidy, self._folder, names, groups, wanted, limiter=self._threads)
         except HostError:
-            return frozenset(names)  # No thread is left just now.
-        # On a full disk there are fewer: they are made, or refused, when they are wanted.
-        self._spares.add(spares[:made])
+            return frozenset(names), 0  # No thread is left just now.
         for name, error in stuck:
             log.warning("the folder of container %s can't be removed: %s", str(name)[:12], error)
-        return frozenset(str(name) for name, _ in stuck)
+        return frozenset(str(name) for name, _ in stuck), made
+
+
+def _dispose(containers: set[str], transaction: Transaction) -> None:
+    for container in containers:
+        transaction.dispose(container)
 
 
 def _groups(batch: list[Record]) -> list[str]:

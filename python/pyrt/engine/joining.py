@@ -73,10 +73,13 @@ class Joining(ContainerVerbs):
         ends: Stdio | Doors,
         limit: float | None,
         last_words: Callable[[], bytes] = bytes,
+        *,
+        meanwhile: Callable[[], object] = bytes,
     ) -> tuple[Process, _native.Started]:
         """Hands a plan to a keeper and waits until its program is executed; raises what went wrong.
 
-        The keeper kills it after ``limit`` seconds. ``last_words``: see ``Process``.
+        The keeper kills it after ``limit`` seconds. ``last_words``: see ``Process``. ``meanwhile`` is called while a
+        keeper is at work.
         """
         ours, theirs = control_pair()
         process = Process(ours, last_words)
@@ -84,6 +87,7 @@ class Joining(ContainerVerbs):
             with theirs:
                 await self._send(compiled(), theirs.fileno(), ends, limit)
             ends.sent()
+            meanwhile()
             return process, await self._begun(process, compiled)
         except EngineError as error:
             process.close()
@@ -93,12 +97,18 @@ class Joining(ContainerVerbs):
             raise
 
     async def wake(
-        self, parked: Parked, ends: Stdio | Doors, last_words: Callable[[], bytes] = bytes
+        self,
+        parked: Parked,
+        ends: Stdio | Doors,
+        last_words: Callable[[], bytes] = bytes,
+        *,
+        meanwhile: Callable[[], object] = bytes,
     ) -> tuple[Process, _native.Started]:
         """The same with a container of which all but the command is made; ``ends`` stay whole if that fails."""
         process = parked.process
         try:
             process.wake(*ends.late_message(parked.command), last_words)
+            meanwhile()
             report = await self._begun(process, lambda: _native.compile(*parked.documents()))
             ends.sent()
             return process, report

@@ -27,12 +27,11 @@ class Layout:
         self.containers = self.root / "containers"
         self.scaffold = self.root / "scaffold"
         self.owners = self.root / "engines"
-        self.spares = self.root / "spares"
         self.keepers = self.run_dir / "keepers"
         try:
             # Nobody else may walk them (CVE-2021-41103), whatever the umask is.
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in (self.containers, self.owners, self.spares):
+            for folder in (self.containers, self.owners):
                 folder.mkdir(mode=0o700, exist_ok=True)
             self._make_scaffold()
         except OSError as error:

@@ -28,6 +28,7 @@ from pyrt import _native
 from pyrt.engine import debris
 from pyrt.engine.pipes import nanoseconds
 from pyrt.engine.process import Process
+from pyrt.engine.spares import Place
 from pyrt.engine.spawner import control_pair
 from pyrt.engine.stopwatch import steps_of
 from pyrt.errors import PyrtError
@@ -61,6 +62,10 @@ class Parked(NamedTuple):
     """Whether another command of the same frame may take the place of its own."""
     command: bytes = b""
     """What is to take the place of its own, if anything is."""
+
+    @property
+    def place(self) -> Place:
+        return Place(self.id, self.id_base)
 
     def documents(self) -> tuple[bytes, bytes]:
         """What its plan was compiled from; with another command, what it would have been compiled from."""
@@ -239,7 +244,8 @@ class Pool:
         if asked is None:
             return
         mould = asked.mould
-        container = secrets.token_hex(32)
+        spare = engine.spares.take(mould)
+        container = spare.id if spare else secrets.token_hex(32)
 
         def change(transaction: Transaction) -> int | None:
             transaction.park(container, engine.owner.id)
@@ -249,15 +255,15 @@ class Pool:
         process = Process(ours)
         with theirs:
             try:
-                base = await engine.commit(change)
+                base = spare.id_base if spare else await engine.commit(change)
             except PyrtError:
                 process.close()
                 return  # A full disk, most likely; a start will say so.
             parked = Parked(container, base, mould, frame, process, trio.current_time() + KEPT)
             try:
                 with engine.store.pinned():
-                    if mould.built.upper == "directory":
-                        engine.spares.take(container)
+                    if mould.built.upper == "directory" and not spare:
+                        _native.make_upper(engine.layout.folder(container))
                     plan = _native.compile(*parked.documents())
                     frame.steps = frame.steps or steps_of(plan)
                     parked = parked._replace(takes_command=plan.takes_command)

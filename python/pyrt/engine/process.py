@@ -74,6 +74,8 @@ class Process:
         """Called when ``status`` is there."""
         self.at_kill: Callable[[], object] = lambda: None
         """Called when SIGKILL was sent: what is frozen does not die of it."""
+        self.met = trio.Event()
+        """Set when it has ended, or has run for BRIEF."""
         self.ended = trio.Event()
         """Set when ``status`` is there, or will not be because it was released."""
         self.gone = trio.Event()
@@ -165,6 +167,7 @@ class Process:
             with trio.move_on_after(BRIEF):
                 status = await self._end()
             if status is None:
+                self.met.set()
                 await lives_on()
                 status = await self._end()
             try:
@@ -173,6 +176,7 @@ class Process:
                     self._acknowledge()
             finally:
                 self.status = None if self.released else status
+                self.met.set()
                 self.ended.set()
                 self.at_end()
             # Whoever waits for the end goes first: two turns, as the tasks of one run in any order.

@@ -56,9 +56,8 @@ OF_A_COMMAND: Final[dict[str, Any]] = {
 }
 
 
-_Stamp: TypeAlias = tuple[tuple[int, int], ...]
-Key: TypeAlias = tuple[str, RunOptions, bool, _Stamp]
-"""Image id, options, whether the container is kept."""
+Key: TypeAlias = tuple[str, RunOptions, bool, bytes]
+"""Image id, options, whether the container is kept, and a stamp of the image's layers."""
 
 
 class _Machine(NamedTuple):
@@ -106,6 +105,9 @@ class Mould:
         self.steps: Steps = ()
         """The steps of its plan, once one was compiled."""
         self._blank = blank
+        self._sample: _native.Sample | None = None
+        self.template: _native.Template | None = None
+        """Fills in plans, once two were compiled."""
 
     @property
     def leases_ids(self) -> bool:
@@ -120,6 +122,18 @@ class Mould:
         if id_base is not None:
             spec = spec.replace(_BLANK_BASE, b'"hostID":%d,' % id_base)
         return spec, start
+
+    def plan(self, container: str, id_base: int | None) -> _native.Plan:
+        """The plan of one container; from a template once two were compiled. Raises what compiling does."""
+        template, self.template = self.template, None
+        if template and id_base is not None and (plan := template.fill(container, id_base)):
+            self.template = template
+            return plan
+        plan = _native.compile(*self.fill(container, id_base))
+        if self.frame and id_base is not None:
+            before, self._sample = self._sample, plan.sample(container, id_base)
+            self.template = before.template(self._sample) if before and self._sample else None
+        return plan
 
     def command(self, container: str) -> bytes | None:
         """This mould's command for a container of its frame that waits; None if it is too long for that."""
@@ -269,15 +283,9 @@ class Recipes:
         return _Machine(time.monotonic() + _FRESH, read_host(), host_view.host_image(), hidden)
 
 
-def _stamp(image: Image) -> _Stamp:
+def _stamp(image: Image) -> bytes:
     """Tells an image from itself when it was removed and is here again: what was made of its old layers is stale."""
-    if image.id == host_view.NAME:
-        return ()
-    try:
-        found = [os.stat(layer) for layer in image.layers]
-    except OSError:
-        return ()  # One is gone: compiling the plan says which.
-    return tuple((status.st_ino, status.st_ctime_ns) for status in found)
+    return b"" if image.id == host_view.NAME else _native.stamps(image.layers)
 
 
 def _changes(options: RunOptions) -> bool:

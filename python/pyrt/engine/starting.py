@@ -2,21 +2,22 @@
 
 ::
 
-    start:  find image -> spec -> record, lease -> folder -> plan -> spawner -> Started -> record
-    then, one task a container:                            Exited -> record -> end of file -> janitor
+    start:  find image -> spec -> [record, lease -> folder] -> plan -> spawner -> Started -> record
+    then, one task a container:                               Exited -> record -> end of file -> janitor
 
-What must be on record before the process runs is recorded before; that it has started is recorded while it runs, and
-if it ends at once together with its end.
+What must be on record before the process runs is recorded before: that something of it may be left, which a place set
+aside for it (``spares``) and one that is parked say already, and all of it if it is kept or has been given a name. That
+it has started is recorded while it runs, and if it ends at once together with its end.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from contextlib import ExitStack, asynccontextmanager
+from functools import cache, partial
 from pathlib import Path
 from signal import SIGKILL
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeAlias, final
 
 import msgspec
 import trio
@@ -41,6 +42,7 @@ from pyrt.engine.process import KeeperLost
 from pyrt.engine.recipe import options_as_json
 from pyrt.engine.record import HealthState, Record
 from pyrt.engine.results import Verdict
+from pyrt.engine.spares import Place
 from pyrt.engine.states import State, Verb
 from pyrt.engine.stopwatch import Steps, Stopwatch, steps_of
 from pyrt.engine.verdict import asked_for
@@ -48,7 +50,7 @@ from pyrt.errors import NameInUse, PyrtError, StateError
 from pyrt.images.image import familiar_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     from pyrt.engine.events import ContainerEvent
     from pyrt.engine.journal import Transaction
@@ -60,6 +62,8 @@ if TYPE_CHECKING:
     from pyrt.engine.results import ExitStatus, Timing
     from pyrt.images.image import Image
     from pyrt.runtime.options import RunOptions
+
+Began: TypeAlias = "tuple[Process, _native.Started, Steps]"
 
 _FAILED: Final = 125
 """The exit status of a start that failed, as `docker run` has it."""
@@ -77,6 +81,25 @@ class Begun(NamedTuple):
     cause: str
 
 
+class Asked(NamedTuple):
+    """A start, or a container that is to be started later; ``at`` is Unix time in nanoseconds."""
+
+    image: Image
+    called: str
+    mould: Mould
+    options: RunOptions
+    keep: bool
+    cause: str
+    watch: Stopwatch
+    at: int
+
+    @property
+    def may_run_first(self) -> bool:
+        """Whether it can be recorded while it runs, if what may be left of it is on record: that is looked for in the
+        usual place, and nobody else can have its name."""
+        return not self.keep and not self.options.name and not self.mould.built.cgroup_parent
+
+
 class Creation(msgspec.Struct, frozen=True):
     """Records a container, what may be left of it if this process is killed from then on, and a lease of ids."""
 
@@ -84,6 +107,7 @@ class Creation(msgspec.Struct, frozen=True):
     cause: str
     leases: bool
     was_parked: bool
+    """What may be left of it is on record, with its lease."""
     named: bool
     """By the user, so that another name will not do."""
 
@@ -143,6 +167,7 @@ class Starting(Joining):
         """
         self.require_open()
         watch = Stopwatch()
+        check_name(options)
         wanted = Wanted(stdio, wants_stdin and not options.tty, None if options.tty else take_ends)
         container = await self._start_in_turn(image, options, wanted, watch, asked, cause, keep=keep)
         if not brief:
@@ -169,21 +194,35 @@ class Starting(Joining):
             watch.mark("find the image")
             mould = self.recipes.mould(found, options, keep=keep)
             watch.mark("make the specification")
-            called = asked or called_by(image, found)
+            request = Asked(found, asked or called_by(image, found), mould, options, keep, cause, watch, time.time_ns())
             parked = self.pool.take(mould)
             with self._streams(wanted, parked) as ends:
                 watch.mark("make its pipes")
-                creation = self._creation(found, called, mould, options, keep=keep, cause=cause, parked=parked)
-                if parked and not keep and not options.name:
-                    container = await self._wake_first(parked, creation, ends, watch, cause)
-                    if container is not None:
-                        return container
-                record = await self._created(creation, parked)
-                watch.mark("record it")
-                try:
-                    return await self._launch(record, mould, options, parked, ends, watch, cause)
-                except BaseException as error:
-                    await self._fail(record, error)
+                place = parked.place if parked else self.spares.take(mould)
+                if place and request.may_run_first:
+                    return await self._run_first(request, place, parked, ends)
+                return await self._record_first(request, place, parked, ends)
+
+    async def _run_first(self, asked: Asked, place: Place, parked: Parked | None, ends: Stdio) -> Container:
+        """Starts a container of which nothing is kept, and has all of it recorded while it runs."""
+        creation = cache(lambda: self._creation(asked, place))
+        try:
+            began = await self._executed(asked, place, parked, ends, meanwhile=creation)
+            return self._runs(asked, creation().draft, began, ends, creation())
+        except BaseException as error:
+            await self._fail(await self.commit(creation()), error)
+
+    async def _record_first(self, asked: Asked, place: Place | None, parked: Parked | None, ends: Stdio) -> Container:
+        record = await self._created(self._creation(asked, place), parked)
+        asked.watch.mark("record it")
+        try:
+            if not place:
+                self._make_upper(record.id, asked.mould)
+                asked.watch.mark("make its folder")
+            began = await self._executed(asked, Place(record.id, record.id_base), parked, ends)
+            return self._runs(asked, record, began, ends)
+        except BaseException as error:
+            await self._fail(record, error)
 
     def _streams(self, wanted: Wanted, parked: Parked | None) -> Stdio:
         try:
@@ -193,60 +232,18 @@ class Starting(Joining):
                 self.pool.drop(parked)
             _raise_as(self._explained(error), error)
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Lets AT_ONCE starts in at a time; without a checkpoint if there is room.
-
-        Nobody removes a layer meanwhile: from when an image is found until its container holds the layers.
-        """
-        try:
-            self.turns.acquire_nowait()
-        except trio.WouldBlock:
-            await self.turns.acquire()
-        try:
-            self.require_open()
-            with ExitStack() as pins:
-                try:
-                    pins.enter_context(self.store.pinned())
-                except StateError as error:
-                    raise self._explained(error) from error
-                try:
-                    yield
-                except StateError as error:
-                    _raise_as(out_of_descriptors(error, len(self.live)) or error, error)
-        finally:
-            self.turns.release()
-
-    async def _wake_first(
-        self,
-        parked: Parked,
-        creation: Creation,
-        ends: Stdio,
-        watch: Stopwatch,
-        cause: str,
-    ) -> Container | None:
-        """Starts a parked container of which nothing is kept, and records all of it while it runs.
-
-        What would be left of it is on record already, and no name can be in use. None if its keeper was killed in the
-        moment before.
-        """
-        try:
-            process, report = await self.wake(parked, ends)
-        except BaseException as error:
-            if isinstance(error, KeeperLost) and error.untouched:
-                return None
-            await self._fail(await self.commit(creation), error)
-        timing = watch.timing(parked.frame.steps, report)
-        record = self._starts(creation.draft, process, timing, cause, creation)
-        return self._live_on(record, process, ends, timing)
+    def _turn(self) -> Turn:
+        return Turn(self)
 
     async def _created(self, creation: Creation, parked: Parked | None) -> Record:
-        """Records a container before it starts; one that was parked for it goes if that fails."""
+        """Records a container before it starts; if that fails one that was parked for it goes, or its place is free."""
         try:
             return await self.commit(creation)
         except BaseException:
             if parked:
                 self.pool.drop(parked)
+            elif creation.was_parked:
+                self.spares.give_back(Place(creation.draft.id, creation.draft.id_base))
             raise
 
     def _live_on(self, record: Record, process: Process, ends: Stdio, timing: Timing) -> Container:
@@ -256,62 +253,44 @@ class Starting(Joining):
         return container
 
     def _creation(
-        self,
-        found: Image,
-        called: str,
-        mould: Mould,
-        options: RunOptions,
-        *,
-        keep: bool,
-        cause: str,
-        state: State = State.STARTING,
-        lasting: Lasting | None = None,
-        parked: Parked | None = None,
+        self, asked: Asked, place: Place | None, *, state: State = State.STARTING, lasting: Lasting | None = None
     ) -> Creation:
-        """A container that is not started yet gets no lease, and is in no engine's care."""
-        asked_at = time.time_ns()
+        """``place``: what is on record of it. A container that is not started yet gets none, is in no engine's care."""
         starts = state is State.STARTING
-        container = parked.id if parked else secrets.token_hex(32)
-        name = names.check(options.name) if options.name else names.generate(container)
-        built = mould.built
+        container = place.id if place else secrets.token_hex(32)
+        built, name = asked.mould.built, asked.options.name
         draft = Record(
             id=container,
-            name=name,
-            image=called,
-            image_id=found.id,
+            name=name or names.generate(container),
+            image=asked.called,
+            image_id=asked.image.id,
             owner=self.owner.id if starts else "",
             state=state,
-            auto_remove=not keep,
+            auto_remove=not asked.keep,
             command=built.command,
-            created=asked_at,
-            id_base=parked.id_base if parked else None,
+            created=asked.at,
+            id_base=place.id_base if place else None,
             labels=built.labels,
             stop_signal=built.stop_signal,
             cgroup_parent=built.cgroup_parent,
-            options=options_as_json(options),
+            options=options_as_json(asked.options),
             lasting=lasting,
             keeper=f"{self.layout.keepers}/{container}" if lasting else "",
             boot=self.journal.boot if lasting and starts else "",
             health=HealthState() if lasting and lasting.health and starts else None,
         )
-        leases = starts and mould.leases_ids and not parked
-        return Creation(draft, cause, leases=leases, was_parked=parked is not None, named=bool(options.name))
+        leases = starts and asked.mould.leases_ids and not place
+        return Creation(draft, asked.cause, leases=leases, was_parked=place is not None, named=bool(name))
 
-    async def _launch(
-        self,
-        record: Record,
-        mould: Mould,
-        options: RunOptions,
-        parked: Parked | None,
-        ends: Stdio,
-        watch: Stopwatch,
-        cause: str,
+    def _runs(
+        self, asked: Asked, record: Record, began: Began, ends: Stdio, creation: Creation | None = None
     ) -> Container:
-        process, report, steps = await self._executed(record, mould, options, parked, ends, watch)
+        """``creation``: what has not been recorded yet."""
+        process, report, steps = began
         try:
             ends.use_terminal(process.take_terminal())
-            timing = watch.timing(steps, report)
-            record = self._starts(record, process, timing, cause)
+            timing = asked.watch.timing(steps, report)
+            record = self._starts(record, process, timing, asked.cause, creation)
         except BaseException:
             process.close()
             raise
@@ -319,34 +298,37 @@ class Starting(Joining):
 
     async def _executed(
         self,
-        record: Record,
-        mould: Mould,
-        options: RunOptions,
+        asked: Asked,
+        place: Place,
         parked: Parked | None,
         ends: Stdio,
-        watch: Stopwatch,
-    ) -> tuple[Process, _native.Started, Steps]:
+        meanwhile: Callable[[], object] = bytes,
+    ) -> Began:
+        """``meanwhile`` is called once a keeper knows of it."""
+        mould = asked.mould
         if parked:
             try:
-                return *await self.wake(parked, ends), parked.frame.steps
+                return *await self.wake(parked, ends, meanwhile=meanwhile), parked.frame.steps
             except KeeperLost as lost:
                 if not lost.untouched:
                     raise
-                await self._clear_for_another(record)
+                await self._clear_for_another(place, mould)
+                self._make_upper(place.id, mould)
+        compiled = partial(self._compile, mould, place, asked.watch)
+        limit = asked.options.limits.time
+        return *await self.execute(compiled, ends, limit, meanwhile=meanwhile), mould.steps
+
+    def _make_upper(self, container: str, mould: Mould) -> None:
         if mould.built.upper == "directory":
-            self.spares.take(record.id)
-        watch.mark("make its folder")
-        documents = mould.fill(record.id, record.id_base)
-        limit = options.limits.time
-        return *await self.execute(lambda: self._compile(mould, documents, watch), ends, limit), mould.steps
+            _native.make_upper(self.layout.folder(container))
 
-    async def _clear_for_another(self, record: Record) -> None:
+    async def _clear_for_another(self, place: Place, mould: Mould) -> None:
         """A parked container was killed in the moment before it was woken: makes room for another in its place."""
-        await debris.clear_cgroups(record.id, record.cgroup_parent)
-        await self.janitor.remove_folders([record.id])
+        await debris.clear_cgroups(place.id, mould.built.cgroup_parent)
+        await self.janitor.remove_folders([place.id])
 
-    def _compile(self, mould: Mould, documents: tuple[bytes, bytes], watch: Stopwatch) -> _native.Plan:
-        plan = _native.compile(*documents)
+    def _compile(self, mould: Mould, place: Place, watch: Stopwatch) -> _native.Plan:
+        plan = mould.plan(place.id, place.id_base)
         for peer in mould.peers:
             # It still lives, so that what was opened was its own and not that of a later process of the same number.
             self._peer(peer)
@@ -447,11 +429,49 @@ class Starting(Joining):
         return container.record.status or status
 
 
+@final
+class Turn:
+    """Lets AT_ONCE starts in at a time, for the time of a block; without a checkpoint if there is room.
+
+    Nobody removes a layer meanwhile: from when an image is found until its container holds the layers.
+    """
+
+    def __init__(self, engine: Starting) -> None:
+        self._engine = engine
+        self._pin = engine.store.pinned()
+
+    async def __aenter__(self) -> None:
+        engine = self._engine
+        try:
+            engine.turns.acquire_nowait()
+        except trio.WouldBlock:
+            await engine.turns.acquire()
+        try:
+            engine.require_open()
+            self._pin.__enter__()
+        except BaseException as error:
+            engine.turns.release()
+            _raise_as(engine._explained(error), error)
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        engine = self._engine
+        self._pin.__exit__(None, None, None)
+        engine.turns.release()
+        if isinstance(error, StateError) and (failure := out_of_descriptors(error, len(engine.live))):
+            raise failure from error
+
+
 def _raise_as(error: BaseException, raised: BaseException) -> NoReturn:
     """Raises ``error``, of which ``raised`` is the cause unless it is the same."""
     if error is raised:
         raise raised
     raise error from raised
+
+
+def check_name(options: RunOptions) -> None:
+    """Raises UsageError if a container is to have a name that can't be one."""
+    if options.name:
+        names.check(options.name)
 
 
 def called_by(image: str | Image, found: Image) -> str:

@@ -48,9 +48,7 @@ async def take_over(engine: Detaching) -> list[Record]:
     for owner in engine.journal.owners():
         if owner == engine.owner.id or is_alive(engine.layout.owners, owner):
             continue
-        for container in engine.journal.parked(owner):
-            if await debris.clear_cgroups(container):
-                await engine.commit(partial(_dispose, container))
+        await _clear_parked(engine, owner)
         for record in engine.journal.records(owner=owner):
             try:
                 if record.lasting and record.state in LIVE | {State.RESTARTING}:
@@ -92,8 +90,18 @@ def _lose(engine: Detaching, record: Record, transaction: Transaction) -> Record
     return transaction.own(record, engine.owner.id if record.state is State.REMOVING else "")
 
 
-def _dispose(container: str, transaction: Transaction) -> None:
-    transaction.dispose(container)
+async def _clear_parked(engine: Detaching, owner: str) -> None:
+    """Of most there is nothing but a folder, which is a stray one then."""
+    parked = engine.journal.parked(owner)
+    mounts = debris.cgroup_mounts() if parked else []
+    cleared = [container for container in parked if await debris.clear_cgroups(container, mounts=mounts)]
+    if cleared:
+        await engine.commit(partial(_dispose, cleared))
+
+
+def _dispose(containers: list[str], transaction: Transaction) -> None:
+    for container in containers:
+        transaction.dispose(container)
 
 
 def _strays(engine: Detaching) -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from pyrt import _native
 from pyrt.errors import RegistryError, UsageError
 from pyrt.images.reference import Reference, has_registry
 
@@ -98,11 +99,11 @@ class Registries(msgspec.Struct, frozen=True):
         environ = os.environ if environ is None else environ
         key = (*map(environ.get, _VARIABLES), str(system))
         known = _remembered.get(key)
-        if known and known.stamps == _stamps(known.watched):
+        if known and known.stamps == _native.stamps(known.watched):
             return known.registries
         # Stamped before they are read: what is changed meanwhile is read again the next time.
         watched = tuple(map(str, _watched(environ, system)))
-        stamps = _stamps(watched)
+        stamps = _native.stamps(watched)
         merged = cls()
         for path in _paths(environ, system):
             merged = merged._with(_decode(path))
@@ -168,7 +169,7 @@ class _Known(NamedTuple):
     """Rules as they were read, and how the files and folders looked that they came from."""
 
     watched: tuple[str, ...]
-    stamps: tuple[tuple[int, ...] | None, ...]
+    stamps: bytes
     registries: Registries
 
 
@@ -176,18 +177,6 @@ class _Known(NamedTuple):
 _remembered: dict[tuple[str | None, ...], _Known] = {}
 _MOST_REMEMBERED: Final = 64
 _VARIABLES: Final = ("HOME", "XDG_CONFIG_HOME", "CONTAINERS_REGISTRIES_CONF")
-
-
-def _stamps(paths: tuple[str, ...]) -> tuple[tuple[int, ...] | None, ...]:
-    return tuple(map(_stamp, paths))
-
-
-def _stamp(path: str) -> tuple[int, ...] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def is_loopback(host: str) -> bool:

@@ -642,9 +642,14 @@ impl<'a> Plan<'a> {
         clones.next().filter(|_| self.shares_memory())
     }
 
+    /// Whether the container waits for its standard descriptors, made but for those.
+    pub fn waits(&self) -> bool {
+        self.ops(Part::Keeper).any(|op| matches!(op, Op::AwaitStdio { .. }))
+    }
+
     /// Whether another command may come with the standard descriptors: it is put where the child sees it.
     pub fn takes_command(&self) -> bool {
-        self.shares_memory() && self.ops(Part::Keeper).any(|op| matches!(op, Op::AwaitStdio { .. }))
+        self.shares_memory() && self.waits()
     }
 
     /// How many operations a part has.

@@ -456,6 +456,52 @@ fn clone_arguments(flags: u64, cgroup: Option<Fd>, pidfd: *mut c_int) -> libc::c
     arguments
 }
 
+/// Memory that goes with this value.
+#[derive(Debug)]
+pub struct Mapping {
+    start: *mut u8,
+    length: usize,
+}
+
+impl Mapping {
+    /// mmap(2) of `length` bytes of the file `fd`, or with `MAP_ANONYMOUS` among the flags of none.
+    pub fn new(length: usize, protection: c_int, flags: c_int, fd: Fd) -> Result<Self> {
+        // SAFETY: a new mapping disturbs nothing.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, fd, 0) };
+        if start == libc::MAP_FAILED { Err(Errno(libc::ENOMEM)) } else { Ok(Self { start: start.cast(), length }) }
+    }
+
+    /// Where it begins.
+    pub fn start(&self) -> *mut u8 {
+        self.start
+    }
+
+    /// mprotect(2): its beginning can't be touched any more.
+    pub fn guard(&self, length: usize) -> Result<()> {
+        nothing(call!(SYS_mprotect, self.start, length.min(self.length), libc::PROT_NONE))
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        let _ = call!(SYS_munmap, self.start, self.length);
+    }
+}
+
+/// Gives back what calls that have returned by now took of the process's stack.
+#[inline(never)]
+pub fn shrink_stack() {
+    const PAGE: usize = 4096;
+    /// What lies below the stack is passed over.
+    const REACH: usize = 256 << 10;
+    let here: usize;
+    // SAFETY: reads a register.
+    unsafe { core::arch::asm!("mov {}, rsp", out(reg) here, options(nomem, nostack, preserves_flags)) };
+    // One page more stays: the call itself may need some of it.
+    let end = (here & !(PAGE - 1)) - PAGE;
+    let _ = call!(SYS_madvise, end - REACH, REACH, libc::MADV_DONTNEED);
+}
+
 /// unshare(2).
 pub fn unshare(flags: u64) -> Result<()> {
     nothing(call!(SYS_unshare, flags as c_ulong))

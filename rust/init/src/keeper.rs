@@ -9,11 +9,12 @@ mod freezer;
 mod journal;
 mod log;
 
-use pyrt_container::execute::{self, Failed, Given, Read, Running};
+use pyrt_container::execute::{self, Ahead, Failed, Given, Read, Running};
 use pyrt_container::plan::{Part, Plan};
 use pyrt_container::protocol::{Detached, MAX_DESCRIPTORS, MAX_MESSAGE, Report, Start, Stdio};
-use pyrt_container::sys::{self, Ended, Errno, Fd};
+use pyrt_container::sys::{self, Ended, Errno, Fd, Mapping};
 
+use crate::foresight::{self, Hint, Hints};
 use detached::{Doors, Pipes};
 use freezer::Freezer;
 
@@ -25,26 +26,44 @@ const CONTAINER: usize = 2;
 const OPENED: usize = CONTAINER + 3;
 
 /// Waits for one `Start` on the engine's socket and serves that container to its end.
-pub fn main(engine: Fd, token: Fd) -> ! {
-    let mut message = [0; MAX_MESSAGE];
-    let mut descriptors = [-1; MAX_DESCRIPTORS];
-    let received = sys::receive_packet(engine, &mut message, &mut descriptors);
+pub fn main(engine: Fd, token: Fd, hints: Hints) -> ! {
+    // Ignored in the spawner, which would keep us from learning how a child has ended.
+    default_sigchld();
+    let ahead = foresight::await_engine(engine, hints);
+    let received = receive(engine);
     let begun = sys::monotonic();
     // The spawner may fork the next one.
     let _ = sys::write(token, b"!");
     sys::close(token);
     sys::close(engine);
     let _ = sys::prctl(libc::PR_SET_NAME, c"pyrt-keeper".as_ptr() as u64, 0);
-    // Ignored in the spawner, which would keep us from learning how the container ended.
-    default_sigchld();
+    let origin = Origin { begun, ahead, hint: Hint::of(hints) };
     match received {
-        Ok((length, passed)) if length > 0 && passed >= OPENED => {
-            keep(&message[..length], &descriptors[..passed], begun);
-            sys::exit(0)
-        }
+        Ok((start, descriptors)) if descriptors.len() >= OPENED => keep(start, &descriptors, origin),
         // The engine is gone, or sent what no engine of ours sends.
-        _ => sys::exit(0),
+        _ => drop(origin),
     }
+    sys::exit(0)
+}
+
+/// What was there before the container.
+struct Origin {
+    /// When the engine was heard.
+    begun: u64,
+    /// Until it is the container's, or one that does not fit.
+    ahead: Option<Ahead>,
+    hint: Hint,
+}
+
+/// The message lies in memory of its own: on the stack or the heap it would take its place for as long as the container runs.
+fn receive(engine: Fd) -> sys::Result<(Option<Start>, Vec<Fd>)> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let mapping = Mapping::new(MAX_MESSAGE, protection, flags, -1)?;
+    // SAFETY: the mapping is that long, and nobody else knows of it.
+    let message = unsafe { std::slice::from_raw_parts_mut(mapping.start(), MAX_MESSAGE) };
+    let mut descriptors = [-1; MAX_DESCRIPTORS];
+    let (length, passed) = sys::receive_packet(engine, message, &mut descriptors)?;
+    Ok((Start::decode(&message[..length]), descriptors[..passed].to_vec()))
 }
 
 fn default_sigchld() {
@@ -52,14 +71,14 @@ fn default_sigchld() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
-fn keep(message: &[u8], descriptors: &[Fd], begun: u64) {
+fn keep(start: Option<Start>, descriptors: &[Fd], origin: Origin) {
     let control = descriptors[CONTROL];
-    let Some(start) = Start::decode(message) else {
+    let Some(start) = start else {
         return report_failure(control, refused(Errno(libc::EPROTO)));
     };
     match start.detached {
-        None => keep_attached(start.limit, descriptors, begun),
-        Some(detached) => keep_detached(detached, start.limit, descriptors, begun),
+        None => keep_attached(start.limit, descriptors, origin),
+        Some(detached) => keep_detached(detached, start.limit, descriptors, origin),
     }
 }
 
@@ -88,11 +107,11 @@ impl Lasting {
         self.pipes.as_ref().map(|pipes| pipes.theirs).map_err(|&errno| errno)
     }
 
-    fn keep(self, made: Result<Running, Failed>, limit: u64, begun: u64) {
+    fn keep(self, made: Result<Running, Failed>, limit: u64, origin: &mut Origin) {
         let Doors { control, names, .. } = self.doors;
         match made.and_then(|running| Ok((running, self.pipes.map_err(refused)?))) {
             Ok((mut running, pipes)) => {
-                let started = report_start(control, &mut running, begun, &[]);
+                let started = report_start(control, &mut running, origin, &[]);
                 detached::keep(self.doors, self.detached, running, pipes, started, Deadline::after(limit));
             }
             Err(failed) => {
@@ -104,10 +123,10 @@ impl Lasting {
 }
 
 /// A container that dies with its engine, unless it was parked and is detached when it is woken.
-fn keep_attached(limit: u64, descriptors: &[Fd], begun: u64) {
+fn keep_attached(limit: u64, descriptors: &[Fd], mut origin: Origin) {
     let control = descriptors[CONTROL];
     let mut lasting = None;
-    let made = make(descriptors[PLAN], &descriptors[CONTAINER..], &mut |message, passed| {
+    let made = make(descriptors[PLAN], &descriptors[CONTAINER..], &mut origin, &mut |message, passed| {
         let given = Stdio::decode(message).and_then(|stdio| give(stdio, control, passed, &mut lasting));
         given.unwrap_or_else(|| {
             passed.iter().copied().for_each(sys::close);
@@ -115,8 +134,8 @@ fn keep_attached(limit: u64, descriptors: &[Fd], begun: u64) {
         })
     });
     match (lasting, made) {
-        (Some(lasting), made) => lasting.keep(made, limit, begun),
-        (None, Ok(running)) => attend(control, limit, running, begun),
+        (Some(lasting), made) => lasting.keep(made, limit, &mut origin),
+        (None, Ok(running)) => attend(control, limit, running, &mut origin),
         (None, Err(failed)) => report_failure(control, failed),
     }
 }
@@ -136,46 +155,50 @@ fn give(
     Some(stdio.map(|stdio| Given { stdio, command }))
 }
 
-fn keep_detached(detached: Detached, limit: u64, descriptors: &[Fd], begun: u64) {
+fn keep_detached(detached: Detached, limit: u64, descriptors: &[Fd], mut origin: Origin) {
     let control = descriptors[CONTROL];
     let Some((lasting, opened)) = Lasting::begin(detached, control, &descriptors[CONTAINER..]) else {
         return report_failure(control, refused(Errno(libc::EPROTO)));
     };
     let made = lasting.stdio().map_err(refused).and_then(|stdio| {
         let given: Vec<Fd> = stdio.into_iter().chain(opened.iter().copied()).collect();
-        make(descriptors[PLAN], &given, &mut |_, _| Err(Errno(libc::EPROTO)))
+        make(descriptors[PLAN], &given, &mut origin, &mut |_, _| Err(Errno(libc::EPROTO)))
     });
-    lasting.keep(made, limit, begun);
+    lasting.keep(made, limit, &mut origin);
 }
 
 fn refused(errno: Errno) -> Failed {
     Failed { part: Part::Keeper, index: 0, errno, evidence: Vec::new() }
 }
 
-/// Makes the container of the plan in `memfd`; `read`: see [`execute::start_parked`].
-fn make(memfd: Fd, descriptors: &[Fd], read: &mut Read<'_>) -> Result<Running, Failed> {
-    let bytes = map(memfd).map_err(refused)?;
+/// Makes the container of the plan in `memfd`; `read`: see [`execute::start_parked`]. What it takes of the stack is given
+/// back: see [`settle`].
+#[inline(never)]
+fn make(memfd: Fd, descriptors: &[Fd], origin: &mut Origin, read: &mut Read<'_>) -> Result<Running, Failed> {
+    let (mapping, length) = map(memfd).map_err(refused)?;
+    // SAFETY: the mapping is that long, nobody writes to it, and it goes when nobody looks at the plan any more.
+    let bytes = unsafe { std::slice::from_raw_parts(mapping.start(), length) };
     let plan = Plan::parse(bytes).map_err(|malformed| {
         let evidence = malformed.to_string().into_bytes();
         Failed { evidence, ..refused(Errno(0)) }
     })?;
-    execute::start_parked(&plan, descriptors, read)
+    let flags = plan.clones_ahead();
+    origin.hint.set(flags, plan.waits());
+    let fitting = origin.ahead.take_if(|ahead| Some(ahead.flags()) == flags);
+    let mut running = execute::start_parked(&plan, descriptors, fitting, read)?;
+    running.needs_no_more(mapping, origin.ahead.take());
+    Ok(running)
 }
 
 /// The plan where the engine has written it: a sealed memfd, so that it can't change under us.
-fn map(memfd: Fd) -> sys::Result<&'static [u8]> {
+fn map(memfd: Fd) -> sys::Result<(Mapping, usize)> {
     let length = sys::stat_at(memfd, c"")?.st_size as usize;
     if length == 0 {
         return Err(Errno(libc::EINVAL));
     }
-    // SAFETY: a new private mapping; it is never unmapped, so it is valid for as long as this process.
-    unsafe {
-        let start = libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE, memfd, 0);
-        if start == libc::MAP_FAILED {
-            return Err(Errno(libc::ENOMEM));
-        }
-        Ok(std::slice::from_raw_parts(start.cast::<u8>(), length))
-    }
+    let mapping = Mapping::new(length, libc::PROT_READ, libc::MAP_PRIVATE, memfd);
+    sys::close(memfd);
+    Ok((mapping?, length))
 }
 
 fn report_failure(control: Fd, failed: Failed) {
@@ -184,19 +207,20 @@ fn report_failure(control: Fd, failed: Failed) {
 }
 
 /// Tells the engine that the process runs, and gives it a pidfd and `more`. The engine may be gone by now.
-fn report_start(control: Fd, running: &mut Running, begun: u64, more: &[Fd]) -> Report {
+fn report_start(control: Fd, running: &mut Running, origin: &mut Origin, more: &[Fd]) -> Report {
     let timings = std::mem::take(&mut running.timings);
-    let started = Report::Started { pid: running.pid as u32, warnings: running.warnings, timings, begun };
+    let started = Report::Started { pid: running.pid as u32, warnings: running.warnings, timings, begun: origin.begun };
     let descriptors: Vec<Fd> = std::iter::once(running.pidfd).chain(more.iter().copied()).collect();
     let _ = sys::send_packet(control, &started.encode(), &descriptors);
     running.close_stdio();
+    origin.hint.give();
     started
 }
 
 /// From `Started` to the end of file, for a container that does not outlive its engine.
-fn attend(control: Fd, limit: u64, mut running: Running, begun: u64) {
+fn attend(control: Fd, limit: u64, mut running: Running, origin: &mut Origin) {
     let master = running.terminal;
-    report_start(control, &mut running, begun, master.as_slice());
+    report_start(control, &mut running, origin, master.as_slice());
     if let Some(master) = master {
         sys::close(master);
     }
@@ -242,9 +266,17 @@ fn wait_for_end(control: Fd, deadline: &mut Deadline, running: &mut Running) {
             entries[1].fd = -1;
         }
         if deadline.pass(running) {
-            running.let_go();
+            settle(running);
         }
     }
+}
+
+/// Gives back all that the start has taken and nothing else needs.
+fn settle(running: &mut Running) {
+    running.let_go();
+    sys::shrink_stack();
+    // SAFETY: glibc's own business.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// A container that lives longer than this has its start behind it. Nanoseconds.

@@ -8,6 +8,7 @@
 #![cfg_attr(not(test), no_main)]
 #![cfg_attr(test, allow(dead_code))]
 
+mod foresight;
 mod keeper;
 mod spawner;
 

@@ -5,12 +5,14 @@
 //!   |                  | ------ fork ---------> |   waits on the engine's socket
 //!   | Start ----------------------------------> |   takes the message: it is this container's keeper now
 //!   |                  | <------ one byte ----- |
-//!   |                  | ------ fork ---------> .   the next one, ready before it is asked for
+//!   |                  | ------ fork ---------> .   the next one, ready before it is asked for; once the container
+//!   |                  |                        |   runs it clones a child of its own (see `foresight`)
 //!   | end of file ---> |                            both end
 //! ```
 
 use pyrt_container::sys::{self, Errno, Fd};
 
+use crate::foresight::Hints;
 use crate::keeper;
 
 /// Where the engine puts its socket.
@@ -99,12 +101,13 @@ fn enter(root: Fd) -> sys::Result<()> {
 }
 
 fn serve() -> sys::Result<()> {
+    let hints = Hints::new()?;
     loop {
         let [taken, token] = sys::pipe()?;
         match sys::clone(0, None)? {
             sys::Side::Child => {
                 sys::close(taken);
-                keeper::main(ENGINE, token)
+                keeper::main(ENGINE, token, hints)
             }
             sys::Side::Parent { pidfd, .. } => {
                 sys::close(pidfd);

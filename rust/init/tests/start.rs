@@ -81,8 +81,19 @@ fn texts(words: &[&CStr]) -> TextsBuf {
     words.iter().copied().collect()
 }
 
+const NAMESPACES: i32 = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS;
+
 /// A plan for `command` on this machine's own files, in a user namespace of its own, with what it needs opened.
 fn host_plan(command: &[&CStr]) -> (Vec<u8>, Vec<OwnedFd>) {
+    host_plan_in(NAMESPACES, command)
+}
+
+fn host_plan_in(namespaces: i32, command: &[&CStr]) -> (Vec<u8>, Vec<OwnedFd>) {
     let mut plan = Builder::default();
     let (lower, bottom) = (plan.slot(), plan.slot());
     let opened = vec![
@@ -91,12 +102,6 @@ fn host_plan(command: &[&CStr]) -> (Vec<u8>, Vec<OwnedFd>) {
         own(sys::clone_tree(libc::AT_FDCWD, c"/dev/shm", false).unwrap()),
     ];
     let (userns, root, dev, upper) = (plan.slot(), plan.slot(), plan.slot(), plan.slot());
-    let namespaces = libc::CLONE_NEWUSER
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS;
     plan.keeper(Op::Clone { flags: namespaces as u64, cgroup: None });
     let map = format!("0 {BASE} 65536");
     plan.keeper(Op::WriteIdMaps { uid_map: map.as_bytes(), gid_map: map.as_bytes(), deny_setgroups: false });
@@ -168,7 +173,10 @@ fn host_plan(command: &[&CStr]) -> (Vec<u8>, Vec<OwnedFd>) {
 
 /// What the container printed, and the reports on it.
 fn run(spawner: &Spawner, command: &[&CStr]) -> (String, Vec<Report>) {
-    let (plan, opened) = host_plan(command);
+    run_plan(spawner, host_plan(command))
+}
+
+fn run_plan(spawner: &Spawner, (plan, opened): (Vec<u8>, Vec<OwnedFd>)) -> (String, Vec<Report>) {
     let [read, write] = sys::pipe().unwrap();
     let null = own(sys::openat(libc::AT_FDCWD, c"/dev/null", libc::O_RDWR, 0).unwrap());
     let control = spawner.start(&plan, [null.as_raw_fd(), write, write], &opened);
@@ -224,29 +232,106 @@ fn an_attached_container_dies_with_its_engine() {
     let mut output = String::new();
     std::fs::File::from(own(read)).read_to_string(&mut output).unwrap();
     // The pipe's end of file says that the process is gone; its keeper reaps it at once.
+    wait_until_gone(pid);
+}
+
+/// The first `Some` of `look`, which is asked again and again.
+fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while std::path::Path::new(&format!("/proc/{pid}")).exists() {
-        assert!(std::time::Instant::now() < deadline, "process {pid} outlived its engine");
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(std::time::Instant::now() < deadline, "{what}");
         std::thread::yield_now();
     }
+}
+
+fn wait_until_gone(pid: u32) {
+    let path = format!("/proc/{pid}");
+    wait_for(&format!("process {pid} is there still"), || (!std::path::Path::new(&path).exists()).then_some(()));
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// The child that the ready keeper has had cloned, in a pid namespace of its own; nothing else runs.
+fn foreseen(spawner: &Spawner) -> u32 {
+    let is_apart = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("NSpid:") && line.split_whitespace().count() == 3)
+    };
+    wait_for("no child was cloned beforehand", || {
+        children(spawner.process.id()).into_iter().flat_map(children).find(is_apart)
+    })
+}
+
+fn started(reports: &[Report]) -> u32 {
+    let [Report::Started { pid, .. }, Report::Exited { code: Some(0), .. }] = reports else { panic!("{reports:?}") };
+    *pid
+}
+
+#[test]
+fn the_child_of_the_next_container_is_there_before_it_is_asked_for() {
+    let spawner = Spawner::launch();
+    started(&run(&spawner, &[c"/bin/true"]).1);
+    let child = foreseen(&spawner);
+    assert_eq!(started(&run(&spawner, &[c"/bin/true"]).1), child);
+    // Another one is there for the next.
+    let child = foreseen(&spawner);
+    drop(spawner);
+    wait_until_gone(child);
+}
+
+#[test]
+fn a_child_that_does_not_fit_goes_and_the_container_runs_in_its_own() {
+    let spawner = Spawner::launch();
+    started(&run(&spawner, &[c"/bin/true"]).1);
+    let child = foreseen(&spawner);
+    let other = host_plan_in(NAMESPACES & !libc::CLONE_NEWIPC, &[c"/bin/readlink", c"/proc/self/ns/ipc"]);
+    let (output, reports) = run_plan(&spawner, other);
+    assert_ne!(started(&reports), child);
+    assert_eq!(output.trim(), std::fs::read_link("/proc/self/ns/ipc").unwrap().to_str().unwrap());
+    wait_until_gone(child);
+}
+
+#[test]
+fn a_foreseen_child_that_is_killed_is_not_missed() {
+    let spawner = Spawner::launch();
+    started(&run(&spawner, &[c"/bin/true"]).1);
+    let child = foreseen(&spawner);
+    sys::kill(child as i32, libc::SIGKILL).unwrap();
+    let status = format!("/proc/{child}/status");
+    wait_for("it does not end", || std::fs::read_to_string(&status).unwrap().contains("\nState:\tZ").then_some(()));
+    assert_ne!(started(&run(&spawner, &[c"/bin/true"]).1), child);
+    wait_until_gone(child);
+}
+
+#[test]
+fn a_foreseen_child_dies_with_its_keeper_and_another_comes() {
+    let spawner = Spawner::launch();
+    started(&run(&spawner, &[c"/bin/true"]).1);
+    let child = foreseen(&spawner);
+    let keepers = children(spawner.process.id());
+    let keeper = keepers.into_iter().find(|&keeper| children(keeper).contains(&child)).unwrap();
+    sys::kill(keeper as i32, libc::SIGKILL).unwrap();
+    wait_until_gone(child);
+    started(&run(&spawner, &[c"/bin/true"]).1);
+    foreseen(&spawner);
 }
 
 /// A plan that joins the container of a pidfd, which goes into the first slot.
 fn exec_plan(command: &[&CStr]) -> Vec<u8> {
     let mut plan = Builder::default();
     let pidfd = plan.slot();
-    let namespaces = libc::CLONE_NEWUSER
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNET
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS;
     plan.keeper(Op::JoinPidNamespace { pidfd });
     plan.keeper(Op::Clone { flags: 0, cgroup: None });
     plan.keeper(Op::Release {});
     plan.child(Op::DieWithKeeper {});
     plan.child(Op::AwaitKeeper {});
-    plan.child(Op::JoinNamespaces { fd: pidfd, flags: namespaces as u64 });
+    plan.child(Op::JoinNamespaces { fd: pidfd, flags: NAMESPACES as u64 });
     plan.child(Op::SetGid { gid: 0 });
     plan.child(Op::SetUid { uid: 0 });
     plan.child(Op::DieWithKeeper {});
@@ -298,8 +383,8 @@ fn the_spawner_holds_nothing_but_the_engine_s_socket() {
     let kinds: Vec<_> = held.iter().map(|(_, target)| target.split(':').next().unwrap()).collect();
     let (standard, others) = kinds.split_at(3);
     assert_eq!(standard, ["/dev/null"; 3], "{held:?}");
-    // The second is the pipe on which it hears that its ready keeper has got work.
-    assert!(others == ["socket", "pipe"] || others == ["socket"], "{held:?}");
+    // The last is the pipe on which it hears that its ready keeper has got work; before that is the one of its keepers.
+    assert!(others == ["socket", "pipe", "pipe", "pipe"] || others == ["socket", "pipe", "pipe"], "{held:?}");
 }
 
 #[test]

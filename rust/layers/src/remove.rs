@@ -72,13 +72,16 @@ fn remove_directory(parent: BorrowedFd<'_>, name: &[u8], above: Option<(&mut Top
             let fd = sys::open_beneath(parent, name).map_err(failed())?;
             empty(fd.as_fd(), top, level)?;
         }
-        None => {
-            let fd = sys::open_beneath(parent, name).map_err(failed())?;
-            let mut top = Top { fd: fd.as_fd(), moved: 0 };
-            empty(fd.as_fd(), &mut top, 0)?;
-        }
+        None => empty_directory(parent, name)?,
     }
     rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(failed())
+}
+
+/// Removes all that is in the directory `name`, which is the top of a tree.
+pub(crate) fn empty_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    let fd = sys::open_beneath(parent, name).map_err(Error::system("open the directory", name))?;
+    let mut top = Top { fd: fd.as_fd(), moved: 0 };
+    empty(fd.as_fd(), &mut top, 0)
 }
 
 /// Removes all that is in the directory, again if something was added meanwhile, as the top takes in what is deep.

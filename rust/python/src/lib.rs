@@ -23,9 +23,11 @@ mod native {
     #[pymodule_export]
     use crate::logs::{LogReader, watch_folder};
     #[pymodule_export]
-    use crate::lookup::read_image_file;
+    use crate::lookup::{read_image_file, stamps};
     #[pymodule_export]
-    use crate::plan::{Detached, Plan, Step, compile, compile_command, compile_exec, failure, host, stdio_message};
+    use crate::plan::{
+        Detached, Plan, Sample, Step, Template, compile, compile_command, compile_exec, failure, host, stdio_message,
+    };
     #[pymodule_export]
     use crate::reports::{Attached, Exited, Failed, Started, ask, parse_report};
     #[pymodule_export]

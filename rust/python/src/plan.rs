@@ -65,6 +65,11 @@ impl Plan {
     }
 
     /// See the stub.
+    fn sample(&self, container: &str, id_base: u32) -> Option<Sample> {
+        self.compiled.sample(container, id_base).map(Sample)
+    }
+
+    /// See the stub.
     #[pyo3(signature = (control, *ends, limit=0, detached=None))]
     fn start_message<'py>(
         &self,
@@ -79,6 +84,30 @@ impl Plan {
         descriptors.extend(ends);
         descriptors.extend(self.compiled.descriptors.iter().map(AsRawFd::as_raw_fd));
         (PyBytes::new(py, &start.encode()), descriptors)
+    }
+}
+
+/// A plan without its descriptors, to make a template of.
+#[pyclass(frozen, module = "pyrt._native")]
+pub struct Sample(compiler::Sample);
+
+#[pymethods]
+impl Sample {
+    /// See the stub.
+    fn template(&self, other: &Self) -> Option<Template> {
+        compiler::Template::of(self.0.clone(), &other.0).map(Template)
+    }
+}
+
+/// What the plans of all containers of one specification have in common.
+#[pyclass(frozen, module = "pyrt._native")]
+pub struct Template(compiler::Template);
+
+#[pymethods]
+impl Template {
+    /// See the stub.
+    fn fill(&self, container: &str, id_base: u32) -> PyResult<Option<Plan>> {
+        self.0.fill(container, id_base, machine()?).map(Plan::new).transpose()
     }
 }
 

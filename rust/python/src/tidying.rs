@@ -1,14 +1,14 @@
 //! What a janitor does, in one call: a thread that takes the interpreter's lock anew for each of fifty small calls makes
 //! the thread of the loop wait for it as often.
 
-use std::fs::{DirBuilder, Permissions, remove_dir, set_permissions};
-use std::io;
+use std::fs::remove_dir;
 use std::os::fd::{AsFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyrt_container::sys::Errno;
+use pyrt_layers::{can_be_passed_on, make_folder, pass_on, remove_tree};
+use rustix::fs::CWD;
 
 use crate::descriptors::duplicate;
 use crate::errors::{layer_error, os_error};
@@ -20,7 +20,7 @@ pub fn tidy(
     dirfd: RawFd,
     names: Vec<PathBuf>,
     groups: Vec<PathBuf>,
-    uppers: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
 ) -> PyResult<(Vec<(PathBuf, PyErr)>, usize)> {
     let directory = duplicate(dirfd)?;
     let (stuck, made) = py.detach(|| {
@@ -28,12 +28,19 @@ pub fn tidy(
             // Most are gone, and what is in use by another container's stays.
             let _ = remove_dir(group);
         }
-        let removed = names.into_iter().map(|name| {
-            let result = pyrt_layers::remove_tree(directory.as_fd(), name.as_os_str());
-            (name, result)
-        });
-        let stuck: Vec<_> = removed.filter_map(|(name, result)| Some((name, result.err()?))).collect();
-        (stuck, uppers.iter().take_while(|folder| new_upper(folder).is_ok()).count())
+        let (directory, mut made, mut stuck) = (directory.as_fd(), 0, Vec::new());
+        let passes = !folders.is_empty() && can_be_passed_on();
+        for name in names {
+            let next = folders.get(made).filter(|_| passes);
+            let next = next.map(|next| pass_on(directory, name.as_os_str(), next.as_os_str()));
+            if matches!(next, Some(Ok(true))) {
+                made += 1;
+            } else if let Err(error) = remove_tree(directory, name.as_os_str()) {
+                stuck.push((name, error));
+            }
+        }
+        made += folders[made..].iter().take_while(|folder| make_folder(directory, folder).is_ok()).count();
+        (stuck, made)
     });
     Ok((stuck.into_iter().map(|(name, error)| (name, layer_error(error))).collect(), made))
 }
@@ -41,15 +48,5 @@ pub fn tidy(
 /// Makes the folder of a container; see the stub.
 #[pyfunction]
 pub fn make_upper(folder: PathBuf) -> PyResult<()> {
-    new_upper(&folder).map_err(|error| os_error(Errno(error.raw_os_error().unwrap_or_default()), &folder))
-}
-
-fn new_upper(folder: &Path) -> io::Result<()> {
-    let private = |path: &Path| DirBuilder::new().mode(0o700).create(path);
-    private(folder)?;
-    private(&folder.join("work"))?;
-    // The root directory of the container has the mode of its upper layer's; umask must not take from it.
-    let upper = folder.join("upper");
-    DirBuilder::new().mode(0o755).create(&upper)?;
-    set_permissions(upper, Permissions::from_mode(0o755))
+    make_folder(CWD, &folder).map_err(|error| os_error(Errno(error.raw_os_error()), &folder))
 }

@@ -99,6 +99,20 @@ class Floor:
         many = msgspec.json.decode(output, type=_Many)
         return many.containers / many.elapsed * 1e9
 
+    @contextmanager
+    def keeping(self, lowers: Sequence[str], more: Sequence[str], count: int, command: str) -> Iterator[None]:
+        """``count`` containers that stay for the time of the block."""
+        words = self._words(lowers, ["--keep", str(count), *more], command)
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise FloorFailed(process.communicate()[1].decode(errors="replace").strip())
+            yield
+        finally:
+            process.communicate()
+            _remove_groups(process.pid)
+
 
 class FloorProcess:
     """One running program: makes a container when asked."""

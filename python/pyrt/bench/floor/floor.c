@@ -17,7 +17,8 @@
  * side opens the other has. Therefore the child calls the kernel directly: errno and malloc are its parent's.
  *
  * Each line on standard input asks for one container, each answer is a line of JSON: nanoseconds since the request.
- * With --at-once N --count M it makes M of them with N processes and prints how long that took.
+ * With --at-once N --count M it makes M of them with N processes and prints how long that took; with --keep N it makes
+ * N that stay, says so, and ends them when its standard input ends.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -545,17 +546,17 @@ static int64_t read_clock(int input)
     return strtoll(text, 0, 10);
 }
 
-static struct times make_container(void)
+/* One whose program has printed its clock; its process, and where that has been read from. */
+static pid_t start_container(struct times *times, int *output)
 {
     static unsigned count;
-    struct times times;
-    int ends[2], status;
+    int ends[2];
     parents.count = childs.count = 0;
     one.gate = one.reached = CLOSED;
     one.unneeded_count = 0;
     snprintf(one.name, sizeof one.name, "%x-%u", getpid(), count++);
     make_folder();
-    times.begun = now();
+    times->begun = now();
     must("pipe", SYS(pipe2, ends, O_CLOEXEC, 0, 0, 0, 0));
     one.output = ends[1];
     make_groups();
@@ -565,19 +566,28 @@ static struct times make_container(void)
         map_ids(pid);
     if (asked.ahead == NAMESPACES) {
         wait_at(&one.reached, MOUNTS);
-        times.begun = now();
+        times->begun = now();
     }
     make_mounts(pid);
     open_gate(&one.gate, MOUNTS);
     if (asked.ahead == EVERYTHING) {
         wait_at(&one.reached, RUN);
-        times.begun = now();
+        times->begun = now();
         open_gate(&one.gate, RUN);
     }
-    times.ready = read_clock(ends[0]);
+    times->ready = read_clock(ends[0]);
+    *output = ends[0];
+    return pid;
+}
+
+static struct times make_container(void)
+{
+    struct times times;
+    int output, status;
+    pid_t pid = start_container(&times, &output);
     must("waiting", SYS(wait4, pid, &status, 0, 0, 0, 0));
     times.ended = now();
-    clean_up(ends[0]);
+    clean_up(output);
     times.gone = now();
     if (status)
         refuse("the container's program failed", -ECHILD);
@@ -713,12 +723,35 @@ static void make_many(int workers, int count)
     printf("{\"containers\": %d, \"elapsed\": %lld}\n", count, (long long)(now() - begun));
 }
 
-static void read_options(int count, char **words, int *workers, int *containers)
+/* Nothing of the making stays open meanwhile. */
+static void keep_many(int count)
 {
-    enum { LOWER = 256, SPARES, V1, V2, FILTER, NO_NETWORK, NO_USER, POOLED, PARKED, AT_ONCE, COUNT };
+    struct { pid_t pid; char name[sizeof one.name]; } *kept = calloc((size_t)count, sizeof *kept);
+    struct times times;
+    int output, status;
+    for (int index = 0; index < count; index++) {
+        kept[index].pid = start_container(&times, &output);
+        memcpy(kept[index].name, one.name, sizeof one.name);
+        SYS(close_range, output, ~0U, 0, 0, 0, 0);
+    }
+    printf("{\"containers\": %d}\n", count);
+    fflush(stdout);
+    while (getchar() != EOF) {}
+    for (int index = 0; index < count; index++) {
+        kill(kept[index].pid, SIGKILL);
+        must("waiting", SYS(wait4, kept[index].pid, &status, 0, 0, 0, 0));
+        memcpy(one.name, kept[index].name, sizeof one.name);
+        clean_up(output);
+    }
+}
+
+static void read_options(int count, char **words, int *workers, int *containers, int *keep)
+{
+    enum { LOWER = 256, SPARES, V1, V2, FILTER, NO_NETWORK, NO_USER, POOLED, PARKED, AT_ONCE, COUNT, KEEP };
     static const struct option known[] = {{"lower", 1, 0, LOWER}, {"spares", 1, 0, SPARES}, {"v1", 1, 0, V1},
         {"v2", 1, 0, V2}, {"seccomp", 1, 0, FILTER}, {"no-network", 0, 0, NO_NETWORK}, {"no-user", 0, 0, NO_USER},
-        {"pooled", 0, 0, POOLED}, {"parked", 0, 0, PARKED}, {"at-once", 1, 0, AT_ONCE}, {"count", 1, 0, COUNT}, {0}};
+        {"pooled", 0, 0, POOLED}, {"parked", 0, 0, PARKED}, {"at-once", 1, 0, AT_ONCE}, {"count", 1, 0, COUNT},
+        {"keep", 1, 0, KEEP}, {0}};
     for (int option; (option = getopt_long(count, words, "+", known, 0)) != -1;)
         switch (option) {
         case LOWER: asked.lowers[asked.lower_count++] = optarg; break;
@@ -732,25 +765,27 @@ static void read_options(int count, char **words, int *workers, int *containers)
         case PARKED: asked.ahead = EVERYTHING; break;
         case AT_ONCE: asked.many = (*workers = atoi(optarg)) > 0; break;
         case COUNT: *containers = atoi(optarg); break;
+        case KEEP: *keep = atoi(optarg); break;
         default: exit(2);
         }
     asked.program = words + optind;
     if (!asked.lower_count || !asked.spares || !*asked.program) {
         fprintf(stderr,
                 "usage: floor --lower DIR ... --spares DIR [--v1 HIERARCHY ... | --v2 HIERARCHY] [--seccomp FILE]\n"
-                "             [--no-network] [--no-user] [--pooled | --parked] [--at-once N --count M] PROGRAM [ARG ...]\n"
+                "             [--no-network] [--no-user] [--pooled | --parked] [--at-once N --count M | --keep N] PROGRAM [ARG ...]\n"
                 "\n"
                 "Makes a container for each line of standard input and prints its times in nanoseconds, as JSON.\n"
                 "PROGRAM prints CLOCK_MONOTONIC. Layers topmost first. --pooled: cgroups and namespaces are made before\n"
-                "the clock starts; --parked: all but execve. --at-once: M containers by N processes, and the time of all.\n");
+                "the clock starts; --parked: all but execve. --at-once: M containers by N processes, and the time of all.\n"
+                "--keep: N that stay until standard input ends.\n");
         exit(2);
     }
 }
 
 int main(int count, char **words)
 {
-    int workers = 0, containers = 0;
-    read_options(count, words, &workers, &containers);
+    int workers = 0, containers = 0, keep = 0;
+    read_options(count, words, &workers, &containers, &keep);
     prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP); /* setfsuid is to leave capabilities alone */
     umask(0);
     complaints = fcntl(2, F_DUPFD_CLOEXEC, 3);
@@ -763,6 +798,8 @@ int main(int count, char **words)
     shrink_root();
     if (workers)
         make_many(workers, containers);
+    else if (keep)
+        keep_many(keep);
     else
         serve();
     return 0;

@@ -14,7 +14,7 @@ use crate::sys::{self, Errno};
 use super::device_rules;
 use super::error::{self, Error, Result, describe};
 use super::limits::{self, Setting};
-use super::opened::{Failure, Opened, Writer, open_at, own};
+use super::opened::{Again, Failure, Opened, Writer, open_at, own};
 use super::paths::c;
 use super::start::Start;
 
@@ -327,14 +327,9 @@ fn open_group(
     opened: &mut Opened,
 ) -> Result<Group> {
     let mut writes: Vec<(CString, String)> = Vec::with_capacity(settings.len());
-    let mut dir = duplicate(hierarchy.root.as_fd()).map_err(|failure| cannot(hierarchy, failure))?;
-    let mut walk = Walk::begin(hierarchy, &settings, unified, dir.as_fd())?;
-    for part in &place.parents {
-        walk.enable(dir.as_fd())?;
-        dir = make_and_open(dir.as_fd(), part).map_err(|failure| cannot(hierarchy, failure))?;
-        walk.arrive(dir.as_fd())?;
-    }
-    walk.enable(dir.as_fd())?;
+    let mut walk = Walk::begin(hierarchy, &settings, unified)?;
+    let dir = open_parents(hierarchy, &place.parents, &mut walk)?;
+    let again = walk.again(&place.parents);
     for (file, value) in walk.inherited() {
         if !settings.iter().any(|setting| setting.file == file) {
             writes.push((c(file), value));
@@ -346,7 +341,32 @@ fn open_group(
     }));
     sys::may_make_in(dir.as_raw_fd()).map_err(|errno| cannot(hierarchy, Failure(errno)))?;
     let parent = opened.add(dir, format!("the parents of {}", label(place, hierarchy, unified)));
+    *opened.again_of(parent) = again;
     Ok(Group { parent, label: label(place, hierarchy, unified), writes })
+}
+
+/// The folder in which groups are made; it is made if need be.
+fn open_parents(hierarchy: &Hierarchy, parents: &[CString], walk: &mut Walk<'_>) -> Result<OwnedFd> {
+    let mut dir = duplicate(hierarchy.root.as_fd()).map_err(|failure| cannot(hierarchy, failure))?;
+    for part in parents {
+        walk.enable(dir.as_fd())?;
+        dir = make_and_open(dir.as_fd(), part).map_err(|failure| cannot(hierarchy, failure))?;
+        walk.arrive(dir.as_fd())?;
+    }
+    walk.enable(dir.as_fd())?;
+    Ok(dir)
+}
+
+/// The same for another container; `None` if the hierarchy is not known any more.
+pub(super) fn open_parents_again(
+    mount: &str,
+    parents: &[CString],
+    controllers: &[String],
+    host: &Host,
+) -> Option<OwnedFd> {
+    let hierarchy = host.cgroups.v1.iter().chain(&host.cgroups.v2).find(|known| known.mount == mount)?;
+    let controllers = controllers.iter().map(String::as_str).collect();
+    open_parents(hierarchy, parents, &mut Walk { hierarchy, controllers, cpuset: None }).ok()
 }
 
 fn cannot(hierarchy: &Hierarchy, failure: Failure) -> Error {
@@ -392,7 +412,8 @@ struct Walk<'h> {
 const CPUSET: [&CStr; 2] = [c"cpuset.cpus", c"cpuset.mems"];
 
 impl<'h> Walk<'h> {
-    fn begin(hierarchy: &'h Hierarchy, settings: &[Setting], unified: bool, root: BorrowedFd<'_>) -> Result<Self> {
+    fn begin(hierarchy: &'h Hierarchy, settings: &[Setting], unified: bool) -> Result<Self> {
+        let root = hierarchy.root.as_fd();
         let is_used =
             |name: &str| matches!(name, "memory" | "pids") || settings.iter().any(|setting| setting.controller == name);
         let mut walk = Self { hierarchy, controllers: Vec::new(), cpuset: None };
@@ -440,6 +461,15 @@ impl<'h> Walk<'h> {
         }
         self.cpuset = Some(values);
         Ok(())
+    }
+
+    /// What has been inherited is part of the plan: another one may inherit something else.
+    fn again(&self, parents: &[CString]) -> Option<Again> {
+        self.cpuset.is_none().then(|| Again::Groups {
+            mount: self.hierarchy.mount.clone(),
+            parents: parents.to_vec(),
+            controllers: self.controllers.iter().map(|name| (*name).to_owned()).collect(),
+        })
     }
 
     fn inherited(self) -> impl Iterator<Item = (&'static str, String)> {

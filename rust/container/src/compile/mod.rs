@@ -39,6 +39,7 @@ mod rootfs;
 mod scheduling;
 mod start;
 mod sysctl;
+mod template;
 
 use std::os::fd::OwnedFd;
 
@@ -52,6 +53,7 @@ pub use cgroups::{Directory, directories, limits as cgroup_limits};
 pub use error::{Blame, Cause, Error, Result, UNKNOWN_FIELD, describe};
 pub use ids::{UserNamespace, user_namespace};
 pub use start::{File, Lifecycle as CreatedFirst, Rootfs as Layers, Start, Upper};
+pub use template::{Sample, Template};
 
 pub(crate) use rlimits::limit_name;
 
@@ -72,6 +74,8 @@ pub struct Compiled {
     pub descriptors: Vec<OwnedFd>,
     /// What sentences call each slot; the index is the slot's.
     pub names: Vec<String>,
+    /// How the descriptors are opened for another container of the same specification, if all can be.
+    again: Option<Vec<opened::Again>>,
 }
 
 /// Writes the command of an OCI process object for a container that waits and may be given another: see
@@ -150,12 +154,12 @@ pub fn compile_exec(spec: &[u8], process: &[u8], start: &[u8], pidfd: OwnedFd, h
 }
 
 fn finish(writer: Writer) -> Result<Compiled> {
-    let Writer { plan, descriptors, names } = writer;
+    let Writer { plan, descriptors, names, again } = writer;
     // A plan that is too long is found here and not by the keeper.
     if !plan.fits() {
         return Err(Error::spec("", format!("more than {MAX_OPS} steps or a slot too many")));
     }
-    Ok(Compiled { bytes: plan.finish(), descriptors, names })
+    Ok(Compiled { bytes: plan.finish(), descriptors, names, again })
 }
 
 fn check_version(spec: &Spec<'_>) -> Result<()> {

@@ -12,17 +12,28 @@ use super::error::{Error, Result, describe};
 /// What travels beside the opened ones: plan, control socket, standard input, output and error.
 const BESIDE: usize = 5;
 
+/// How a descriptor is opened again for another container of the same specification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    /// A detached clone of what is mounted at a directory, below which these are directories of the same mount.
+    Tree { path: String, below: Vec<CString> },
+    /// The folder in the hierarchy mounted there in which groups are made; version 2: which are to have these controllers.
+    Groups { mount: String, parents: Vec<CString>, controllers: Vec<String> },
+}
+
 /// The first slots of a plan, already filled.
 #[derive(Debug)]
 pub(super) struct Opened {
     descriptors: Vec<OwnedFd>,
     names: Vec<String>,
+    /// Of each descriptor; none for what is another one every time.
+    again: Vec<Option<Again>>,
 }
 
 impl Opened {
     pub fn new() -> Self {
         let names = ["standard input", "standard output", "standard error"].map(str::to_owned).to_vec();
-        Self { descriptors: Vec::new(), names }
+        Self { descriptors: Vec::new(), names, again: Vec::new() }
     }
 
     /// Takes a descriptor; `name` is how sentences call it ("the layer /...").
@@ -30,7 +41,20 @@ impl Opened {
         let slot = Slot(FIRST_OPENED.0 + self.descriptors.len() as u16);
         self.descriptors.push(descriptor);
         self.names.push(name.into());
+        self.again.push(None);
         slot
+    }
+
+    /// The same of one that can be opened again.
+    pub fn add_again(&mut self, descriptor: OwnedFd, name: impl Into<String>, again: Again) -> Slot {
+        let slot = self.add(descriptor, name);
+        *self.again_of(slot) = Some(again);
+        slot
+    }
+
+    /// How what is in a slot is opened again.
+    pub fn again_of(&mut self, slot: Slot) -> &mut Option<Again> {
+        &mut self.again[usize::from(slot.0 - FIRST_OPENED.0)]
     }
 
     /// What is in a slot of [`Self::add`].
@@ -52,7 +76,8 @@ impl Opened {
         for _ in 0..count {
             plan.slot();
         }
-        Ok(Writer { plan, descriptors: self.descriptors, names: self.names })
+        let again = self.again.into_iter().collect();
+        Ok(Writer { plan, descriptors: self.descriptors, names: self.names, again })
     }
 }
 
@@ -62,6 +87,7 @@ pub(super) struct Writer {
     pub plan: Builder,
     pub descriptors: Vec<OwnedFd>,
     pub names: Vec<String>,
+    pub again: Option<Vec<Again>>,
 }
 
 impl Writer {

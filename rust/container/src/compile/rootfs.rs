@@ -15,7 +15,7 @@ use crate::sys::{self, resolve};
 use super::dev::Node;
 use super::error::{Error, Result};
 use super::mounts::root_propagation;
-use super::opened::{Failure, Opened, Writer, clone_tree, open, own};
+use super::opened::{Again, Failure, Opened, Writer, clone_tree, open, own};
 use super::options::{NODEV, NOSUID, PRIVATE, RDONLY};
 use super::paths::{c, place};
 use super::start::{File, Rootfs as Layers, Start, Upper};
@@ -287,6 +287,19 @@ fn open_both(path: &str, field: &str, detached: bool) -> Result<(OwnedFd, OwnedF
     both().map_err(|failure: Failure| failure.at(field, path))
 }
 
+/// A directory on the mount of a trunk, with no link on the way.
+fn open_below(trunk: &OwnedFd, name: &CStr) -> std::result::Result<OwnedFd, Failure> {
+    let (flags, links) = (libc::O_PATH | libc::O_DIRECTORY, resolve::NO_SYMLINKS | resolve::NO_XDEV);
+    let name = if name.is_empty() { c"." } else { name };
+    sys::openat2(trunk.as_raw_fd(), name, flags, 0, links | resolve::BENEATH).map(own).map_err(Failure)
+}
+
+/// A trunk for another container; `None` if it does not hold these any more.
+pub(super) fn open_trunk_again(path: &str, below: &[CString], host: &Host) -> Option<OwnedFd> {
+    let (tree, trunk) = open_both(path, "", host.privileged).ok()?;
+    below.iter().all(|name| open_below(&trunk, name).is_ok()).then_some(tree)
+}
+
 fn copy(place: &OwnedFd) -> std::result::Result<OwnedFd, Failure> {
     sys::dup_above(place.as_raw_fd(), 3).map(own).map_err(Failure)
 }
@@ -332,15 +345,19 @@ impl<'o> Trunk<'o> {
             none => {
                 let path = self.path.to_string_lossy();
                 let (layer, place) = open_both(&path, field, self.detached)?;
-                none.insert((self.opened.add(layer, format!("the layers in {path}")), place))
+                let again = Again::Tree { path: path.to_string(), below: Vec::new() };
+                none.insert((self.opened.add_again(layer, format!("the layers in {path}"), again), place))
             }
         };
-        let (flags, links) = (libc::O_PATH | libc::O_DIRECTORY, resolve::NO_SYMLINKS | resolve::NO_XDEV);
-        let place = if name.is_empty() { c"." } else { name.as_c_str() };
-        match sys::openat2(trunk.as_raw_fd(), place, flags, 0, links | resolve::BENEATH) {
-            Ok(place) => Ok(Some((Layer { tree: *tree, name }, own(place)))),
-            Err(sys::Errno(libc::EXDEV | libc::ELOOP)) => Ok(None),
-            Err(errno) => Err(Failure(errno).at(field, path)),
+        match open_below(trunk, &name) {
+            Ok(place) => {
+                if let Some(Again::Tree { below, .. }) = self.opened.again_of(*tree) {
+                    below.push(name.clone());
+                }
+                Ok(Some((Layer { tree: *tree, name }, place)))
+            }
+            Err(Failure(sys::Errno(libc::EXDEV | libc::ELOOP))) => Ok(None),
+            Err(failure) => Err(failure.at(field, path)),
         }
     }
 }

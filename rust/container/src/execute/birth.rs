@@ -12,16 +12,18 @@
 //!   | <-------- it has descriptors of its own, or none could be cloned
 //! ```
 //!
-//! Until then all three share one table of descriptors: what the keeper opens meanwhile the child has as well.
+//! Until then all three share one table of descriptors: what the keeper opens meanwhile the child has as well. Where it can
+//! be foreseen what the next child is cloned with, all but the birth is done before anybody asks for a container.
 
 use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 use crate::plan::Plan;
-use crate::sys::{self, Born, Errno, Fd};
+use crate::sys::{self, Born, Errno, Fd, Mapping};
 
 use super::channel::ToKeeper;
-use super::{Slots, Timings, child};
+use super::{EMPTY, Slots, Timings, child};
 
 /// All that a child begins with.
 pub(super) struct Birth<'a> {
@@ -47,17 +49,24 @@ impl Birth<'_> {
         unsafe { &mut *birth.cast::<Birth<'_>>() }.run()
     }
 
-    /// Process id and pidfd of a child that runs on a stack of its own in the memory that it shares with the keeper.
-    pub fn beside(self, flags: u64, cgroup: Option<Fd>) -> sys::Result<(i32, Fd)> {
-        let stack = new_stack(STACK)?;
+    /// A child that runs on a stack of its own in the memory that it shares with the keeper.
+    pub fn beside(self, flags: u64, cgroup: Option<Fd>) -> sys::Result<Newborn> {
+        let stack = Stack::new(STACK)?;
         // A keeper has one child, and ends with it.
         let birth = Box::into_raw(Box::new(self));
         let born = Born::default();
-        // SAFETY: stack and birth are leaked; the plan is borrowed by the keeper, which does not return before the child
-        // has executed or ended: those that may are not made this way.
-        unsafe { sys::clone_beside(flags, cgroup, stack, Self::entry, birth.cast(), &born)? };
-        Ok((born.pid.into_inner(), born.pidfd.into_inner()))
+        // SAFETY: the birth is leaked, the stack is the newborn's; the plan is borrowed by the keeper, which does not return
+        // before the child has executed or ended: those that may are not made this way.
+        unsafe { sys::clone_beside(flags, cgroup, stack.span(), Self::entry, birth.cast(), &born)? };
+        Ok(Newborn { pid: born.pid.into_inner(), pidfd: born.pidfd.into_inner(), memory: vec![stack.0] })
     }
+}
+
+/// A child, and what must stay until it has executed or ended.
+pub(super) struct Newborn {
+    pub pid: i32,
+    pub pidfd: Fd,
+    pub memory: Vec<Mapping>,
 }
 
 /// A child that a helper clones. It ends with this value, unless it becomes a plan's.
@@ -68,11 +77,13 @@ pub struct Ahead {
     /// Of the helper.
     pidfd: Fd,
     keeper: Fd,
+    /// The child's and the helper's. Never given back if it is not known what has become of them.
+    stacks: ManuallyDrop<[Stack; 2]>,
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        if let Ok((pid, pidfd)) = self.give(std::ptr::null_mut()) {
+        if let Ok(Newborn { pid, pidfd, .. }) = self.give(std::ptr::null_mut()) {
             sys::close(pidfd);
             let _ = sys::wait(pid, true);
         }
@@ -112,9 +123,10 @@ impl Ahead {
             return Ok(None);
         }
         let keeper = sys::open_pidfd(own)?;
+        let stacks = ManuallyDrop::new([Stack::new(STACK)?, Stack::new(HELPERS_STACK)?]);
         let shared: &'static Shared = Box::leak(Box::new(Shared {
             flags,
-            stack: new_stack(STACK)?,
+            stack: stacks[0].span(),
             keeper,
             born: Born::default(),
             given: AtomicU32::new(0),
@@ -124,9 +136,10 @@ impl Ahead {
         }));
         let (files, born) = (libc::CLONE_FILES as u64, Born::default());
         let argument = std::ptr::from_ref(shared).cast_mut().cast();
-        // SAFETY: stacks and `shared` are leaked, and helper and child only ever read the latter or use its atomics.
-        unsafe { sys::clone_beside(files, None, new_stack(HELPERS_STACK)?, help, argument, &born)? };
-        Ok(Some(Self { shared, helper: born.pid.into_inner(), pidfd: born.pidfd.into_inner(), keeper }))
+        // SAFETY: `shared` is leaked, and helper and child only ever read it or use its atomics; the stacks stay until both
+        // have ended or executed.
+        unsafe { sys::clone_beside(files, None, stacks[1].span(), help, argument, &born)? };
+        Ok(Some(Self { shared, helper: born.pid.into_inner(), pidfd: born.pidfd.into_inner(), keeper, stacks }))
     }
 
     /// What it is cloned with.
@@ -134,16 +147,34 @@ impl Ahead {
         self.shared.flags
     }
 
-    /// Process id and pidfd of the child, once it has its own copy of all descriptors that are open now. The plan outlives
-    /// it: see [`Birth::beside`].
-    pub(super) fn become_child(self, birth: Birth<'_>) -> sys::Result<(i32, Fd)> {
+    /// Readable when `tidy` has something to do, for one that waits for long.
+    pub fn watched(&self) -> Fd {
+        self.pidfd
+    }
+
+    /// Waits for the helper, which has nothing left to do.
+    pub fn tidy(&mut self) {
+        if self.pidfd != EMPTY {
+            let _ = sys::wait(self.helper, true);
+            sys::close(std::mem::replace(&mut self.pidfd, EMPTY));
+        }
+    }
+
+    /// Whether nothing speaks against its becoming a child of flags such as these.
+    pub(super) fn can_be(&self, flags: u64) -> bool {
+        self.flags() == flags && !self.is_lost()
+    }
+
+    /// The child, once it has its own copy of all descriptors that are open now. The plan outlives it: see
+    /// [`Birth::beside`].
+    pub(super) fn become_child(mut self, birth: Birth<'_>) -> sys::Result<Newborn> {
         let child = self.give(Box::into_raw(Box::new(birth)).cast());
         std::mem::forget(self);
         child
     }
 
-    /// Lets the child go on.
-    fn give(&self, birth: *mut c_void) -> sys::Result<(i32, Fd)> {
+    /// Lets the child go on. To be called once.
+    fn give(&mut self, birth: *mut c_void) -> sys::Result<Newborn> {
         let Shared { born, state, errno, given, .. } = self.shared;
         self.shared.birth.store(birth, Ordering::Relaxed);
         given.store(1, Ordering::Release);
@@ -151,13 +182,18 @@ impl Ahead {
         while state.load(Ordering::Acquire) == CLONING && !self.is_lost() {
             sys::futex_wait(state, CLONING, PATIENCE);
         }
-        let _ = sys::wait(self.helper, true);
-        [self.pidfd, self.keeper].into_iter().for_each(sys::close);
+        self.tidy();
+        sys::close(self.keeper);
         match (state.load(Ordering::Acquire), born.pid.load(Ordering::Acquire)) {
             (FAILED, _) => Err(Errno(errno.load(Ordering::Relaxed))),
             (_, 0) => Err(Errno(libc::ECHILD)),
             // One that was killed meanwhile is found dead by whatever is done with it next.
-            (_, pid) => Ok((pid, born.pidfd.load(Ordering::Relaxed))),
+            (_, pid) => {
+                // SAFETY: this is the only place that takes them, and is reached once.
+                let stacks = unsafe { ManuallyDrop::take(&mut self.stacks) };
+                let memory = stacks.map(|stack| stack.0).into();
+                Ok(Newborn { pid, pidfd: born.pidfd.load(Ordering::Relaxed), memory })
+            }
         }
     }
 
@@ -165,7 +201,10 @@ impl Ahead {
     fn is_lost(&self) -> bool {
         let born = &self.shared.born;
         match born.pid.load(Ordering::Acquire) {
-            0 => sys::is_readable(self.pidfd) && born.pid.load(Ordering::Acquire) == 0,
+            0 => {
+                let has_ended = self.pidfd == EMPTY || sys::is_readable(self.pidfd);
+                has_ended && born.pid.load(Ordering::Acquire) == 0
+            }
             _ => sys::is_readable(born.pidfd.load(Ordering::Relaxed)),
         }
     }
@@ -216,15 +255,21 @@ const STACK: usize = 1 << 20;
 const HELPERS_STACK: usize = 16 << 10;
 
 /// Only what is touched becomes memory; below it lies a page that can't be.
-fn new_stack(size: usize) -> sys::Result<(*mut u8, usize)> {
+#[derive(Debug)]
+struct Stack(Mapping, usize);
+
+impl Stack {
     const GUARD: usize = 4096;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
-    // SAFETY: a new anonymous mapping disturbs nothing; its first page is in bounds.
-    unsafe {
-        let map = libc::mmap(std::ptr::null_mut(), GUARD + size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
-        if map == libc::MAP_FAILED || libc::mprotect(map, GUARD, libc::PROT_NONE) != 0 {
-            return Err(Errno(libc::ENOMEM));
-        }
-        Ok((map.cast::<u8>().add(GUARD), size))
+
+    fn new(size: usize) -> sys::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+        let mapping = Mapping::new(Self::GUARD + size, libc::PROT_READ | libc::PROT_WRITE, flags, -1)?;
+        mapping.guard(Self::GUARD)?;
+        Ok(Self(mapping, size))
+    }
+
+    /// Where it begins, and its size.
+    fn span(&self) -> (*mut u8, usize) {
+        (self.0.start().wrapping_add(Self::GUARD), self.1)
     }
 }

@@ -4,9 +4,9 @@ use std::ffi::{CStr, CString};
 
 use crate::plan::{CLONE_NEWTIME, Op, Part, Plan, STDERR, STDIN, STDOUT, Slot, Slots as SlotList};
 use crate::protocol::{EVIDENCE, MAX_COMMAND, MAX_MESSAGE, warning};
-use crate::sys::{self, Errno, Fd, Side};
+use crate::sys::{self, Errno, Fd, Mapping, Side};
 
-use super::birth::{Ahead, Birth};
+use super::birth::{Ahead, Birth, Newborn};
 use super::cgroup::Created;
 use super::channel::{ToChild, Word};
 use super::exec::{Another, Vectors};
@@ -41,6 +41,8 @@ pub(super) struct Keeper<'a> {
     mounts: Option<Fd>,
     /// The child waits for what comes after its call.
     called: bool,
+    /// What the child needs until it has executed, and that of the timings.
+    memory: Vec<Mapping>,
 }
 
 fn failed_at(index: usize, errno: Errno) -> Failed {
@@ -51,7 +53,7 @@ impl<'a> Keeper<'a> {
     /// `ahead` is a child that is being cloned with the flags of the plan; else the step itself clones it.
     pub fn new(plan: &'a Plan<'a>, descriptors: &[Fd], ahead: Option<Ahead>) -> Result<Self, Failed> {
         let prepared = Slots::new(descriptors).and_then(|slots| Ok((slots, Timings::new()?)));
-        let (slots, timings) = prepared.map_err(|errno| failed_at(0, errno))?;
+        let (slots, (timings, page)) = prepared.map_err(|errno| failed_at(0, errno))?;
         let (child, terminal) = (None, None);
         let (opened, cgroups) = (Vec::new(), Vec::new());
         let another = Another::none();
@@ -74,6 +76,7 @@ impl<'a> Keeper<'a> {
             warnings,
             mounts,
             called,
+            memory: vec![page],
         })
     }
 
@@ -202,8 +205,8 @@ impl<'a> Keeper<'a> {
         let (stdio, mut leftover) = self.slots.open();
         leftover.retain(|&fd| !kept(fd));
         let (terminal, warnings) = (self.terminal, self.warnings);
-        let (cgroups, mounts) = (self.cgroups, self.mounts);
-        Running { pid, pidfd, terminal, warnings, timings, cgroups, stdio, leftover, mounts, channel }
+        let (cgroups, mounts, memory, unfit) = (self.cgroups, self.mounts, self.memory, None);
+        Running { pid, pidfd, terminal, warnings, timings, cgroups, stdio, leftover, mounts, channel, memory, unfit }
     }
 
     /// Ends the child, if there is one, and removes what was made.
@@ -411,16 +414,17 @@ impl<'a> Keeper<'a> {
         let cgroup = cgroup.map(|slot| self.slots.get(slot)).transpose()?;
         let [ours, theirs] = sys::packet_pair()?;
         let mut birth = self.birth([ours, theirs])?;
-        let (pid, pidfd) = match self.ahead.take() {
+        let Newborn { pid, pidfd, memory } = match self.ahead.take() {
             // The child takes it along, and both may outlive this call.
             Some(ahead) => ahead.become_child(birth)?,
             None if self.plan.shares_memory() => birth.beside(flags, cgroup)?,
             None => match sys::clone(flags, cgroup)? {
                 Side::Child => birth.run(),
-                Side::Parent { pid, pidfd } => (pid, pidfd),
+                Side::Parent { pid, pidfd } => Newborn { pid, pidfd, memory: Vec::new() },
             },
         };
         sys::close(theirs);
+        self.memory.extend(memory);
         self.child = Some(Child { pid, pidfd, channel: ToChild(ours) });
         Ok(())
     }

@@ -29,7 +29,7 @@ use std::ffi::CStr;
 
 use crate::plan::{FIRST_OPENED, MAX_OPS, Op, Part, Plan, SLOTS, Slot, Texts};
 use crate::protocol::EVIDENCE;
-use crate::sys::{self, Errno, Fd};
+use crate::sys::{self, Errno, Fd, Mapping};
 
 pub use birth::Ahead;
 pub use cgroup::Accounts;
@@ -69,9 +69,17 @@ pub struct Running {
     leftover: Vec<Fd>,
     mounts: Option<Fd>,
     channel: Option<channel::ToChild>,
+    memory: Vec<Mapping>,
+    unfit: Option<Ahead>,
 }
 
 impl Running {
+    /// Has these go with what else only the start needed; a child takes a while to end.
+    pub fn needs_no_more(&mut self, memory: Mapping, child: Option<Ahead>) {
+        self.memory.push(memory);
+        self.unfit = child;
+    }
+
     /// Lets a child that waits to be started (`CallKeeper`, the last in its list) live without this process; returns
     /// when it has cut its ties.
     pub fn part(&mut self) -> sys::Result<()> {
@@ -97,10 +105,12 @@ impl Running {
         self.stdio.drain(..).for_each(sys::close);
     }
 
-    /// Closes what only the start needed: layers and mounts. Best while the container is busy with itself:
+    /// Gives back what only the start needed: layers, mounts, memory. Best while the container is busy with itself:
     /// the last close of a detached mount waits for an RCU grace period.
     pub fn let_go(&mut self) {
-        self.leftover.drain(..).for_each(sys::close);
+        std::mem::take(&mut self.leftover).into_iter().for_each(sys::close);
+        self.memory = Vec::new();
+        self.unfit = None;
     }
 
     /// Waits until the process has ended and reaps it.
@@ -165,8 +175,13 @@ pub fn make_groups(plan: &Plan<'_>, descriptors: &[Fd]) -> Result<Groups, Failed
 
 /// The same with a plan that may wait on its way, for whoever stays until the end: the mount namespace is held until
 /// [`Running::clean_up`].
-pub fn start_parked(plan: &Plan<'_>, descriptors: &[Fd], read: &mut Read<'_>) -> Result<Running, Failed> {
-    walk(plan, descriptors, None, read, true)
+pub fn start_parked(
+    plan: &Plan<'_>,
+    descriptors: &[Fd],
+    ahead: Option<Ahead>,
+    read: &mut Read<'_>,
+) -> Result<Running, Failed> {
+    walk(plan, descriptors, ahead, read, true)
 }
 
 fn walk(
@@ -177,7 +192,7 @@ fn walk(
     holds_mounts: bool,
 ) -> Result<Running, Failed> {
     // Without a helper the step itself clones the child, and says what is missing for it.
-    let begin = |flags| ahead.filter(|ahead| ahead.flags() == flags).or_else(|| Ahead::begin(flags).ok()?);
+    let begin = |flags| ahead.filter(|ahead| ahead.can_be(flags)).or_else(|| Ahead::begin(flags).ok()?);
     let mut keeper = keeper::Keeper::new(plan, descriptors, plan.clones_ahead().and_then(begin))?;
     match keeper.run(read, holds_mounts) {
         Ok(()) => Ok(keeper.into_running()),
@@ -257,17 +272,17 @@ struct Timings {
 impl Timings {
     const BYTES: usize = MAX_OPS * size_of::<u64>();
 
-    fn new() -> sys::Result<Self> {
+    /// They can be used for as long as there is the mapping.
+    fn new() -> sys::Result<(Self, Mapping)> {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         let offset = sys::monotonic().wrapping_sub(sys::realtime());
-        // SAFETY: a new anonymous mapping disturbs nothing.
-        let page = unsafe { libc::mmap(std::ptr::null_mut(), Self::BYTES, protection, flags, -1, 0) };
-        if page == libc::MAP_FAILED { Err(Errno(libc::ENOMEM)) } else { Ok(Self { page: page.cast(), offset }) }
+        let mapping = Mapping::new(Self::BYTES, protection, flags, -1)?;
+        Ok((Self { page: mapping.start().cast(), offset }, mapping))
     }
 
     fn stamp(&self, index: usize) {
         if index < MAX_OPS {
-            // SAFETY: in bounds of the mapping, which lives as long as the process; two sides never share an index.
+            // SAFETY: in bounds of the mapping, which the keeper has until the child has executed; two sides never share an index.
             unsafe { self.page.add(index).write_volatile(sys::realtime().wrapping_add(self.offset)) };
         }
     }

@@ -13,11 +13,11 @@ use pyrt_container::sys::{self, Errno, Fd};
 use super::audience::{Audience, Input};
 use super::journal::Journal;
 use super::log::Log;
-use super::{Deadline, ended};
+use super::{Deadline, ended, settle};
 
-/// What is read at once: as much as a pipe holds that was made to grow.
+/// What is read at once: as much as a pipe holds (pipe(7)).
 const PIECE: usize = 64 * 1024;
-/// The outputs' pipes: the container runs on while the keeper writes.
+/// The outputs' pipes, once one was found full: the container runs on while the keeper writes. It costs the kernel 16 KiB.
 const CAPACITY: usize = 1024 * 1024;
 /// Milliseconds after which an exit that could not be written is tried again.
 const AGAIN: i32 = 500;
@@ -54,6 +54,7 @@ pub struct Doors {
 struct Source {
     fd: Fd,
     stream: Stream,
+    grown: bool,
 }
 
 struct Keeping {
@@ -76,11 +77,10 @@ pub fn keep(doors: Doors, asked: Detached, running: Running, pipes: Pipes, start
     // Nobody's end of session or Ctrl-C is to reach us.
     let _ = sys::setsid();
     let streams = [(pipes.outputs[0], Stream::Stdout), (pipes.outputs[1], Stream::Stderr)];
-    let mut sources: Vec<Source> = streams.map(|(fd, stream)| Source { fd, stream }).into();
-    sources.extend(running.terminal.map(|fd| Source { fd, stream: Stream::Stdout }));
+    let mut sources: Vec<Source> = streams.map(|(fd, stream)| Source { fd, stream, grown: false }).into();
+    sources.extend(running.terminal.map(|fd| Source { fd, stream: Stream::Stdout, grown: true }));
     for source in &sources {
         let _ = sys::set_nonblocking(source.fd);
-        let _ = sys::grow_pipe(source.fd, CAPACITY);
     }
     let input = Input { fd: running.terminal.or(pipes.input), terminal: running.terminal.is_some() };
     let mut keeping = Keeping {
@@ -116,7 +116,7 @@ impl Keeping {
                 return;
             }
             if self.deadline.pass(&self.running) {
-                self.running.let_go();
+                settle(&mut self.running);
             }
             let has_ended = entries[0].revents != 0;
             for entry in entries[1..served].iter().filter(|entry| entry.revents != 0) {
@@ -155,11 +155,18 @@ impl Keeping {
 
     /// One read of an output. At its end it is no longer looked at.
     fn copy(&mut self, index: usize, most: usize) {
-        self.piece.resize(PIECE, 0);
-        let Source { fd, stream } = self.sources[index];
+        if self.piece.is_empty() {
+            // Zeroes of the kernel's, which are no memory yet.
+            self.piece = vec![0; PIECE];
+        }
+        let Source { fd, stream, grown } = self.sources[index];
         let wanted = PIECE.min(most);
         match sys::read(fd, &mut self.piece[..wanted]) {
             Ok(count) if count > 0 => {
+                if count == PIECE && !grown {
+                    let _ = sys::grow_pipe(fd, CAPACITY);
+                    self.sources[index].grown = true;
+                }
                 self.log.add(stream, &self.piece[..count], sys::realtime());
                 if let Some(journal) = &mut self.journal {
                     journal.add(stream, &self.piece[..count]);
