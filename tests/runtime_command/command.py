@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,8 +94,9 @@ class Runtime:
     def call(self, *words: str | Path, text: str | None = None, env: Mapping[str, str] | None = None) -> Answer:
         """Runs a verb to its end."""
         line = [*self.command, "--root", str(self.root), *map(str, words)]
-        # A created container holds the ends of pipes for as long as it lives: files have no such end.
-        with (self.root.parent / "answer").open("w+") as output, (self.root.parent / "error").open("w+") as error:
+        # A created container holds the ends of pipes for as long as it lives: files have no such end. It may empty its
+        # own, so each call has others.
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as error:
             done = subprocess.run(
                 line, input=text, stdout=output, stderr=error, text=True, check=False, timeout=PATIENCE, env=env
             )
