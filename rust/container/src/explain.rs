@@ -215,9 +215,7 @@ fn hint(op: &Op<'_>, errno: i32) -> Option<String> {
         (_, libc::EMFILE | libc::ENFILE) => "too many descriptors are open",
         (_, libc::EDQUOT) => "a disk quota, or the quota of keys, is used up",
         (_, libc::ENOSYS) => "this kernel, or a filter before it, lacks a system call that containers need",
-        (Op::CgroupCreate { .. }, libc::EACCES) | (_, libc::EPERM) => {
-            "it takes the right of whoever makes the container: root, as a rule"
-        }
+        (Op::CgroupCreate { .. }, libc::EACCES) | (_, libc::EPERM) => "containers are made by root, as a rule",
         _ => return None,
     };
     Some(words.to_owned())

@@ -375,7 +375,8 @@ fn cannot(hierarchy: &Hierarchy, failure: Failure) -> Error {
     match failure.0.0 {
         libc::EROFS => error.hint("remount the hierarchy writable"),
         libc::EACCES | libc::EPERM => {
-            error.hint("a plain user needs a delegated group: systemd-run --user --scope -p Delegate=yes")
+            let scope = "systemd-run --user --scope -p Delegate=yes";
+            error.hint(format!("containers are made by root, those of pyrt-runtime also in a delegated group: {scope}"))
         }
         libc::EBUSY => {
             error.hint("a group with processes in it passes no controllers on: be in one below or beside it")

@@ -107,9 +107,7 @@ impl Failure {
     pub fn at(self, field: &str, file: &str) -> Error {
         let error = Error::spec(field, format!("{file}: {}", describe(self.0))).because(self.0, file);
         match self.0.0 {
-            libc::EPERM | libc::EACCES => {
-                error.hint("it takes the right of whoever makes the container: root, as a rule")
-            }
+            libc::EPERM | libc::EACCES => error.hint("containers are made by root, as a rule"),
             libc::ENOSYS => error.hint("this kernel, or a filter before it, lacks a system call that containers need"),
             _ => error,
         }
