@@ -73,7 +73,8 @@ impl<'a> Identity<'a> {
         let host_ids = ids.check_user(user, &field("user"))?;
         if host.denies_groups && !user.additional_gids.is_empty() {
             let message = "in this user namespace nobody may have other groups (setgroups is denied)";
-            return Err(Error::host(field("user.additionalGids"), message).hint("more than one id has to be mapped"));
+            let hint = "containers are made by root, or where more than one id is mapped (newgidmap)";
+            return Err(Error::host(field("user.additionalGids"), message).hint(hint));
         }
         if let Some(mask) = user.umask.filter(|mask| mask & !0o777 != 0) {
             return Err(Error::spec(field("user.umask"), format!("{mask:o} is no mask")));
