@@ -117,8 +117,10 @@ class Janitor:
         """Takes the places away that nobody has taken; what can't be is another engine's to find."""
         left = [spare.id for spare in self._spares.empty()]
         gone = set(left) - await self.remove_folders(left)
+        if not gone:
+            return
         try:
-            await self._commit(partial(_dispose, gone))
+            await self._commit(lambda transaction: transaction.dispose(*gone))
         except PyrtError:
             log.exception("places for containers to come could not be given up")
 
@@ -164,8 +166,7 @@ class Janitor:
             except (ContainerNotFound, IllegalTransition):
                 continue  # Another engine was faster.
             transaction.emit(ContainerRemoved(container=record.id, name=record.name, image=record.image))
-        for spare in unmade:
-            transaction.dispose(spare.id)
+        transaction.dispose(*(spare.id for spare in unmade))
 
     async def _remove_folders(
         self, names: list[str], groups: list[str], spares: list[Place]
@@ -179,11 +180,6 @@ class Janitor:
         for name, error in stuck:
             log.warning("the folder of container %s can't be removed: %s", str(name)[:12], error)
         return frozenset(str(name) for name, _ in stuck), made
-
-
-def _dispose(containers: set[str], transaction: Transaction) -> None:
-    for container in containers:
-        transaction.dispose(container)
 
 
 def _groups(batch: list[Record]) -> list[str]:

@@ -421,10 +421,11 @@ class Transaction:
         if self._db.execute("DELETE FROM parked WHERE id = ?", (container,)).rowcount != 1:
             raise ContainerNotFound(f"no container {container} is parked")
 
-    def dispose(self, container: str) -> None:
-        """Forgets a parked container of which nothing is left, and its range of ids."""
-        self._db.execute("DELETE FROM parked WHERE id = ?", (container,))
-        self._db.execute("DELETE FROM leases WHERE container = ?", (container,))
+    def dispose(self, *containers: str) -> None:
+        """Forgets parked containers of which nothing is left, and their ranges of ids."""
+        rows = [(container,) for container in containers]
+        self._db.executemany("DELETE FROM parked WHERE id = ?", rows)
+        self._db.executemany("DELETE FROM leases WHERE container = ?", rows)
 
     def release(self, record: Record) -> None:
         """Gives the container's range of ids back."""

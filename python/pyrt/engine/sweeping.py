@@ -96,12 +96,7 @@ async def _clear_parked(engine: Detaching, owner: str) -> None:
     mounts = debris.cgroup_mounts() if parked else []
     cleared = [container for container in parked if await debris.clear_cgroups(container, mounts=mounts)]
     if cleared:
-        await engine.commit(partial(_dispose, cleared))
-
-
-def _dispose(containers: list[str], transaction: Transaction) -> None:
-    for container in containers:
-        transaction.dispose(container)
+        await engine.commit(lambda transaction: transaction.dispose(*cleared))
 
 
 def _strays(engine: Detaching) -> list[str]:

@@ -273,11 +273,17 @@ fn started(reports: &[Report]) -> u32 {
     *pid
 }
 
-#[test]
-fn the_child_of_the_next_container_is_there_before_it_is_asked_for() {
+/// A spawner that has started one container, and the child that is there for the next.
+fn with_foreseen() -> (Spawner, u32) {
     let spawner = Spawner::launch();
     started(&run(&spawner, &[c"/bin/true"]).1);
     let child = foreseen(&spawner);
+    (spawner, child)
+}
+
+#[test]
+fn the_child_of_the_next_container_is_there_before_it_is_asked_for() {
+    let (spawner, child) = with_foreseen();
     assert_eq!(started(&run(&spawner, &[c"/bin/true"]).1), child);
     // Another one is there for the next.
     let child = foreseen(&spawner);
@@ -287,9 +293,7 @@ fn the_child_of_the_next_container_is_there_before_it_is_asked_for() {
 
 #[test]
 fn a_child_that_does_not_fit_goes_and_the_container_runs_in_its_own() {
-    let spawner = Spawner::launch();
-    started(&run(&spawner, &[c"/bin/true"]).1);
-    let child = foreseen(&spawner);
+    let (spawner, child) = with_foreseen();
     let other = host_plan_in(NAMESPACES & !libc::CLONE_NEWIPC, &[c"/bin/readlink", c"/proc/self/ns/ipc"]);
     let (output, reports) = run_plan(&spawner, other);
     assert_ne!(started(&reports), child);
@@ -299,9 +303,7 @@ fn a_child_that_does_not_fit_goes_and_the_container_runs_in_its_own() {
 
 #[test]
 fn a_foreseen_child_that_is_killed_is_not_missed() {
-    let spawner = Spawner::launch();
-    started(&run(&spawner, &[c"/bin/true"]).1);
-    let child = foreseen(&spawner);
+    let (spawner, child) = with_foreseen();
     sys::kill(child as i32, libc::SIGKILL).unwrap();
     let status = format!("/proc/{child}/status");
     wait_for("it does not end", || std::fs::read_to_string(&status).unwrap().contains("\nState:\tZ").then_some(()));
@@ -311,9 +313,7 @@ fn a_foreseen_child_that_is_killed_is_not_missed() {
 
 #[test]
 fn a_foreseen_child_dies_with_its_keeper_and_another_comes() {
-    let spawner = Spawner::launch();
-    started(&run(&spawner, &[c"/bin/true"]).1);
-    let child = foreseen(&spawner);
+    let (spawner, child) = with_foreseen();
     let keepers = children(spawner.process.id());
     let keeper = keepers.into_iter().find(|&keeper| children(keeper).contains(&child)).unwrap();
     sys::kill(keeper as i32, libc::SIGKILL).unwrap();
