@@ -137,5 +137,9 @@ fn complain(path: &str, message: &str) -> Error {
             return Error::spec(if is_named { path.to_owned() } else { join(path, field) }, what);
         }
     }
-    Error::spec(path, message)
+    // The names of our types are nobody's business.
+    match message.split_once("expected struct ") {
+        Some((before, _)) => Error::spec(path, format!("{before}expected an object")),
+        None => Error::spec(path, message),
+    }
 }

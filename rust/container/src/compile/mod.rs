@@ -46,7 +46,7 @@ use std::os::fd::OwnedFd;
 use crate::host::{Host, OLDEST_KERNEL};
 use crate::plan::{MAX_OPS, Op};
 use crate::seccomp;
-use crate::spec::{Linux, Process, Spec};
+use crate::spec::{Linux, Process, Resources, Spec};
 
 pub use capabilities::names as capability_names;
 pub use cgroups::{Directory, directories, limits as cgroup_limits};
@@ -95,6 +95,11 @@ pub fn read(spec: &[u8]) -> Result<Spec<'_>> {
 /// Reads the bytes of a document like config.json's `process`.
 pub fn read_process(process: &[u8]) -> Result<Process<'_>> {
     error::parse(process, "process")
+}
+
+/// Reads the bytes of a document like config.json's `linux.resources`.
+pub fn read_resources(resources: &[u8]) -> Result<Resources<'_>> {
+    error::parse(resources, "linux.resources")
 }
 
 /// The flags that a container's process is cloned with, for whoever has that begun while the plan is compiled

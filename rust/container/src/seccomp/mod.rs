@@ -28,6 +28,8 @@ mod assembler;
 mod profile;
 mod program;
 
+pub use profile::{ARCHITECTURES, FLAGS};
+
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 

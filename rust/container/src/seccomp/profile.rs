@@ -230,8 +230,12 @@ fn read_condition(raw: &RawCondition<'_>, at: &str) -> Result<Condition, Error> 
 }
 
 /// What the specification lists: those without a table here are of machines that this is not, or denied.
-const FOREIGN: [&str; 19] = [
+pub const ARCHITECTURES: [&str; 23] = [
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
+    "SCMP_ARCH_X32",
     "SCMP_ARCH_ARM",
+    "SCMP_ARCH_AARCH64",
     "SCMP_ARCH_MIPS",
     "SCMP_ARCH_MIPS64",
     "SCMP_ARCH_MIPS64N32",
@@ -260,25 +264,31 @@ fn architectures(names: Option<Vec<Text<'_>>>) -> Result<Vec<abi::Abi>, Error> {
             "SCMP_ARCH_X86" => listed.push(abi::Abi::X86),
             "SCMP_ARCH_X32" => listed.push(abi::Abi::X32),
             "SCMP_ARCH_AARCH64" => listed.push(abi::Abi::Aarch64),
-            foreign if FOREIGN.contains(&foreign) => {}
+            known if ARCHITECTURES.contains(&known) => {}
             _ => return refused(format!("linux.seccomp.architectures[{index}]"), format!("{:?} is not one", &**name)),
         }
     }
     Ok(listed)
 }
 
+const FOR_LISTENERS: &str = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
+
+/// SECCOMP_FILTER_FLAG_ of linux/seccomp.h.
+pub const FLAGS: [(&str, u64); 4] = [
+    ("SECCOMP_FILTER_FLAG_TSYNC", 1 << 0),
+    ("SECCOMP_FILTER_FLAG_LOG", 1 << 1),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", 1 << 2),
+    (FOR_LISTENERS, 1 << 5),
+];
+
 fn flags(names: Option<Vec<Text<'_>>>, notifies: bool) -> Result<u64, Error> {
     let mut flags = 0;
     for (index, name) in names.unwrap_or_default().iter().enumerate() {
-        flags |= match &**name {
-            "SECCOMP_FILTER_FLAG_TSYNC" => 1 << 0,
-            "SECCOMP_FILTER_FLAG_LOG" => 1 << 1,
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 1 << 2,
-            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" if notifies => 1 << 5,
-            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => {
-                return refused(format!("linux.seccomp.flags[{index}]"), format!("{name} is for listeners"));
-            }
-            _ => return refused(format!("linux.seccomp.flags[{index}]"), format!("{:?} is not a flag", &**name)),
+        let wrong = |problem| refused(format!("linux.seccomp.flags[{index}]"), problem);
+        flags |= match FLAGS.iter().find(|(known, _)| *known == &**name) {
+            Some((FOR_LISTENERS, _)) if !notifies => return wrong(format!("{name} is for listeners")),
+            Some((_, bit)) => bit,
+            None => return wrong(format!("{:?} is not a flag", &**name)),
         };
     }
     Ok(flags)
