@@ -68,6 +68,9 @@ pub struct Record {
     /// Whether config.json has a process: else there is nothing to start.
     #[serde(default = "yes")]
     pub has_process: bool,
+    /// Whether its other processes end with the first.
+    #[serde(default = "yes")]
+    pub has_pid_namespace: bool,
     /// Made and started in one, by `run`.
     #[serde(default)]
     pub at_once: bool,
@@ -85,6 +88,10 @@ pub struct Annals {
 }
 
 const DIRECTORY: u32 = 0o700;
+const STATE: &str = "state.json";
+const FILES: [&str; 5] = [STATE, "config.json", "plan", "release", "outcome"];
+/// At the end of the name of what is being written.
+const FRESH: &str = ".new";
 
 impl Annals {
     /// Makes the folder of a new container.
@@ -114,7 +121,7 @@ impl Annals {
 
     /// Writes a file aside, then gives it its name.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
-        let (fresh, path) = (self.path(&format!("{name}.new")), self.path(name));
+        let (fresh, path) = (self.path(&format!("{name}{FRESH}")), self.path(name));
         let written = fs::write(&fresh, content).and_then(|()| fs::rename(&fresh, &path));
         written.map_err(|error| Error::file("writing", &path, &error))
     }
@@ -127,7 +134,7 @@ impl Annals {
 
     /// Writes the record.
     pub fn record(&self, record: &Record) -> Result<()> {
-        self.write("state.json", &serde_json::to_vec(record).unwrap_or_default())
+        self.write(STATE, &serde_json::to_vec(record).unwrap_or_default())
     }
 
     /// Makes a fifo.
@@ -144,11 +151,22 @@ impl Annals {
     /// Removes the folder.
     pub fn remove(self) -> Result<()> {
         // Most have no more than these, and looking is dearer than trying.
-        for name in ["state.json", "config.json", "plan", "release", "outcome"] {
-            let _ = fs::remove_file(self.path(name));
-        }
+        FILES.iter().for_each(|name| drop(fs::remove_file(self.path(name))));
         let removed = fs::remove_dir(&self.path).or_else(|_| fs::remove_dir_all(&self.path));
         removed.map_err(|error| Error::file("removing", &self.path, &error))
+    }
+
+    /// Removes the folder of a container of which nothing is written down, if it looks like one: `--root` may be a wrong one.
+    pub fn remove_begun(self) -> Result<()> {
+        let is_ours = |name: &str| FILES.contains(&name.strip_suffix(FRESH).unwrap_or(name));
+        let entries = fs::read_dir(&self.path).map_err(|error| Error::file("reading", &self.path, &error))?;
+        match entries.flatten().map(|entry| entry.file_name()).find(|name| !name.to_str().is_some_and(is_ours)) {
+            None => self.remove(),
+            Some(other) => {
+                let (path, other) = (self.path.display(), Path::new(&other).display());
+                Err(Error::new(format!("{path}: {other} is in it, so this is no container's folder")))
+            }
+        }
     }
 }
 
@@ -179,10 +197,10 @@ fn lock(path: PathBuf, id: &str) -> Result<Annals> {
 /// Reads a record without the lock: it is whole or absent. `None` while the container is only begun.
 pub fn peek(root: &Path, id: &str) -> Result<Option<Record>> {
     let folder = root.join(id);
-    match fs::read(folder.join("state.json")) {
+    match fs::read(folder.join(STATE)) {
         Ok(content) => serde_json::from_slice(&content)
             .map(Some)
-            .map_err(|error| Error::new(format!("{}: {error}", folder.join("state.json").display()))),
+            .map_err(|error| Error::new(format!("{}: {error}", folder.join(STATE).display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if folder.is_dir() {
                 Ok(None)
@@ -190,7 +208,7 @@ pub fn peek(root: &Path, id: &str) -> Result<Option<Record>> {
                 Err(missing(id))
             }
         }
-        Err(error) => Err(Error::file("reading", &folder.join("state.json"), &error)),
+        Err(error) => Err(Error::file("reading", &folder.join(STATE), &error)),
     }
 }
 

@@ -14,7 +14,7 @@ use pyrt_container::explain;
 use pyrt_container::host::{Host, Layout};
 use pyrt_container::plan::{Part, Plan};
 use pyrt_container::protocol::warning;
-use pyrt_container::spec::{Linux, NamespaceKind, Process, Spec};
+use pyrt_container::spec::{Linux, Namespace, NamespaceKind, Process, Spec, Text};
 use pyrt_container::sys;
 use serde_json::json;
 
@@ -27,6 +27,7 @@ use crate::console::{self, Terminal};
 use crate::cover;
 use crate::error::{Error, Result};
 use crate::foreground;
+use crate::home;
 use crate::hooks;
 use crate::plain;
 use crate::process;
@@ -42,6 +43,8 @@ pub struct Wish<'a> {
     pub bundle: Option<&'a str>,
     /// Takes the terminal.
     pub console_socket: Option<&'a str>,
+    /// Takes a pidfd of the process.
+    pub pidfd_socket: Option<&'a str>,
     /// Takes the process id.
     pub pid_file: Option<PathBuf>,
     /// Change the root by chroot(2).
@@ -158,7 +161,13 @@ fn own_group(global: &Global, wish: &Wish<'_>, config: &[u8], host: &Host) -> Re
 pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     close_others(wish.preserve)?;
     let Order { bundle, config, unit, host } = read(global, wish)?;
-    let spec = compile::read(&config)?;
+    let home;
+    let mut spec = compile::read(&config)?;
+    if let Some(process) = &mut spec.process {
+        let root = bundle.join(spec.root.as_ref().map_or("", |root| &*root.path));
+        home = home::missing(process, &root);
+        process.env.extend(home.as_deref().map(Text::from));
+    }
     let record = Record { unit, ..begin(global, &spec, &bundle, wish, &host)? };
     let ahead = begin_child(&record, &spec, &host);
     let annals = Annals::make(&global.root, wish.id)?;
@@ -219,8 +228,13 @@ pub fn begin(global: &Global, spec: &Spec<'_>, bundle: &Path, wish: &Wish<'_>, h
         unit: None,
         has_hooks: spec.hooks.is_some(),
         has_process: spec.process.is_some(),
+        has_pid_namespace: spec.linux.namespaces.iter().any(is_own_pid_namespace),
         at_once: wish.stays && spec.hooks.is_none(),
     })
+}
+
+fn is_own_pid_namespace(namespace: &Namespace<'_>) -> bool {
+    namespace.kind == NamespaceKind::Pid && namespace.path.as_deref().is_none_or(str::is_empty)
 }
 
 /// config.md, "Linux Process": what no kernel knows and what can't be granted is worth a warning.
@@ -389,6 +403,9 @@ fn settle(annals: &Annals, record: &mut Record, wish: &Wish<'_>, running: &mut R
     annals.record(record)?;
     if let Some(path) = &wish.pid_file {
         write_pid(path, running.pid)?;
+    }
+    if let Some(socket) = wish.pidfd_socket {
+        console::send_pidfd(socket, "standard", running.pidfd)?;
     }
     running.part().map_err(|errno| Error::call("letting the container's process go", errno))
 }

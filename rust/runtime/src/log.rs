@@ -22,7 +22,7 @@ impl Log {
         self.note("error", error);
         // Standard error may be closed: there is nobody else to tell.
         let _ = writeln!(std::io::stderr(), "pyrt-runtime: {error}");
-        1
+        error.code()
     }
 
     /// Says what did not keep the command from going on.

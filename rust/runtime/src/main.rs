@@ -20,6 +20,7 @@ mod criu;
 mod error;
 mod external;
 mod foreground;
+mod home;
 mod hooks;
 mod log;
 mod memory;
@@ -60,11 +61,11 @@ fn run<'w>(words: impl Iterator<Item = &'w CStr>) -> u8 {
         Ok(words) => words,
         Err(word) => return log::Log::default().fatal(&error::Error::new(format!("{word:?} is not UTF-8"))),
     };
-    let (global, verb) = match Global::parse(&words) {
+    let (global, called) = match Global::parse(&words) {
         Ok(parsed) => parsed,
         Err(error) => return log::Log::default().fatal(&error),
     };
-    match verbs::run(&global, &verb) {
+    match verbs::run(&global, &called) {
         Ok(code) => code,
         Err(error) => global.log.fatal(&error),
     }

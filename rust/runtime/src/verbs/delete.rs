@@ -7,7 +7,7 @@ use pyrt_container::compile;
 use pyrt_container::sys;
 
 use crate::annals::{self, Annals, Record};
-use crate::arguments::{Arguments, Flag, Global, Order, switch};
+use crate::arguments::{Arguments, Global, Usage, switch};
 use crate::cgroups;
 use crate::container::Status;
 use crate::cover;
@@ -16,12 +16,15 @@ use crate::hooks;
 use crate::process;
 use crate::systemd::Unit;
 
-const FLAGS: [Flag; 1] = [switch("force").or('f')];
+/// How it is called.
+pub const USAGE: Usage = Usage {
+    flags: &[switch("force", "kill what runs; what is not there is deleted already").or('f')],
+    ..Usage::of("delete", "remove what is left of a container", "delete --force web")
+};
 
 /// The verb.
-pub fn delete(global: &Global, words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
-    remove(global, arguments.id(1)?, arguments.has("force"))?;
+pub fn delete(global: &Global, arguments: &Arguments) -> Result<u8> {
+    remove(global, arguments.id()?, arguments.has("force"))?;
     Ok(0)
 }
 
@@ -34,7 +37,7 @@ pub fn remove(global: &Global, id: &str, force: bool) -> Result<()> {
     };
     let Some(record) = annals::peek(&global.root, id)? else {
         // Killed before it had made anything but its folder.
-        return annals.remove();
+        return annals.remove_begun();
     };
     match Status::of(&record, &annals.path("")) {
         Status::Stopped => {}
