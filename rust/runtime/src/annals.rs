@@ -106,7 +106,7 @@ impl Annals {
             io::ErrorKind::AlreadyExists => Error::new(format!("container with given ID already exists: {id}")),
             _ => Error::file("making", &path, &error),
         })?;
-        lock(path, id)
+        lock(path.clone(), id).inspect_err(|_| drop(fs::remove_dir(&path)))
     }
 
     /// Locks the folder of a container that is there; waits for whoever has it.

@@ -204,6 +204,9 @@ pub fn close_others(preserve: u32) -> Result<()> {
 pub fn begin(global: &Global, spec: &Spec<'_>, bundle: &Path, wish: &Wish<'_>, host: &Host) -> Result<Record> {
     let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
     Terminal::choose(terminal, wish.console_socket, wish.stays)?;
+    if spec.annotations.iter().any(|(key, _)| key.is_empty()) {
+        return Err(Error::new("annotations: a key is empty"));
+    }
     if let Some(process) = &spec.process {
         warn_of_capabilities(global, process, &spec.linux, host);
     }

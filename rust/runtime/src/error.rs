@@ -80,7 +80,9 @@ impl Error {
 
 impl From<compile::Error> for Error {
     fn from(error: compile::Error) -> Self {
-        Self { message: error.to_string(), hint: error.hint, of_hook: false, code: 1 }
+        // Without a path it is the whole document.
+        let place = if error.path.is_empty() { "config.json: " } else { "" };
+        Self { message: format!("{place}{error}"), hint: error.hint, of_hook: false, code: 1 }
     }
 }
 

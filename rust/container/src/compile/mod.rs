@@ -48,9 +48,10 @@ use crate::plan::{MAX_OPS, Op};
 use crate::seccomp;
 use crate::spec::{Linux, Process, Resources, Spec};
 
+pub use crate::json::UNKNOWN_FIELD;
 pub use capabilities::names as capability_names;
 pub use cgroups::{Directory, directories, limits as cgroup_limits};
-pub use error::{Blame, Cause, Error, Result, UNKNOWN_FIELD, describe};
+pub use error::{Blame, Cause, Error, Result, describe};
 pub use ids::{UserNamespace, user_namespace};
 pub use start::{File, Lifecycle as CreatedFirst, Rootfs as Layers, Start, Upper};
 pub use template::{Sample, Template};

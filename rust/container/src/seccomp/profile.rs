@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::json;
 use crate::spec::Text;
 
 use super::{Error, Notify, abi};
@@ -74,8 +75,10 @@ struct RawProfile<'a> {
     architectures: Option<Vec<Text<'a>>>,
     #[serde(borrow)]
     flags: Option<Vec<Text<'a>>>,
-    listener_path: Option<String>,
-    listener_metadata: Option<String>,
+    #[serde(borrow)]
+    listener_path: Option<Text<'a>>,
+    #[serde(borrow)]
+    listener_metadata: Option<Text<'a>>,
     #[serde(borrow)]
     syscalls: Option<Vec<RawRule<'a>>>,
 }
@@ -108,8 +111,9 @@ fn refused<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T,
 }
 
 /// Reads and checks a profile.
-pub fn parse(json: &[u8]) -> Result<Profile, Error> {
-    let raw: RawProfile<'_> = serde_json::from_slice(json).map_err(|error| Error::Malformed(error.to_string()))?;
+pub fn parse(document: &[u8]) -> Result<Profile, Error> {
+    let raw: RawProfile<'_> = json::parse(document, "linux.seccomp")
+        .map_err(|wrong| Error::Refused { field: wrong.path, problem: wrong.message })?;
     let default =
         action(&raw.default_action, raw.default_errno_ret, "linux.seccomp", "defaultAction", "defaultErrnoRet")?;
     let mut rules = Vec::new();
@@ -125,8 +129,8 @@ pub fn parse(json: &[u8]) -> Result<Profile, Error> {
 fn notify(
     default: Action,
     rules: &[Rule],
-    path: Option<String>,
-    metadata: Option<String>,
+    path: Option<Text<'_>>,
+    metadata: Option<Text<'_>>,
 ) -> Result<Option<Notify>, Error> {
     let path = path.filter(|path| !path.is_empty());
     let metadata = metadata.filter(|metadata| !metadata.is_empty());
@@ -145,7 +149,7 @@ fn notify(
         return refused("linux.seccomp.syscalls", "sendmsg can't be notified: by it the listener is handed out");
     }
     match path {
-        Some(path) => Ok(Some(Notify { path, metadata: metadata.unwrap_or_default() })),
+        Some(path) => Ok(Some(Notify { path: path.to_string(), metadata: metadata.unwrap_or_default().to_string() })),
         None => refused("linux.seccomp.listenerPath", "missing: SCMP_ACT_NOTIFY needs somebody to tell"),
     }
 }

@@ -98,12 +98,12 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     }
     // First of all the descriptors of the caller go, then ours come.
     let Created { annals, record, config, running } = container::create(global, &wish)?;
-    let signals = foreground::hold_signals()?;
-    let started = container::start(&annals, &record, &config);
+    let started = foreground::hold_signals()
+        .and_then(|signals| container::start(&annals, &record, &config).map(|()| signals));
     // Others may change it while it runs.
     drop(annals);
     let code = match started {
-        Ok(()) => foreground::attend(running.pid, running.terminal, signals),
+        Ok(signals) => foreground::attend(running.pid, running.terminal, signals),
         Err(error) => {
             let _ = sys::signal_pidfd(running.pidfd, libc::SIGKILL);
             Err(error)
