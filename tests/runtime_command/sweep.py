@@ -70,7 +70,7 @@ class Sweep:
         return tracer, os.waitstatus_to_exitcode(tracer.ended[pid])
 
     def aside(self, verb: str, strike: Strike | None) -> tuple[dict[str, int], str, int]:
-        """The same in a process that ends: then nobody traces any more what lives on. Counts, what was hit, exit code."""
+        """The same in a process that ends, so that nobody traces what lives on. Counts, what was hit, exit code."""
         answer, told = os.pipe()
         pid = os.fork()
         if not pid:

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -106,12 +106,30 @@ impl Annals {
             io::ErrorKind::AlreadyExists => Error::new(format!("container with given ID already exists: {id}")),
             _ => Error::file("making", &path, &error),
         })?;
-        lock(path.clone(), id).inspect_err(|_| drop(fs::remove_dir(&path)))
+        let locked = lock(&path).map_err(|error| {
+            let _ = fs::remove_dir(&path);
+            Error::file("locking", &path, &error)
+        })?;
+        // Taken for one that a killed `create` has left, between the two calls.
+        locked.ok_or_else(|| missing(id))
     }
 
     /// Locks the folder of a container that is there; waits for whoever has it.
     pub fn open(root: &Path, id: &str) -> Result<Self> {
-        lock(root.join(id), id)
+        Self::find(root, id)?.ok_or_else(|| missing(id))
+    }
+
+    /// The same, if there is one.
+    pub fn find(root: &Path, id: &str) -> Result<Option<Self>> {
+        let path = root.join(id);
+        loop {
+            match lock(&path) {
+                Ok(Some(locked)) => return Ok(Some(locked)),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(Error::file("locking", &path, &error)),
+            }
+        }
     }
 
     /// The folder.
@@ -170,28 +188,24 @@ impl Annals {
     }
 }
 
-fn missing(id: &str) -> Error {
+/// Of a container that is not there.
+pub fn missing(id: &str) -> Error {
     Error::new(format!("container does not exist: {id}"))
 }
 
-fn lock(path: PathBuf, id: &str) -> Result<Annals> {
-    let file = OpenOptions::new().read(true).open(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => missing(id),
-        _ => Error::file("opening", &path, &error),
-    })?;
+/// `None` if the folder was removed while we waited: there may be another of that name by now.
+fn lock(path: &Path) -> io::Result<Option<Annals>> {
+    let file = File::open(path)?;
     // SAFETY: flock(2) of an open descriptor.
     while unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
-            return Err(Error::file("locking", &path, &error));
+            return Err(error);
         }
     }
-    // Removed while we waited, and perhaps made anew by somebody else.
-    let ours = file.metadata().map(|data| data.ino()).ok();
-    if ours.is_none() || fs::metadata(&path).map(|data| data.ino()).ok() != ours {
-        return Err(missing(id));
-    }
-    Ok(Annals { path, _lock: file })
+    let ours = file.metadata()?.ino();
+    let is_there = fs::metadata(path).is_ok_and(|data| data.ino() == ours);
+    Ok(is_there.then(|| Annals { path: path.to_owned(), _lock: file }))
 }
 
 /// Reads a record without the lock: it is whole or absent. `None` while the container is only begun.

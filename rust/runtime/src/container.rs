@@ -104,8 +104,9 @@ impl Status {
         match record {
             Record { pid: 0, .. } => Self::Creating,
             Record { pid, start_time, .. } if !process::is_alive(*pid, *start_time) => Self::Stopped,
-            _ if folder.join(RELEASE).exists() => Self::Created,
+            // Also one that waits for its start, which a frozen process would never end.
             _ if cgroups::is_frozen(&record.cgroups) => Self::Paused,
+            _ if folder.join(RELEASE).exists() => Self::Created,
             _ => Self::Running,
         }
     }

@@ -98,8 +98,8 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     }
     // First of all the descriptors of the caller go, then ours come.
     let Created { annals, record, config, running } = container::create(global, &wish)?;
-    let started = foreground::hold_signals()
-        .and_then(|signals| container::start(&annals, &record, &config).map(|()| signals));
+    let started =
+        foreground::hold_signals().and_then(|signals| container::start(&annals, &record, &config).map(|()| signals));
     // Others may change it while it runs.
     drop(annals);
     let code = match started {

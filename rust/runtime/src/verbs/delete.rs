@@ -30,10 +30,11 @@ pub fn delete(global: &Global, arguments: &Arguments) -> Result<u8> {
 
 /// Removes a container; with `force` one that is not there is removed already.
 pub fn remove(global: &Global, id: &str, force: bool) -> Result<()> {
-    let annals = match Annals::open(&global.root, id) {
+    let annals = match Annals::find(&global.root, id)? {
+        Some(annals) => annals,
         // Perhaps whoever has waited for its end was quicker.
-        Err(_) if force && !global.root.join(id).exists() => return Ok(()),
-        opened => opened?,
+        None if force => return Ok(()),
+        None => return Err(annals::missing(id)),
     };
     let Some(record) = annals::peek(&global.root, id)? else {
         // Killed before it had made anything but its folder.
