@@ -50,8 +50,8 @@ static MEMORY: memory::Block = memory::Block::new();
 unsafe extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
     // SAFETY: `count` C strings, as every C program finds them.
     let words = (1..count as usize).map(|index| unsafe { CStr::from_ptr(*words.add(index)) });
-    // Who writes to a pipe that nobody reads is told so by write(2).
-    sys::ignore_signal(libc::SIGPIPE);
+    // Who writes to a pipe that nobody reads, or more than RLIMIT_FSIZE lets him, is told so by write(2).
+    [libc::SIGPIPE, libc::SIGXFSZ].into_iter().for_each(sys::ignore_signal);
     sys::open_missing_stdio();
     run(words).into()
 }

@@ -169,9 +169,10 @@ fn finish(writer: Writer) -> Result<Compiled> {
 }
 
 fn check_version(spec: &Spec<'_>) -> Result<()> {
-    let mut numbers = spec.oci_version.split('.');
-    let known = numbers.next() == Some("1") && numbers.next().is_some_and(|minor| minor.parse::<u32>().is_ok());
-    if known {
+    // SemVer 2.0.0: three numbers, then perhaps a pre-release and a build.
+    let version = spec.oci_version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Option<Vec<u32>> = version.split('.').map(|number| number.parse().ok()).collect();
+    if matches!(numbers.as_deref(), Some([1, _, _])) {
         return Ok(());
     }
     Err(Error::spec("ociVersion", format!("{:?} is no version that pyrt knows", &*spec.oci_version))
