@@ -25,7 +25,8 @@ fn locate<'a, T: Deserialize<'a>>(bytes: &'a [u8], root: &str, error: &serde_jso
         // Something comes after the document.
         Ok(_) => (String::new(), error.to_string()),
     };
-    let path = join(root, if path == "." { "" } else { &path });
+    // "." is the whole, "?" a name that has not ended.
+    let path = join(root, path.trim_end_matches(['.', '?']));
     // Where an enumeration takes a word and gets something else, serde_json calls that no value.
     match serde_json::from_slice::<IgnoredAny>(bytes) {
         Err(_) => Wrong { path, message: format!("not JSON: {error}") },
