@@ -15,7 +15,16 @@ pub(crate) struct Wrong {
 
 /// Reads a JSON document; `root` is put before the path of whatever is wrong in it.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], root: &str) -> Result<T, Wrong> {
-    serde_json::from_slice(bytes).map_err(|error| locate::<T>(bytes, root, &error))
+    // Looked through once as a whole: of bytes each string would be on its own.
+    match std::str::from_utf8(bytes) {
+        Ok(text) => parse_text(text, root),
+        Err(_) => serde_json::from_slice(bytes).map_err(|error| locate::<T>(bytes, root, &error)),
+    }
+}
+
+/// The same of a text.
+pub(crate) fn parse_text<'a, T: Deserialize<'a>>(text: &'a str, root: &str) -> Result<T, Wrong> {
+    serde_json::from_str(text).map_err(|error| locate::<T>(text.as_bytes(), root, &error))
 }
 
 fn locate<'a, T: Deserialize<'a>>(bytes: &'a [u8], root: &str, error: &serde_json::Error) -> Wrong {

@@ -84,7 +84,20 @@ fn yes() -> bool {
 #[derive(Debug)]
 pub struct Annals {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+/// The folder of a container that runs, open to others.
+#[derive(Debug)]
+pub struct Left(Annals);
+
+impl Left {
+    /// Locks it again; `None` if it was removed meanwhile. The record in it is the same: nobody changes it once the
+    /// container runs.
+    pub fn again(self) -> Option<Annals> {
+        let Annals { path, lock } = self.0;
+        hold(path, lock).ok().flatten()
+    }
 }
 
 const DIRECTORY: u32 = 0o700;
@@ -130,6 +143,13 @@ impl Annals {
                 Err(error) => return Err(Error::file("locking", &path, &error)),
             }
         }
+    }
+
+    /// Lets others change it.
+    pub fn leave(self) -> Left {
+        // SAFETY: flock(2) of an open descriptor.
+        unsafe { libc::flock(self.lock.as_raw_fd(), libc::LOCK_UN) };
+        Left(self)
     }
 
     /// The folder.
@@ -193,19 +213,23 @@ pub fn missing(id: &str) -> Error {
     Error::new(format!("container does not exist: {id}"))
 }
 
-/// `None` if the folder was removed while we waited: there may be another of that name by now.
+/// `None` if the folder is gone by the time that it is locked.
 fn lock(path: &Path) -> io::Result<Option<Annals>> {
-    let file = File::open(path)?;
+    hold(path.to_owned(), File::open(path)?)
+}
+
+/// Waits for the lock of an open folder; `None` if that was removed meanwhile: there may be another of its name by now.
+fn hold(path: PathBuf, lock: File) -> io::Result<Option<Annals>> {
     // SAFETY: flock(2) of an open descriptor.
-    while unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
+    while unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) } != 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);
         }
     }
-    let ours = file.metadata()?.ino();
-    let is_there = fs::metadata(path).is_ok_and(|data| data.ino() == ours);
-    Ok(is_there.then(|| Annals { path: path.to_owned(), _lock: file }))
+    let ours = lock.metadata()?.ino();
+    let is_there = fs::metadata(&path).is_ok_and(|data| data.ino() == ours);
+    Ok(is_there.then_some(Annals { path, lock }))
 }
 
 /// Reads a record without the lock: it is whole or absent. `None` while the container is only begun.

@@ -111,8 +111,8 @@ fn refused<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T,
 }
 
 /// Reads and checks a profile.
-pub fn parse(document: &[u8]) -> Result<Profile, Error> {
-    let raw: RawProfile<'_> = json::parse(document, "linux.seccomp")
+pub fn parse(document: &str) -> Result<Profile, Error> {
+    let raw: RawProfile<'_> = json::parse_text(document, "linux.seccomp")
         .map_err(|wrong| Error::Refused { field: wrong.path, problem: wrong.message })?;
     let default =
         action(&raw.default_action, raw.default_errno_ret, "linux.seccomp", "defaultAction", "defaultErrnoRet")?;
