@@ -115,8 +115,8 @@ def test_a_pidfd_is_handed_over(runtime: Runtime, bundle: Bundle, name: str, tmp
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place))
         listener.listen()
-        flags = ["--pidfd-socket", place, "--pid-file", file]
-        last = [name, "/bin/true"] if verb == "exec" else ["--bundle", bundle.path, name]
+        flags: list[str | Path] = ["--pidfd-socket", place, "--pid-file", file]
+        last: list[str | Path] = [name, "/bin/true"] if verb == "exec" else ["--bundle", bundle.path, name]
         runtime.ok(verb, *flags, *last)
         connection, _ = listener.accept()
         with connection:
