@@ -135,10 +135,9 @@ impl<'a> Keeper<'a> {
 
     /// Walks what of the list is about groups.
     pub fn make_groups(&mut self) -> Result<(), Failed> {
-        let is_of_groups = |op: &Op<'_>| match op {
-            Op::CgroupCreate { .. } | Op::WriteAt { .. } | Op::DelegateCgroup { .. } => true,
-            Op::AttachDeviceProgram { .. } | Op::OpenAt { .. } => true,
-            _ => false,
+        let is_of_groups = |op: &Op<'_>| {
+            let is_made = matches!(op, Op::CgroupCreate { .. } | Op::OpenAt { .. } | Op::DelegateCgroup { .. });
+            is_made || matches!(op, Op::WriteAt { .. } | Op::AttachDeviceProgram { .. })
         };
         let mut ops = self.plan.ops(Part::Keeper).enumerate().filter(|(_, op)| is_of_groups(op));
         ops.try_for_each(|(index, op)| self.step(&op).map_err(|errno| failed_at(index, errno)))
