@@ -18,21 +18,21 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], root: &str) -> Resu
     // Looked through once as a whole: of bytes each string would be on its own.
     match std::str::from_utf8(bytes) {
         Ok(text) => parse_text(text, root),
-        Err(_) => serde_json::from_slice(bytes).map_err(|error| locate::<T>(bytes, root, &error)),
+        Err(error) => Err(locate::<T>(bytes, root, error.to_string())),
     }
 }
 
 /// The same of a text.
 pub(crate) fn parse_text<'a, T: Deserialize<'a>>(text: &'a str, root: &str) -> Result<T, Wrong> {
-    serde_json::from_str(text).map_err(|error| locate::<T>(text.as_bytes(), root, &error))
+    serde_json::from_str(text).map_err(|error| locate::<T>(text.as_bytes(), root, error.to_string()))
 }
 
-fn locate<'a, T: Deserialize<'a>>(bytes: &'a [u8], root: &str, error: &serde_json::Error) -> Wrong {
+fn locate<'a, T: Deserialize<'a>>(bytes: &'a [u8], root: &str, error: String) -> Wrong {
     let mut input = serde_json::Deserializer::from_slice(bytes);
     let (path, error) = match serde_path_to_error::deserialize::<_, T>(&mut input) {
         Err(error) => (error.path().to_string(), error.into_inner().to_string()),
-        // Something comes after the document.
-        Ok(_) => (String::new(), error.to_string()),
+        // Something comes after the document, or what is no text stands where nobody reads it.
+        Ok(_) => (String::new(), error),
     };
     // "." is the whole, "?" a name that has not ended.
     let path = join(root, path.trim_end_matches(['.', '?']));
