@@ -167,6 +167,9 @@ impl<'a> Identity<'a> {
         if !self.process.terminal {
             let (input, output, error) = (STDIN, STDOUT, STDERR);
             writer.plan.child(Op::SetStdio { input, output, error, terminal: false });
+            if self.lifecycle.outlives() {
+                writer.plan.child(Op::TakeOwnNull {});
+            }
             return;
         }
         let size = self.process.console_size.map_or((0, 0), |size| (size.height, size.width));
@@ -211,6 +214,7 @@ impl<'a> Identity<'a> {
         if let Some((attributes, label)) = attributes.zip(self.label.as_ref()) {
             writer.plan.child(Op::SetSecurityLabel { attributes, label: label.text.as_bytes() });
         }
+        self.lifecycle.write_home(self.process, writer);
         self.write_priorities(writer);
         if !self.process.no_new_privileges && !self.filters_last() {
             self.write_filter(writer);

@@ -13,6 +13,7 @@
 //! ```
 
 use crate::plan::{Op, Slot, TextsBuf};
+use crate::spec::Process;
 
 use super::error::Result;
 use super::hooks::Ready;
@@ -62,6 +63,14 @@ impl Lifecycle {
     /// Whether the process lives without a keeper.
     pub fn outlives(&self) -> bool {
         self.outlives
+    }
+
+    /// While the process is root of all that is mounted. The engine that has a keeper has read the image beforehand.
+    pub fn write_home(&self, process: &Process<'_>, writer: &mut Writer) {
+        let has_home = process.env.iter().any(|entry| entry.starts_with("HOME="));
+        if self.outlives && !self.no_command && !has_home {
+            writer.plan.child(Op::FindHome { uid: process.user.uid });
+        }
     }
 
     /// Once the process is its user, and before a filter may forbid to look.
