@@ -247,8 +247,8 @@ fn begin_child(record: &Record, spec: &Spec<'_>, host: &Host) -> Option<Ahead> {
         return None;
     }
     foreground::block_signals();
-    // On version 2 it is born in its group, which is not there yet.
-    let flags = compile::clone_flags(spec).filter(|_| host.cgroups.layout() != Layout::V2)?;
+    // On version 2 it is born in its group, and so it is in one of systemd's, which is not there yet.
+    let flags = compile::clone_flags(spec).filter(|_| host.cgroups.layout() != Layout::V2 && record.unit.is_none())?;
     Ahead::begin(flags).ok()?
 }
 
@@ -296,7 +296,10 @@ pub fn in_scope<T>(
     let Some(unit) = unit else { return work() };
     let limits = compile::cgroup_limits(&config::resources(config), host)?;
     // Held until the container's process is there.
-    let made = unit.make(id, &limits).and_then(|_scope| work());
+    let made = unit.make(id, &limits).and_then(|scope| {
+        let _visit = scope.visit(host)?;
+        work()
+    });
     if made.is_err() {
         let _ = unit.stop();
     }
