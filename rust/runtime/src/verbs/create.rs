@@ -6,7 +6,6 @@ use crate::arguments::{Arguments, Flag, Global, Order, switch, valued};
 use crate::container::{self, Created, Status, Wish};
 use crate::error::{Error, Result};
 use crate::foreground;
-use crate::sealed;
 use crate::sockets::Sockets;
 
 use super::{delete, file, find};
@@ -43,7 +42,6 @@ fn wish(arguments: &Arguments, stays: bool) -> Result<Wish<'_>> {
 pub fn create(global: &Global, words: &[String]) -> Result<u8> {
     let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
     let wish = wish(&arguments, false)?;
-    sealed::ensure()?;
     container::create(global, &wish).map(|_| 0)
 }
 
@@ -66,22 +64,19 @@ pub fn run(global: &Global, words: &[String]) -> Result<u8> {
     let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
     let stays = !arguments.has("detach");
     let wish = wish(&arguments, stays)?;
-    sealed::ensure()?;
     if !stays {
         let Created { annals, record, config, .. } = container::create(global, &wish)?;
-        let started = container::start(&annals, &record, &config);
+        let started = container::start(&annals, &record, config);
         drop(annals);
         if started.is_err() {
             delete::remove(global, &record.id, true)?;
         }
         return started.map(|()| 0);
     }
-    // First of all the descriptors of the caller go, then ours come.
     let Created { annals, record, config, running } = container::create(global, &wish)?;
     let signals = foreground::hold_signals()?;
-    let started = container::start(&annals, &record, &config);
-    // Others may change it while it runs.
-    drop(annals);
+    let started = container::start(&annals, &record, config);
+    let left = annals.leave();
     let code = match started {
         Ok(()) => foreground::attend(running.pid, running.terminal, signals),
         Err(error) => {
@@ -89,8 +84,11 @@ pub fn run(global: &Global, words: &[String]) -> Result<u8> {
             Err(error)
         }
     };
+    // What only the start needed goes with this process: to give it back takes as long, and now somebody waits.
+    std::mem::forget(running);
     if code.is_err() || !arguments.has("keep") {
-        delete::remove(global, &record.id, true)?;
+        // Perhaps somebody else was quicker.
+        left.again().map_or(Ok(()), |annals| delete::take_apart(global, annals, &record, true))?;
     }
     code
 }
