@@ -13,7 +13,8 @@ MUSL := $(shell uname -m)-unknown-linux-musl
 # What building needs, and what the tests take their images, registries and daemons from.
 BUILD_PACKAGES := gcc libc6-dev make git python3 python3-venv
 TEST_PACKAGES := busybox-static mmdebstrap criu umoci skopeo buildah podman docker-registry apache2-utils docker.io \
-                 iproute2 nftables util-linux systemd strace openssl libarchive-tools tar gzip pigz bzip2 xz-utils zstd
+                 containernetworking-plugins iptables slirp4netns uidmap iproute2 nftables util-linux systemd strace \
+                 openssl libarchive-tools tar gzip pigz bzip2 xz-utils zstd
 # Who is measured beside pyrt; what is missing is a row with the reason, so CI does without.
 BENCH_PACKAGES := $(TEST_PACKAGES) bubblewrap crun runc containerd lxc systemd-container qemu-system-x86 e2fsprogs
 SOURCES := $(shell find rust packaging -type f -not -path '*/target/*') Cargo.toml Cargo.lock pyproject.toml

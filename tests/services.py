@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.leakcheck import resident
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 # dockerd, cold, on a busy machine of two cores.
 PATIENCE = 60.0
@@ -125,17 +126,59 @@ def _aside(folder: Path, command: list[str]) -> list[str]:
     """The command where it neither finds nor leaves anything of this machine's network and its lists of user ids."""
     # Its containers' root has to come by.
     folder.chmod(0o711)
-    steps = ["ip link set lo up"]
+    steps = []
     for file in ("subuid", "subgid"):
         (folder / file).write_text("nobody:300000:65536\n")
         steps.append(f"mount --bind {folder / file} /etc/{file}")
-    script = " && ".join([*steps, 'exec "$@"'])
+    return apart(command, steps)
+
+
+def apart(command: list[str], steps: Iterable[str] = ()) -> list[str]:
+    """The command in a network and a mount namespace of its own, after these lines of a shell."""
+    script = " && ".join(["ip link set lo up", *steps, 'exec "$@"'])
     return ["unshare", "--net", "--mount", "sh", "-c", script, "sh", *command]
 
 
+# Where network plug-ins and their callers keep what they have made: it is to end with the namespaces.
+FORGETFUL = tuple(f"mount -t tmpfs tmpfs {folder}" for folder in ("/run", "/var/lib"))
+# Debian's package containernetworking-plugins.
+PLUGINS = Path("/usr/lib/cni")
+
+
 @contextmanager
-def containerd(folder: Path, runtime: Path, *, pause: str) -> Iterator[Path]:
-    """containerd with its CRI plug-in, which calls `runtime` and makes pods of the image `pause`; yields its socket.
+def network() -> Iterator[list[str]]:
+    """A network for bridges and firewall rules; yields the words that a command line in it begins with."""
+    command = apart(["sleep", "infinity"], (*FORGETFUL, "echo ready"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield ["nsenter", "--target", str(process.pid), "--net", "--mount"]
+        finally:
+            process.kill()
+
+
+def answer(within: list[str], host: str, port: int) -> str:
+    """What a server says, which need not listen yet; `within` are the words of a network."""
+    line = [*within, "busybox", "nc", "-w", "5", host, str(port)]
+    deadline, said = time.monotonic() + PATIENCE, ""
+    while not said and time.monotonic() < deadline:
+        said = subprocess.run(line, stdin=subprocess.PIPE, capture_output=True, text=True, check=False).stdout
+    return said
+
+
+class Containerd(NamedTuple):
+    """A running containerd: its socket, and the process whose network it is in."""
+
+    address: Path
+    process: int
+
+
+@contextmanager
+def containerd(folder: Path, runtime: Path, *, pause: str) -> Iterator[Containerd]:
+    """containerd with its CRI plug-in, which calls `runtime` and makes pods of the image `pause`.
+
+    It is in a network of its own, in which its pods have a bridge.
 
     Raises:
         Unavailable: it is not installed or does not start.
@@ -143,14 +186,30 @@ def containerd(folder: Path, runtime: Path, *, pause: str) -> Iterator[Path]:
     if shutil.which("containerd") is None:
         raise Unavailable("containerd is not installed")
     configuration = folder / "containerd.toml"
-    configuration.write_text(_CONTAINERD.format(folder=folder, runtime=runtime, pause=pause))
-    with _running(["containerd", "--config", str(configuration)], folder / "log") as server:
+    configuration.write_text(_CONTAINERD.format(folder=folder, runtime=runtime, pause=pause, plugins=PLUGINS))
+    (folder / "networks").mkdir()
+    (folder / "networks" / "pods.conflist").write_text(json.dumps(_PODS))
+    with _running(apart(["containerd", "--config", str(configuration)], FORGETFUL), folder / "log") as server:
         try:
             _wait_for(server, folder / "log", lambda log: re.search("containerd successfully booted", log))
         except RuntimeError as error:
             raise Unavailable(f"containerd does not start here: {error}") from error
-        yield folder / "socket"
+        yield Containerd(folder / "socket", server.pid)
 
+
+_PODS = {
+    "cniVersion": "0.4.0",
+    "name": "pods",
+    "plugins": [
+        {
+            "type": "bridge",
+            "bridge": "pods",
+            "isGateway": True,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/16"}]]},
+        },
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+    ],
+}
 
 _CONTAINERD = """
 version = 2
@@ -164,8 +223,8 @@ path = "{folder}/opt"
 sandbox_image = "{pause}"
 restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "{folder}/cni"
-conf_dir = "{folder}/cni"
+bin_dir = "{plugins}"
+conf_dir = "{folder}/networks"
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "native"
 default_runtime_name = "pyrt"

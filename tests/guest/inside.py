@@ -444,6 +444,20 @@ def test_a_container_runs_on_beside_its_checkpoint() -> None:
     runtime("delete", "--force", "beside")
 
 
+def test_a_checkpoint_lies_over_one_before() -> None:
+    """Only what has changed since is written down again; an engine names the folder before it is there."""
+    path = mounted("again", process={"args": ["/bin/sh", "-c", COUNT]})
+    start(path, "again")
+    counted = count("again")
+    runtime("checkpoint", "--pre-dump", "--image-path", images("before"), "again")
+    assert state_of("again")["status"] == "running"
+    checkpoint("again", "--parent-path", "../before")
+    assert (images("again") / "parent").readlink() == Path("../before")
+    restore(path, "again")
+    eventually(lambda: count("again") > counted)
+    runtime("delete", "--force", "again")
+
+
 def test_a_checkpoint_that_is_cut_off_is_not_restored() -> None:
     """criu looks for pages behind the end of their file for ever."""
     path = mounted("cut", process={"args": ["/bin/sh", "-c", COUNT]})
@@ -529,11 +543,34 @@ def test_a_terminal_is_handed_out_again() -> None:
     runtime("delete", "--force", "terminal")
 
 
-def test_groups_of_systemd_profiles_and_others_namespaces_are_found_again() -> None:
+@contextlib.contextmanager
+def others() -> Iterator[list[dict[str, str]]]:
+    """Namespaces that belong to somebody else."""
     call("ip", "netns", "add", "others")
-    namespaces = [{"type": kind} for kind in KINDS if kind != "network"]
+    with subprocess.Popen(["unshare", "--ipc", "--uts", "sleep", "1000"]) as process:
+        places = {kind: f"/proc/{process.pid}/ns/{kind}" for kind in ("ipc", "uts")}
+        try:
+            eventually(
+                lambda: all(
+                    os.stat(at).st_ino != os.stat(f"/proc/self/ns/{kind}").st_ino for kind, at in places.items()
+                )
+            )
+            yield [{"type": kind, "path": at} for kind, at in {**places, "network": "/run/netns/others"}.items()]
+        finally:
+            process.kill()
+            call("ip", "netns", "delete", "others")
+
+
+def test_groups_of_systemd_profiles_and_others_namespaces_are_found_again() -> None:
+    with others() as joined:
+        found_again(joined)
+    assert show("pyrt-back.scope", "LoadState") == "not-found"
+
+
+def found_again(joined: list[dict[str, str]]) -> None:
+    kinds = {namespace["type"] for namespace in joined}
     linux = {
-        "namespaces": [*namespaces, {"type": "network", "path": "/run/netns/others"}],
+        "namespaces": [*({"type": kind} for kind in KINDS if kind not in kinds), *joined],
         "resources": LIMITS,
         "cgroupsPath": "a-b.slice:pyrt:back",
     }
@@ -553,13 +590,13 @@ def test_groups_of_systemd_profiles_and_others_namespaces_are_found_again() -> N
         after = shape(pid)
         assert after == before, [(key, before[key], after[key]) for key in before if before[key] != after[key]]
         assert (show("pyrt-back.scope", "TasksMax"), show("pyrt-back.scope", "Delegate")) == ("20", "yes")
-        assert Path(f"/proc/{pid}/ns/net").stat().st_ino == Path("/run/netns/others").stat().st_ino
+        for namespace in joined:
+            name = namespace["type"].replace("network", "net")
+            assert os.stat(f"/proc/{pid}/ns/{name}").st_ino == os.stat(namespace["path"]).st_ino, name
         told = [json.loads(line) for line in Path("/run/hooks").read_text().splitlines() if line]
         assert [(state["status"], state["pid"]) for state in told] == [("creating", pid), ("running", pid)], told
     finally:
         runtime("delete", "--force", "back")
-        call("ip", "netns", "delete", "others")
-    assert show("pyrt-back.scope", "LoadState") == "not-found"
 
 
 def test_the_engine_limits_on_version_2() -> None:

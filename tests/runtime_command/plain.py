@@ -28,6 +28,8 @@ class PlainUser:
         for place in (home, home / "run"):
             os.chown(place, self.UID, self.UID)
         steps = [f"mount --bind {home / name} /etc/{name}" for name in lists]
+        # Where udev has not been it is root's alone.
+        steps += ["mount -t tmpfs tmpfs /dev/net", "mknod -m 666 /dev/net/tun c 10 200"]
         ids = f"--reuid {self.UID} --regid {self.UID} --clear-groups"
         environment = f"HOME={home} XDG_RUNTIME_DIR={home}/run PATH=/usr/bin:/bin:/usr/sbin:/sbin"
         script = " && ".join([*steps, "cd /", f'exec setpriv {ids} env -i {environment} "$@"'])

@@ -11,32 +11,38 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.runtime_command.cri import Kubelet, Message, decode
-from tests.services import SHORT, Unavailable, containerd
+from tests.services import SHORT, Containerd, Unavailable, answer, containerd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.root
 
-NODE = 2
+POD, CONTAINER, NODE = 0, 1, 2
 # Of CONTAINER_CREATED, RUNNING, EXITED.
 RUNNING, EXITED = 1, 2
 
 
 @pytest.fixture(scope="module")
-def kubelet(program: Path, busybox_rootfs: Path) -> Iterator[Kubelet]:
+def server(program: Path, busybox_rootfs: Path) -> Iterator[Containerd]:
     """A containerd of its own with the image `localhost/bb:1`, which is also what holds a pod's namespaces."""
     with tempfile.TemporaryDirectory(prefix="cri-", dir=SHORT) as name:
         try:
-            with containerd(Path(name), program, pause="localhost/bb:1") as address:
+            with containerd(Path(name), program, pause="localhost/bb:1") as server:
                 archive = _archive(busybox_rootfs, Path(name))
-                subprocess.run(["ctr", "-a", address, "-n", "k8s.io", "images", "import", archive], check=True)
-                with Kubelet(address) as kubelet:
-                    # Connected before the first test looks what is open.
-                    assert _text(kubelet("Version", {})[2]) == "containerd"
-                    yield kubelet
+                subprocess.run(["ctr", "-a", server.address, "-n", "k8s.io", "images", "import", archive], check=True)
+                yield server
         except Unavailable as error:
             pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def kubelet(server: Containerd) -> Iterator[Kubelet]:
+    """A connection to it."""
+    with Kubelet(server.address) as kubelet:
+        # Connected before the first test looks what is open.
+        assert _text(kubelet("Version", {})[2]) == "containerd"
+        yield kubelet
 
 
 def _archive(rootfs: Path, folder: Path) -> Path:
@@ -58,12 +64,11 @@ def _archive(rootfs: Path, folder: Path) -> Path:
 
 
 def _text(value: int | bytes) -> str:
-    assert isinstance(value, bytes)
-    return value.decode()
+    return _bytes(value).decode()
 
 
 def test_a_pod_lives_with_a_container(kubelet: Kubelet, tmp_path: Path) -> None:
-    # PodSandboxConfig: name, log directory, labels; no network of its own, for which a CNI plug-in would be wanted.
+    # PodSandboxConfig: name, log directory, labels; in the network of its node.
     security: Message = {1: {1: NODE}}
     pod: Message = {
         1: {1: "pod", 2: "uid-1", 3: "default"},
@@ -96,6 +101,45 @@ def test_a_pod_lives_with_a_container(kubelet: Kubelet, tmp_path: Path) -> None:
     finally:
         kubelet("StopPodSandbox", {1: sandbox})
         kubelet("RemovePodSandbox", {1: sandbox})
+
+
+def test_a_pod_has_a_network_of_its_own(server: Containerd, kubelet: Kubelet, tmp_path: Path) -> None:
+    """By CNI plug-ins: an address on the bridge of the node, and a port of the node that leads to it."""
+    options: Message = {1: POD, 2: CONTAINER, 3: POD}
+    pod: Message = {
+        1: {1: "net", 2: "uid-2", 3: "default"},
+        2: "own-name",
+        3: str(tmp_path),
+        5: {2: 80, 3: 8080},
+        8: {1: "/pyrt", 2: {1: options}},
+    }
+    sandbox = _text(kubelet("RunPodSandbox", {1: pod})[1])
+    try:
+        # PodSandboxStatus.network.ip.
+        status = decode(_bytes(kubelet("PodSandboxStatus", {1: sandbox})[1]))
+        address = _text(decode(_bytes(status[5]))[1])
+        container: Message = {
+            1: {1: "server"},
+            2: {1: "localhost/bb:1"},
+            3: ["/bin/busybox", "nc", "-ll", "-p", "80", "-e", "/bin/echo", "served"],
+            15: {2: {3: options}},
+        }
+        made = _text(kubelet("CreateContainer", {1: sandbox, 2: container, 3: pod})[1])
+        kubelet("StartContainer", {1: made})
+        script = "hostname; ip -o -4 address show dev eth0"
+        seen = _text(kubelet("ExecSync", {1: made, 2: ["/bin/sh", "-c", script]})[1])
+        assert seen.startswith("own-name\n")
+        assert f"{address}/16" in seen
+        for host, port in ((address, 80), ("127.0.0.1", 8080)):
+            assert answer(["nsenter", "--target", f"{server.process}", "--net"], host, port) == "served\n", host
+    finally:
+        kubelet("StopPodSandbox", {1: sandbox})
+        kubelet("RemovePodSandbox", {1: sandbox})
+
+
+def _bytes(value: int | bytes) -> bytes:
+    assert isinstance(value, bytes)
+    return value
 
 
 def _state(kubelet: Kubelet, container: str) -> int:

@@ -10,11 +10,11 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.services import SHORT, Docker, Unavailable, docker_daemon
+from tests.services import PLUGINS, SHORT, Docker, Unavailable, answer, docker_daemon, network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,6 +176,96 @@ def test_docker_gives_everything_to_the_privileged(docker: Docker) -> None:
     assert int(seen.split()[1], 16) == int(own.split()[1], 16) & ((1 << 38) - 1)
 
 
+GIVEN = (
+    *("--user", "1000:7", "--group-add", "9", "--workdir", "/tmp", "--env", "A=b", "--hostname", "own", "--read-only"),
+    *("--ulimit", "nofile=100:200", "--sysctl", "net.ipv4.ip_forward=1", "--shm-size", "1m", "--cpuset-cpus", "0"),
+    *("--cap-drop", "ALL", "--cap-add", "NET_ADMIN", "--security-opt", "no-new-privileges"),
+    *("--memory", "32m", "--oom-kill-disable"),
+)
+GIVEN_SCRIPT = """
+id -u; id -G; pwd; echo $A $HOME; hostname; touch /x 2>/dev/null || echo refused; ulimit -Sn; ulimit -Hn
+cat /proc/sys/net/ipv4/ip_forward; grep -o 'size=1024k' /proc/mounts; grep Cpus_allowed_list /proc/self/status
+grep -E 'CapBnd|NoNewPrivs' /proc/self/status; head -n 1 /sys/fs/cgroup/memory/memory.oom_control
+"""
+GIVEN_SEEN = (
+    "1000 7 9 /tmp b /home/alice own refused 100 200 1 size=1024k Cpus_allowed_list: 0 "
+    "CapBnd: 0000000000001000 NoNewPrivs: 1 oom_kill_disable 1"
+)
+
+
+def test_docker_gives_what_is_asked_for(docker: Docker) -> None:
+    assert docker(*RUN, "--rm", *GIVEN, "bb", "/bin/sh", "-c", GIVEN_SCRIPT).split() == GIVEN_SEEN.split()
+
+
+def test_docker_puts_containers_where_it_is_told(docker: Docker) -> None:
+    """Below a group of its own, in others' namespaces, and without a filter."""
+    own = os.readlink("/proc/self/ns/pid")
+    flags = ("--pid", "host", "--cgroup-parent", "/pyrt-parent", "--security-opt", "seccomp=unconfined")
+    script = "readlink /proc/self/ns/pid; grep Seccomp: /proc/self/status; sleep 1000"
+    docker(*RUN, "-d", *flags, "--ipc", "shareable", "--name", "box", "bb", "/bin/sh", "-c", script)
+    try:
+        becomes(lambda: " ".join(docker("logs", "box").split()), f"{own} Seccomp: 0")
+        assert len([path for path in Path("/sys/fs/cgroup/memory/pyrt-parent").iterdir() if path.is_dir()]) == 1
+        kinds = "for kind in ipc net; do readlink /proc/self/ns/$kind; done"
+        shared = docker("exec", "box", "/bin/sh", "-c", kinds)
+        joined = ("--network", "container:box", "--ipc", "container:box")
+        assert docker("run", "--runtime", "pyrt", "--rm", *joined, "bb", "/bin/sh", "-c", kinds) == shared
+    finally:
+        docker("rm", "-f", "box")
+        for parent in Path("/sys/fs/cgroup").glob("*/pyrt-parent"):
+            parent.rmdir()
+
+
+def test_docker_opens_what_may_be_made(docker: Docker) -> None:
+    """Nodes in the root file system, by the rules of the container's group; /dev/net/tun is among them."""
+    script = (
+        "mknod /node c 1 3 && echo x > /node && echo made; mknod /memory c 1 1; cat /memory 2>&1 | grep -o permitted; "
+        "cd /sys/fs/cgroup/devices; grep -o 'c 10:200 rwm' devices.list; grep -o 'c 10:237 r' devices.list"
+    )
+    flags = ("--rm", "--device-cgroup-rule", "c 10:237 r")
+    assert docker(*RUN, *flags, "bb", "/bin/sh", "-c", script).splitlines() == [
+        *("made", "permitted", "c 10:200 rwm", "c 10:237 r")
+    ]
+
+
+def test_docker_executes_as_somebody_else(docker: Docker) -> None:
+    docker(*RUN, "-d", "--name", "box", "bb", "/bin/sleep", "1000")
+    try:
+        script = "id -u; id -g; pwd; echo $A $HOME"
+        seen = docker("exec", "-u", "1000:9", "-w", "/tmp", "-e", "A=b", "box", "/bin/sh", "-c", script)
+        assert seen.split() == ["1000", "9", "/tmp", "b", "/home/alice"]
+        seen = docker("exec", "--privileged", "box", "/bin/grep", "CapEff", "/proc/self/status")
+        assert int(seen.split()[1], 16) & 1 << 21, "CAP_SYS_ADMIN"
+        for command, code in (("/no/such", 126), ("/etc", 126), ("/bin/false", 1)):
+            line = ["docker", "--host", docker.address, "exec", "box", command]
+            assert subprocess.run(line, capture_output=True, check=False).returncode == code
+    finally:
+        docker("rm", "-f", "box")
+
+
+def test_docker_copies_signals_and_follows(docker: Docker, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("word\n")
+    script = "trap 'cat /tmp/file; exit 3' USR1; echo up; while :; do sleep 0.1; done"
+    docker(*RUN, "-d", "--stop-signal", "USR1", "--name", "box", "bb", "/bin/sh", "-c", script)
+    try:
+        becomes(lambda: docker("logs", "box"), "up")
+        docker("cp", tmp_path / "file", "box:/tmp/file")
+        docker("cp", "box:/tmp/file", tmp_path / "back")
+        assert (tmp_path / "back").read_text() == "word\n"
+        with subprocess.Popen(
+            ["docker", "--host", docker.address, "logs", "-f", "box"], stdout=subprocess.PIPE
+        ) as logs:
+            docker("kill", "-s", "USR1", "box")
+            assert docker("wait", "box") == "3\n"
+            # Ends with the container.
+            assert logs.communicate(timeout=PATIENCE)[0] == b"up\nword\n"
+        docker("start", "box")
+        docker("stop", "box")
+        assert docker("inspect", "--format", "{{.State.ExitCode}}", "box") == "3\n"
+    finally:
+        docker("rm", "-f", "box")
+
+
 @pytest.fixture(scope="module")
 def docker_aside(program: Path, archive: Path) -> Iterator[Docker]:
     """Docker with a bridge, published ports and user ids of its own for containers."""
@@ -187,19 +277,16 @@ def docker_aside(program: Path, archive: Path) -> Iterator[Docker]:
         pytest.skip(str(error))
 
 
+SERVER = ("/bin/busybox", "nc", "-ll", "-p", "80", "-e", "/bin/echo", "served")
+
+
 def test_docker_publishes_ports(docker_aside: Docker) -> None:
-    server = ("/bin/busybox", "nc", "-ll", "-p", "80", "-e", "/bin/echo", "served")
-    docker_aside("run", "--runtime", "pyrt", "-d", "--name", "box", "--publish", "8080:80", "bb", *server)
+    docker_aside("run", "--runtime", "pyrt", "-d", "--name", "box", "--publish", "8080:80", "bb", *SERVER)
     try:
         daemon = (docker_aside.folder / "pid").read_text()
         # By the daemon's proxy, and by the firewall's rules.
         for address in ("127.0.0.1", "172.17.0.1"):
-            line = ["nsenter", "--target", daemon, "--net", "/bin/busybox", "nc", "-w", "5", address, "8080"]
-            deadline, answer = time.monotonic() + PATIENCE, ""
-            while not answer and time.monotonic() < deadline:
-                # Empty until the server in the container listens.
-                answer = subprocess.run(line, stdin=subprocess.PIPE, capture_output=True, text=True, check=False).stdout
-            assert answer == "served\n", address
+            assert answer(["nsenter", "--target", daemon, "--net"], address, 8080) == "served\n", address
     finally:
         docker_aside("rm", "-f", "box")
 
@@ -231,13 +318,25 @@ def storage(leakcheck: Oracle) -> Iterator[tuple[Any, ...]]:
         yield ("--root", f"{name}/root", "--runroot", f"{name}/run", "--storage-driver", "vfs")
 
 
-def test_podman_lives_with_a_container(program: Path, archive: Path, storage: tuple[Any, ...]) -> None:
+class Podman(NamedTuple):
+    """Called, its command line."""
+
+    line: tuple[str | Path, ...]
+
+    def __call__(self, *words: str | Path) -> str:
+        return call(*self.line, *words)
+
+
+@pytest.fixture
+def podman(program: Path, archive: Path, storage: tuple[Any, ...]) -> Podman:
+    """Podman with the image `bb`."""
     flags = ("--tmpdir", f"{storage[1]}/tmp", "--cgroup-manager", "cgroupfs", "--events-backend", "file")
-
-    def podman(*words: str | Path) -> str:
-        return call("podman", *storage, *flags, "--runtime", program, *words)
-
+    podman = Podman(("podman", *storage, *flags, "--runtime", program))
     podman("import", archive, "bb")
+    return podman
+
+
+def test_podman_lives_with_a_container(podman: Podman) -> None:
     assert podman("run", "--rm", "--network", "none", "bb", "/bin/echo", "hello") == "hello\n"
     mapped = podman(
         "run", "--rm", "--network", "none", "--uidmap", "0:100000:65536", "bb", "/bin/cat", "/proc/self/uid_map"
@@ -253,16 +352,8 @@ def test_podman_lives_with_a_container(program: Path, archive: Path, storage: tu
         podman("rm", "-f", "box")
 
 
-def test_podman_limits_restarts_and_looks_after_health(
-    program: Path, archive: Path, storage: tuple[Any, ...], tmp_path: Path
-) -> None:
+def test_podman_limits_restarts_and_looks_after_health(podman: Podman, tmp_path: Path) -> None:
     """Limits that hold and are changed, volumes, `attach`, a health check and a restart policy."""
-    flags = ("--tmpdir", f"{storage[1]}/tmp", "--cgroup-manager", "cgroupfs", "--events-backend", "file")
-
-    def podman(*words: str | Path) -> str:
-        return call("podman", *storage, *flags, "--runtime", program, *words)
-
-    podman("import", archive, "bb")
     options = ("--network", "none", "--memory", "32m", "--pids-limit", "17", "--volume", f"{tmp_path}:/data")
     check = ("--health-cmd", "test -f /data/well", "--health-interval", "disable", "--health-retries", "1")
     podman("run", "-d", "--interactive", "--name", "box", *options, *check, "bb", "/bin/sh", "-c", "read word; exit 5")
@@ -277,14 +368,93 @@ def test_podman_limits_restarts_and_looks_after_health(
         podman("exec", "box", "/bin/touch", "/data/well")
         podman("healthcheck", "run", "box")
         assert (tmp_path / "well").exists()
-        line = ["podman", *storage, *flags, "--runtime", program, "attach", "box"]
-        subprocess.run(list(map(str, line)), input="word\n", text=True, check=True, timeout=PATIENCE)
+        subprocess.run(
+            [*map(str, podman.line), "attach", "box"], input="word\n", text=True, check=True, timeout=PATIENCE
+        )
         assert podman("wait", "box") == "5\n"
         podman("run", "-d", "--name", "again", "--restart", "on-failure:1", "--network", "none", "bb", "/bin/false")
         state = "{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}"
         becomes(lambda: podman("inspect", "--format", state, "again"), "1 exited 1")
     finally:
         podman("rm", "--force", "--all", "--time", "0")
+
+
+CONFIGURATION = """
+[network]
+network_backend = "cni"
+cni_plugin_dirs = ["{plugins}"]
+network_config_dir = "{folder}/networks"
+"""
+
+
+def test_podman_publishes_ports(podman: Podman, tmp_path: Path) -> None:
+    """On a bridge, by rules of the firewall."""
+    configuration = tmp_path / "containers.conf"
+    configuration.write_text(CONFIGURATION.format(plugins=PLUGINS, folder=tmp_path))
+    with network() as within:
+        inside = Podman((*within, "env", f"CONTAINERS_CONF={configuration}", *podman.line))
+        inside("run", "-d", "--name", "box", "--publish", "8080:80", "bb", *SERVER)
+        try:
+            (found,) = json.loads(inside("inspect", "box"))
+            own = found["NetworkSettings"]["Networks"]["podman"]
+            for address, port in (("127.0.0.1", 8080), (own["Gateway"], 8080), (own["IPAddress"], 80)):
+                assert answer(within, address, port) == "served\n", address
+        finally:
+            inside("rm", "--force", "--time", "0", "box")
+
+
+def test_podman_gives_what_is_asked_for(podman: Podman) -> None:
+    run = ("run", "--rm", "--network", "none")
+    seen = podman(*run, *GIVEN, "bb", "/bin/sh", "-c", GIVEN_SCRIPT).split()
+    # Podman itself says where a user is at home that the image does not know.
+    assert seen == GIVEN_SEEN.split()
+    # A systemd inside has its hierarchy of groups, where there is one.
+    script = "mount | grep -c ' /sys/fs/cgroup/systemd '"
+    named = " /sys/fs/cgroup/systemd " in Path("/proc/self/mounts").read_text()
+    seen = podman(*run, "--systemd", "always", "bb", "/bin/sh", "-c", f"{script}; echo $container").split()
+    assert (seen[0] != "0", seen[1]) == (named, "podman")
+
+
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: pod}}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: one
+    image: localhost/bb:latest
+    imagePullPolicy: Never
+    command: [sh, -c, "cat /data/word; id -u; touch /x 2>/dev/null || echo refused; exec sleep 1000"]
+    securityContext: {{runAsUser: 1000, readOnlyRootFilesystem: true, capabilities: {{drop: [ALL]}}}}
+    resources: {{limits: {{memory: 64Mi}}}}
+    volumeMounts: [{{name: data, mountPath: /data}}]
+  volumes: [{{name: data, hostPath: {{path: {folder}}}}}]
+"""
+POD_CONFIGURATION = """
+[engine]
+infra_image = "localhost/pause:latest"
+"""
+
+
+def test_podman_plays_a_pod_of_kubernetes(podman: Podman, archive: Path, tmp_path: Path) -> None:
+    podman("import", "--change", "CMD /bin/sleep 1000", archive, "pause")
+    configuration = tmp_path / "containers.conf"
+    configuration.write_text(POD_CONFIGURATION)
+    inside = Podman(("env", f"CONTAINERS_CONF={configuration}", *podman.line))
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "word").write_text("word\n")
+    (tmp_path / "pod.yml").write_text(POD.format(folder=data))
+    try:
+        inside("play", "kube", "--network", "none", tmp_path / "pod.yml")
+        becomes(lambda: " ".join(inside("logs", "pod-one").split()), "word 1000 refused")
+        limit = inside("exec", "pod-one", "cat", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+        assert limit == f"{64 << 20}\n"
+        assert "sleep 1000" in inside("pod", "top", "pod", "args")
+        assert "ExecStart=" in inside("generate", "systemd", "--name", "pod")
+    finally:
+        inside("play", "kube", "--down", tmp_path / "pod.yml")
 
 
 def test_podman_of_a_plain_user(program: Path, archive: Path, plain_user: PlainUser) -> None:
@@ -301,24 +471,25 @@ def test_podman_of_a_plain_user(program: Path, archive: Path, plain_user: PlainU
         script = "cat /proc/self/uid_map; echo x > /dev/null && head -c 3 /dev/zero | wc -c; touch /proc/version 2>&1"
         seen = podman("run", "--rm", "--network", "none", "bb", "/bin/sh", "-c", f"{script}; true").split()
         assert seen[:7] == ["0", "7777", "1", "1", "400000", "65536", "3"]
+        kept = podman("run", "--rm", "--network", "none", "--userns", "keep-id", "bb", "/bin/sh", "-c", "id -u; id -g")
+        assert kept.split() == ["7777", "7777"]
         podman("run", "-d", "--name", "box", "--network", "none", "--tty", "bb", "/bin/sleep", "1000")
         assert podman("exec", "box", "/bin/echo", "inside") == "inside\n"
         assert podman("inspect", "--format", "{{.State.Status}}", "box") == "running\n"
         podman("stop", "--time", "0", "box")
         podman("rm", "-f", "box")
+        # By slirp4netns, which needs no rights.
+        podman("run", "-d", "--name", "box", "--publish", "127.0.0.1::80", "bb", *SERVER)
+        address, _, port = podman("port", "box", "80").strip().rpartition(":")
+        assert answer([], address, int(port)) == "served\n"
+        podman("rm", "--force", "--time", "0", "box")
     finally:
         # Ends the process that keeps podman's namespaces.
         podman("system", "migrate")
 
 
-def test_a_pod_of_podman_shares_namespaces(program: Path, archive: Path, storage: tuple[Any, ...]) -> None:
+def test_a_pod_of_podman_shares_namespaces(podman: Podman) -> None:
     """Two containers that join what the pod's own process has, by the paths of its namespaces."""
-    flags = ("--tmpdir", f"{storage[1]}/tmp", "--cgroup-manager", "cgroupfs", "--events-backend", "file")
-
-    def podman(*words: str | Path) -> str:
-        return call("podman", *storage, *flags, "--runtime", program, *words)
-
-    podman("import", archive, "bb")
     infra = ("--infra-image", "bb", "--infra-command", "/bin/sleep 1000", "--network", "none")
     podman("pod", "create", "--name", "pod", "--share", "net,ipc,uts", *infra)
     try:

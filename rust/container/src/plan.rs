@@ -504,6 +504,11 @@ operations! {
     81 AwaitStart { release: Slot, outcome: Slot, first: u32 }
     /// Looks whether one of `candidates` is there and may be executed, so that `create` fails and not `start`.
     82 FindCommand { candidates: Texts<'a> }
+    /// The container's own null device takes the place of each standard descriptor that is the host's: by that one it can't be
+    /// found again (criu), nor by its path.
+    105 TakeOwnNull {}
+    /// Adds the HOME to the command's environment that the container's /etc/passwd has for the user; / if it has none.
+    104 FindHome { uid: u32 }
     /// Runs a program to its end, in either list, with the state of the container on standard input: `before`, the
     /// child's process id, `after`. It sees `root` for /, and is killed after `timeout` milliseconds, unless that is 0.
     83 RunHook { path: &'a CStr, arguments: Texts<'a>, environment: Texts<'a>, before: &'a [u8], after: &'a [u8], timeout: u32, root: Option<Slot> }

@@ -14,7 +14,7 @@ use pyrt_container::explain;
 use pyrt_container::host::{Host, Layout};
 use pyrt_container::plan::{Part, Plan};
 use pyrt_container::protocol::warning;
-use pyrt_container::spec::{Linux, Namespace, NamespaceKind, Process, Spec, Text};
+use pyrt_container::spec::{Linux, Namespace, NamespaceKind, Process, Spec};
 use pyrt_container::sys;
 use serde_json::json;
 
@@ -27,7 +27,6 @@ use crate::console::{self, Terminal};
 use crate::cover;
 use crate::error::{Error, Result};
 use crate::foreground;
-use crate::home;
 use crate::hooks;
 use crate::plain;
 use crate::process;
@@ -166,12 +165,9 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     // First the descriptors of the caller go, then ours come.
     close_others(wish.preserve)?;
     let unneeded = sealed::ensure()?;
-    let Order { bundle, mut document, unit, host } = read(global, wish)?;
-    let begun = begin_ahead(&document.spec, &host, wish, unneeded);
-    if let Some(process) = &mut document.spec.process {
-        let root = bundle.join(document.spec.root.as_ref().map_or("", |root| &*root.path));
-        process.env.extend(home::missing(process, &root).map(|variable| Text::from(&*variable.leak())));
-    }
+    let order = read(global, wish)?;
+    let begun = begin_ahead(&order, wish, unneeded);
+    let Order { bundle, document, unit, host } = order;
     let record = Record { unit, ..begin(global, &document.spec, &bundle, wish, &host)? };
     let annals = Annals::make(&global.root, wish.id)?;
     match make(&annals, record.clone(), &document, begun, wish, &host) {
@@ -194,7 +190,8 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
 /// Has begun what the kernel takes as long for as we for all that the container is to be: the process of one that is made
 /// and started in one, or namespaces of another's. `unneeded` is closed by whoever does so. For the process signals are
 /// blocked: what is sent to us as soon as it is seen has to reach it, and not to end it.
-fn begin_ahead(spec: &Spec<'_>, host: &Host, wish: &Wish<'_>, unneeded: Option<OwnedFd>) -> Begun {
+fn begin_ahead(order: &Order, wish: &Wish<'_>, unneeded: Option<OwnedFd>) -> Begun {
+    let Order { document: Document { spec, .. }, host, unit, .. } = order;
     let is_at_once = is_at_once(spec, wish);
     if is_at_once {
         foreground::block_signals();
@@ -203,8 +200,8 @@ fn begin_ahead(spec: &Spec<'_>, host: &Host, wish: &Wish<'_>, unneeded: Option<O
         return Begun::Nothing;
     };
     let closing = unneeded.as_ref().map(AsRawFd::as_raw_fd);
-    // On version 2 it is born in its group, which is not there yet.
-    let begun = if is_at_once && host.cgroups.layout() != Layout::V2 {
+    // On version 2 it is born in its group, and so it is in one of systemd's, which is not there yet.
+    let begun = if is_at_once && host.cgroups.layout() != Layout::V2 && unit.is_none() {
         Ahead::begin(flags, closing).ok().flatten().map(Begun::Child)
     } else {
         Nest::begin(flags, closing).ok().flatten().map(Begun::Nest)
@@ -325,7 +322,10 @@ pub fn in_scope<T>(
     let Some(unit) = unit else { return work() };
     let limits = compile::cgroup_limits(&config::resources(config), host)?;
     // Held until the container's process is there.
-    let made = unit.make(id, &limits).and_then(|_scope| work());
+    let made = unit.make(id, &limits).and_then(|scope| {
+        let _visit = scope.visit(host)?;
+        work()
+    });
     if made.is_err() {
         let _ = unit.stop();
     }

@@ -20,7 +20,6 @@ mod criu;
 mod error;
 mod external;
 mod foreground;
-mod home;
 mod hooks;
 mod log;
 mod memory;

@@ -12,6 +12,9 @@
 //! delete
 //!   | StopUnit, ResetFailedUnit -> |
 //! ```
+//!
+//! Beside controllers of version 1 systemd sees by a hierarchy of version 2, which limits nothing, who is in a unit. There the
+//! process is born where `create` is meanwhile.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -210,6 +213,39 @@ impl Unit {
 #[derive(Debug)]
 pub struct Scope {
     sitter: i32,
+}
+
+impl Scope {
+    /// Goes where systemd has put who waits, if this machine has more hierarchies than one; what is cloned meanwhile is there.
+    pub fn visit(&self, host: &Host) -> Result<Option<Visit>> {
+        let Some(hierarchy) = host.cgroups.v2.as_ref().filter(|_| host.cgroups.layout() == Layout::Hybrid) else {
+            return Ok(None);
+        };
+        let place = |process: &str| {
+            let groups = read_file(&format!("/proc/{process}/cgroup")).unwrap_or_default();
+            let path = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
+            PathBuf::from(format!("{}{path}/cgroup.procs", hierarchy.mount))
+        };
+        let (here, there) = (place("self"), place(&self.sitter.to_string()));
+        if here == there {
+            return Ok(None);
+        }
+        fs::write(&there, "0").map_err(|error| Error::file("entering", &there, &error))?;
+        Ok(Some(Visit { home: here }))
+    }
+}
+
+/// We are in a scope, and go home with this.
+#[derive(Debug)]
+pub struct Visit {
+    home: PathBuf,
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        // Whoever has no home any more ends soon.
+        let _ = fs::write(&self.home, "0");
+    }
 }
 
 impl Drop for Scope {

@@ -67,12 +67,14 @@ struct Group {
 }
 
 /// What is mounted at /sys/fs/cgroup for one hierarchy of version 1.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct View {
     /// Name of the directory.
     pub name: String,
-    /// Mount options: its controllers.
+    /// By which it is found as well.
     pub controllers: Vec<String>,
+    /// Mount options.
+    pub options: Vec<String>,
 }
 
 /// All groups of a container that is to be made.
@@ -106,8 +108,9 @@ impl Cgroups {
         let unified = host.cgroups.layout() == Layout::V2;
         let none = Resources::default();
         let resources = linux.resources.as_ref().unwrap_or(&none);
-        let mut wanted = settings(resources, host)?;
-        let device_program = if unified { device_rules::for_v2(&resources.devices)? } else { None };
+        let mut wanted = settings(resources, start, host)?;
+        let with_tun = start.lifecycle.is_some();
+        let device_program = if unified { device_rules::for_v2(&resources.devices, with_tun)? } else { None };
         let mut groups = Vec::new();
         let mut views = Vec::new();
         for hierarchy in needed(&wanted, start, host)? {
@@ -122,7 +125,8 @@ impl Cgroups {
                 Err(error) => return Err(error),
             }
             if !unified {
-                views.push(View { name: hierarchy.name().to_owned(), controllers: hierarchy.controllers.clone() });
+                let (controllers, options) = (hierarchy.controllers.clone(), hierarchy.options.clone());
+                views.push(View { name: hierarchy.name().to_owned(), controllers, options });
             }
         }
         Ok(Self { name: place.name, groups, unified, views, device_program, owner: None })
@@ -190,7 +194,7 @@ pub(super) fn open_existing(
 ) -> Result<Placement> {
     let place = Place::of(linux.cgroups_path.as_deref(), &start.id)?;
     let none = Resources::default();
-    let wanted = settings(linux.resources.as_ref().unwrap_or(&none), host)?;
+    let wanted = settings(linux.resources.as_ref().unwrap_or(&none), start, host)?;
     let unified = host.cgroups.layout() == Layout::V2;
     let mut placement = Placement::default();
     for hierarchy in needed(&wanted, start, host)? {
@@ -203,7 +207,10 @@ pub(super) fn open_existing(
         let mut parts = place.parents.iter().chain([&place.name]);
         let mut dir = match parts.try_fold(dir, |dir, part| open_at(dir.as_fd(), part, DIRECTORY)) {
             Ok(group) => group,
-            Err(Failure(Errno(libc::ENOENT))) if start.is_of_plain_user(host) => continue,
+            // One that another runtime has made need not be in what controls nothing.
+            Err(Failure(Errno(libc::ENOENT))) if start.is_of_plain_user(host) || hierarchy.controllers.is_empty() => {
+                continue;
+            }
             Err(failure) => return Err(missing(failure)),
         };
         for part in below(hierarchy, start) {
@@ -244,7 +251,7 @@ pub fn directories(spec: &Spec<'_>, id: &str, host: &Host) -> Result<Vec<Directo
     let place = Place::of(spec.linux.cgroups_path.as_deref(), id)?.text();
     let hierarchies: Vec<&Hierarchy> = match host.cgroups.layout() {
         Layout::V2 => host.cgroups.v2.iter().collect(),
-        _ => host.cgroups.v1.iter().collect(),
+        _ => host.cgroups.v1.iter().chain(&host.cgroups.named).collect(),
     };
     let directory = |hierarchy: &Hierarchy| Directory {
         controllers: hierarchy.controllers.clone(),
@@ -261,7 +268,7 @@ pub fn limits(resources: &[u8], host: &Host) -> Result<Vec<(String, String, Stri
     Ok(settings.into_iter().map(|setting| (setting.controller, setting.file, setting.value)).collect())
 }
 
-fn settings(resources: &Resources<'_>, host: &Host) -> Result<Vec<Setting>> {
+fn settings(resources: &Resources<'_>, start: &Start<'_>, host: &Host) -> Result<Vec<Setting>> {
     if host.cgroups.layout() == Layout::V2 {
         return limits::for_v2(resources);
     }
@@ -273,13 +280,13 @@ fn settings(resources: &Resources<'_>, host: &Host) -> Result<Vec<Setting>> {
             return Err(Error::host(&*swap.field, message).hint("leave the limit of swap out"));
         }
     }
-    settings.extend(device_rules::for_v1(&resources.devices)?);
+    settings.extend(device_rules::for_v1(&resources.devices, start.lifecycle.is_some())?);
     Ok(settings)
 }
 
 /// Hierarchies of everything that is limited, and of memory and pids in any case: their counters say how a
 /// container ended. Version 2 has but one, which also lets all of a container be killed at once. The OCI runtime
-/// command takes all: engines look for their own figures in each.
+/// command takes all: engines look for their own figures in each, and a systemd inside for the one without a controller.
 fn needed<'h>(settings: &[Setting], start: &Start<'_>, host: &'h Host) -> Result<Vec<&'h Hierarchy>> {
     if host.cgroups.layout() == Layout::V2 {
         let hierarchy: Vec<&Hierarchy> = host.cgroups.v2.iter().collect();
@@ -291,8 +298,10 @@ fn needed<'h>(settings: &[Setting], start: &Start<'_>, host: &'h Host) -> Result
     check_controllers(settings.iter(), &hierarchies)?;
     let is_limited = |hierarchy: &Hierarchy| settings.iter().any(|setting| hierarchy.controls(&setting.controller));
     let counts = |hierarchy: &Hierarchy| hierarchy.controls("memory") || hierarchy.controls("pids");
-    let all = start.lifecycle.is_some();
-    Ok(hierarchies.into_iter().filter(|hierarchy| all || is_limited(hierarchy) || counts(hierarchy)).collect())
+    if start.lifecycle.is_some() {
+        return Ok(hierarchies.into_iter().chain(&host.cgroups.named).collect());
+    }
+    Ok(hierarchies.into_iter().filter(|hierarchy| is_limited(hierarchy) || counts(hierarchy)).collect())
 }
 
 fn check_controllers<'s>(mut settings: impl Iterator<Item = &'s Setting>, hierarchies: &[&Hierarchy]) -> Result<()> {

@@ -156,19 +156,21 @@ pub(super) fn write(
     let (uid, gid) = root;
     writer.plan.keeper(Op::BeginMaking { uid, gid });
     writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: words.as_texts(), attributes, out: dev });
-    for &(name, major, minor) in defaults {
+    let is_given = |name: &CStr| nodes.iter().any(|node| node.name.as_bytes() == name.to_bytes());
+    for &(name, major, minor) in defaults.iter().filter(|(name, ..)| !is_given(name)) {
         let mode = libc::S_IFCHR | 0o666;
-        if !nodes.iter().any(|node| node.name.as_bytes() == name.to_bytes()) {
-            writer.plan.keeper(Op::MakeNode { dir: dev, name, mode, major, minor });
-        }
+        writer.plan.keeper(Op::MakeNode { dir: dev, name, mode, major, minor });
     }
-    for (name, target) in LINKS {
+    let is_place = |name: &CStr| places.directories.iter().chain(&places.files).any(|place| **place == *name);
+    for (name, target) in LINKS.into_iter().filter(|(name, _)| !is_place(name)) {
         writer.plan.keeper(Op::MakeSymlink { dir: dev, name, target });
     }
     for name in &places.directories {
         writer.plan.keeper(Op::MakeDirectory { dir: dev, name, mode: 0o755 });
     }
-    for name in &places.files {
+    // A node is a place as well: whoever is short of entropy binds /dev/urandom over /dev/random.
+    let is_node = |name: &CStr| is_given(name) || defaults.iter().any(|(other, ..)| *other == name);
+    for name in places.files.iter().filter(|name| !is_node(name)) {
         writer.plan.keeper(Op::MakeFile { dir: dev, name, content: b"", mode: 0o600 });
     }
     let mut made = Vec::new();

@@ -25,13 +25,16 @@ const ALWAYS: [&str; 11] = [
     "c 136:* rwm",
 ];
 
+/// /dev/net/tun, which runc and crun add to these: images of private networks make it and have but CAP_NET_ADMIN.
+const TUN: &str = "c 10:200 rwm";
+
 fn setting(allow: bool, value: String, field: String) -> Setting {
     let file = if allow { "devices.allow" } else { "devices.deny" };
     Setting { controller: "devices".to_owned(), file: file.to_owned(), value, field, otherwise: None }
 }
 
-/// Writes to version 1's devices.allow and devices.deny, in order. No rules: no writes.
-pub(super) fn for_v1(rules: &[DeviceRule<'_>]) -> Result<Vec<Setting>> {
+/// Writes to version 1's devices.allow and devices.deny, in order. No rules: no writes. `with_tun` as runc.
+pub(super) fn for_v1(rules: &[DeviceRule<'_>], with_tun: bool) -> Result<Vec<Setting>> {
     let mut settings = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
         let field = format!("{FIELD}[{index}]");
@@ -39,15 +42,16 @@ pub(super) fn for_v1(rules: &[DeviceRule<'_>]) -> Result<Vec<Setting>> {
     }
     // Once everything is allowed the default devices are, too.
     if !rules.is_empty() && !rules.iter().all(is_allow_all) {
-        settings.extend(ALWAYS.iter().map(|line| setting(true, (*line).to_owned(), FIELD.to_owned())));
+        let always = ALWAYS.into_iter().chain(Some(TUN).filter(|_| with_tun));
+        settings.extend(always.map(|line| setting(true, line.to_owned(), FIELD.to_owned())));
     }
     Ok(settings)
 }
 
 /// Version 2 has no such files: a program decides. None if everything is allowed.
-pub(super) fn for_v2(rules: &[DeviceRule<'_>]) -> Result<Option<Vec<u8>>> {
+pub(super) fn for_v2(rules: &[DeviceRule<'_>], with_tun: bool) -> Result<Option<Vec<u8>>> {
     // The lines of version 1 are the rules, checked and with the defaults behind them.
-    let settings = for_v1(rules)?;
+    let settings = for_v1(rules, with_tun)?;
     if rules.iter().all(is_allow_all) {
         return Ok(None);
     }
@@ -71,11 +75,20 @@ fn numbers(setting: &Setting) -> program::Rule {
     program::Rule { allow: setting.file == "devices.allow", kind, major, minor, access }
 }
 
-fn is_allow_all(rule: &DeviceRule<'_>) -> bool {
+/// Whether nothing is left to what holds outside of the container.
+pub(super) fn are_about_all(rules: &[DeviceRule<'_>]) -> bool {
+    rules.iter().any(is_about_all)
+}
+
+fn is_about_all(rule: &DeviceRule<'_>) -> bool {
     let any = |number: Option<i64>| number.is_none_or(|number| number == -1);
     let access = rule.access.as_deref().unwrap_or("rwm");
     let all = "rwm".chars().all(|letter| access.contains(letter));
-    rule.allow && any(rule.major) && any(rule.minor) && all && matches!(rule.kind.as_deref(), None | Some("a" | ""))
+    any(rule.major) && any(rule.minor) && all && matches!(rule.kind.as_deref(), None | Some("a" | ""))
+}
+
+fn is_allow_all(rule: &DeviceRule<'_>) -> bool {
+    rule.allow && is_about_all(rule)
 }
 
 fn number(value: Option<i64>, field: String) -> Result<Option<u32>> {
@@ -113,7 +126,7 @@ mod tests {
 
     fn written(json: &str) -> std::result::Result<Vec<String>, String> {
         let rules: Vec<DeviceRule<'_>> = serde_json::from_str(json).unwrap();
-        let settings = for_v1(&rules).map_err(|error| error.to_string())?;
+        let settings = for_v1(&rules, false).map_err(|error| error.to_string())?;
         Ok(settings.into_iter().map(|setting| format!("{} {}", &setting.file[8..], setting.value)).collect())
     }
 
@@ -148,7 +161,7 @@ mod tests {
 
     #[test]
     fn version_2_needs_no_program_where_all_is_allowed() {
-        let program = |json: &'static str| for_v2(&serde_json::from_str::<Vec<DeviceRule<'_>>>(json).unwrap());
+        let program = |json: &'static str| for_v2(&serde_json::from_str::<Vec<DeviceRule<'_>>>(json).unwrap(), false);
         assert_eq!(program("[]").unwrap(), None);
         assert_eq!(program(r#"[{"allow": true, "type": "a", "access": "rwm"}]"#).unwrap(), None);
         assert!(program(r#"[{"allow": false}]"#).unwrap().is_some());

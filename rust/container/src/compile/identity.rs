@@ -168,6 +168,9 @@ impl<'a> Identity<'a> {
         if !self.process.terminal {
             let (input, output, error) = (STDIN, STDOUT, STDERR);
             writer.plan.child(Op::SetStdio { input, output, error, terminal: false });
+            if self.lifecycle.outlives() {
+                writer.plan.child(Op::TakeOwnNull {});
+            }
             return;
         }
         let size = self.process.console_size.map_or((0, 0), |size| (size.height, size.width));
@@ -212,6 +215,7 @@ impl<'a> Identity<'a> {
         if let Some((attributes, label)) = attributes.zip(self.label.as_ref()) {
             writer.plan.child(Op::SetSecurityLabel { attributes, label: label.text.as_bytes() });
         }
+        self.lifecycle.write_home(self.process, writer);
         self.write_priorities(writer);
         if !self.process.no_new_privileges && !self.filters_last() {
             self.write_filter(writer);
@@ -326,7 +330,8 @@ impl<'a> Identity<'a> {
     }
 
     fn write_exec(&self, writer: &mut Writer) {
-        let (arguments, environment) = (texts(&self.process.args), environment(self.process));
+        let finds_home = self.lifecycle.finds_home(self.process);
+        let (arguments, environment) = (texts(&self.process.args), environment(self.process, finds_home));
         writer.plan.child(exec(&self.candidates, &arguments, &environment));
     }
 }
@@ -338,7 +343,7 @@ fn exec<'a>(candidates: &'a TextsBuf, arguments: &'a TextsBuf, environment: &'a 
 /// The `Exec` alone, of a process whose arguments and environment are all that counts.
 pub(super) fn command(process: &Process<'_>) -> Result<Vec<u8>> {
     check_command(process, "process")?;
-    Ok(exec(&candidates(process), &texts(&process.args), &environment(process)).encode())
+    Ok(exec(&candidates(process), &texts(&process.args), &environment(process, false)).encode())
 }
 
 /// Joins a user namespace's root, after the maps are written or the namespace is entered.
@@ -353,12 +358,16 @@ fn texts(list: &[Text<'_>]) -> TextsBuf {
     texts.iter().map(CString::as_c_str).collect()
 }
 
-/// Of several entries of a name the last counts, as with runc. getenv(3) would find the first, so the others go.
-fn environment(process: &Process<'_>) -> TextsBuf {
+/// Of several entries of a name the last counts, as with runc. getenv(3) would find the first, so the others go; so does an
+/// empty HOME if another is found.
+fn environment(process: &Process<'_>, finds_home: bool) -> TextsBuf {
     let end = |entry: &Text<'_>| entry.find('=').unwrap_or(entry.len());
     let last: HashMap<&str, usize> =
         process.env.iter().enumerate().map(|(index, entry)| (&entry[..end(entry)], index)).collect();
-    let counts = |(index, entry): &(usize, &Text<'_>)| last.get(&entry[..end(entry)]) == Some(index);
+    let counts = |(index, entry): &(usize, &Text<'_>)| {
+        let name = &entry[..end(entry)];
+        last.get(name) == Some(index) && !(finds_home && name == "HOME")
+    };
     let entries = process.env.iter().enumerate().filter(counts).map(|(_, entry)| entry.to_c_string());
     let entries: Vec<CString> = entries.collect();
     entries.iter().map(CString::as_c_str).collect()
@@ -423,8 +432,11 @@ mod tests {
     #[test]
     fn of_two_variables_of_a_name_the_last_counts() {
         let json = r#"{"user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["A=1", "B=2", "A=3=4"]}"#;
-        let left = environment(&process(json));
+        let left = environment(&process(json), false);
         assert_eq!(left.as_texts().iter().collect::<Vec<_>>(), [c"B=2", c"A=3=4"]);
+        let json = r#"{"user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["HOME=/a", "A=1", "HOME="]}"#;
+        let left = environment(&process(json), true);
+        assert_eq!(left.as_texts().iter().collect::<Vec<_>>(), [c"A=1"]);
     }
 
     fn found(env: &str, command: &str) -> Vec<String> {

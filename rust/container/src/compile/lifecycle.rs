@@ -13,6 +13,7 @@
 //! ```
 
 use crate::plan::{Op, Slot, TextsBuf};
+use crate::spec::Process;
 
 use super::error::Result;
 use super::hooks::Ready;
@@ -62,6 +63,20 @@ impl Lifecycle {
     /// Whether the process lives without a keeper.
     pub fn outlives(&self) -> bool {
         self.outlives
+    }
+
+    /// Whether the process is given the home of its user, as runc does where there is none or an empty one. The engine that
+    /// has a keeper has read the image beforehand.
+    pub fn finds_home(&self, process: &Process<'_>) -> bool {
+        let given = process.env.iter().rev().find_map(|entry| entry.strip_prefix("HOME="));
+        self.outlives && !self.no_command && given.unwrap_or_default().is_empty()
+    }
+
+    /// While the process is root of all that is mounted.
+    pub fn write_home(&self, process: &Process<'_>, writer: &mut Writer) {
+        if self.finds_home(process) {
+            writer.plan.child(Op::FindHome { uid: process.user.uid });
+        }
     }
 
     /// Once the process is its user, and before a filter may forbid to look.

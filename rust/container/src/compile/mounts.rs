@@ -71,7 +71,7 @@ pub(super) struct Mounts {
     planned: Vec<Planned>,
     /// MS_ propagation of binds that say nothing of it.
     propagation: u64,
-    views: Vec<(String, TextsBuf)>,
+    views: Vec<View>,
     cgroup_maker: Maker,
     /// As runc has it: without a cgroup namespace the container sees its own groups and not the host's.
     binds_views: bool,
@@ -122,7 +122,7 @@ impl Mounts {
         }
         let mounts = Self {
             propagation: propagation_of_binds(spec)?,
-            views: around.views.iter().map(view).collect(),
+            views: around.views.to_vec(),
             cgroup_maker: cgroup_maker(around.namespaces),
             binds_views: around.binds_views,
             bases: if order.is_some() { Vec::new() } else { bases(&planned, around) },
@@ -355,7 +355,7 @@ impl Mounts {
         mount.write_attributes(tree, writer);
     }
 
-    /// A read-only folder with a place for each hierarchy in which the container has a group.
+    /// A folder with a place for each hierarchy in which the container has a group.
     fn write_cgroup_folder(&self, mount: &Planned, root: (u32, u32), writer: &mut Writer) -> Slot {
         let out = writer.slot("the folder of cgroup hierarchies");
         let attributes = mount.options.for_new_mount() & !RDONLY;
@@ -363,15 +363,17 @@ impl Mounts {
         let (uid, gid) = root;
         writer.plan.keeper(Op::BeginMaking { uid, gid });
         writer.plan.keeper(Op::NewMount { fstype: c"tmpfs", options: options.as_texts(), attributes, out });
-        for (name, controllers) in &self.views {
+        for View { name, controllers, .. } in &self.views {
             writer.plan.keeper(Op::MakeDirectory { dir: out, name: &c(name), mode: 0o755 });
-            for link in controllers.as_texts().iter().filter(|link| link.to_bytes() != name.as_bytes()) {
-                writer.plan.keeper(Op::MakeSymlink { dir: out, name: link, target: &c(name) });
+            for link in controllers.iter().filter(|link| *link != name) {
+                writer.plan.keeper(Op::MakeSymlink { dir: out, name: &c(link), target: &c(name) });
             }
         }
         writer.plan.keeper(Op::EndMaking {});
-        let (clear, propagation, recursive) = (0, 0, false);
-        writer.plan.keeper(Op::SetMountAttributes { mount: out, set: RDONLY, clear, propagation, recursive });
+        let (set, clear, propagation, recursive) = (mount.options.for_new_mount() & RDONLY, 0, 0, false);
+        if set != 0 {
+            writer.plan.keeper(Op::SetMountAttributes { mount: out, set, clear, propagation, recursive });
+        }
         out
     }
 
@@ -379,9 +381,11 @@ impl Mounts {
         let attributes = mount.options.for_new_mount();
         self.views
             .iter()
-            .map(|(name, controllers)| {
+            .map(|View { name, options, .. }| {
                 let out = writer.slot(format!("the cgroup hierarchy {name}"));
-                self.cgroup_maker.write(c"cgroup", controllers.as_texts(), attributes, out, writer);
+                let options: Vec<CString> = options.iter().map(|word| c(word)).collect();
+                let options: TextsBuf = options.iter().map(CString::as_c_str).collect();
+                self.cgroup_maker.write(c"cgroup", options.as_texts(), attributes, out, writer);
                 out
             })
             .collect()
@@ -393,7 +397,7 @@ impl Mounts {
             Maker::Keeper | Maker::Aside(_) => Vec::new(),
             _ => self.new_views(mount, writer),
         };
-        for ((name, _), slot) in self.views.iter().zip(made) {
+        for (View { name, .. }, slot) in self.views.iter().zip(made) {
             let path = c(&format!("{}/{name}", mount.destination));
             let (within, path) = Base::of(bases, &path).map_or((None, path), |(base, rest)| (Some(base), rest));
             writer.plan.child(Op::Attach { mount: slot, within, path: &path, file: false, strict: true });
@@ -576,11 +580,6 @@ fn default_dev() -> Options {
     let mut options = Options::default();
     options.own.set = NOSUID | NOEXEC;
     options
-}
-
-fn view(view: &View) -> (String, TextsBuf) {
-    let controllers: Vec<CString> = view.controllers.iter().map(|name| c(name)).collect();
-    (view.name.clone(), controllers.iter().map(CString::as_c_str).collect())
 }
 
 /// `linux.rootfsPropagation` as an MS_ flag.

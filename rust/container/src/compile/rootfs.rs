@@ -14,6 +14,7 @@ use crate::sys::{self, resolve};
 
 use super::dev::Node;
 use super::dev::check_places;
+use super::device_rules;
 use super::error::{Error, Result};
 use super::mounts::root_propagation;
 use super::opened::{Again, Failure, Opened, Writer, clone_tree, open, own};
@@ -21,7 +22,7 @@ use super::options::{NODEV, NOSUID, PRIVATE, RDONLY};
 use super::paths::{c, place};
 use super::start::{File, Rootfs as Layers, Start, Upper};
 
-/// Devices come from /dev alone; a node in an image is just a file.
+/// Devices come from /dev alone; a node in an image is just a file. Of bundles see [`bundle_attributes`].
 const ATTRIBUTES: u64 = NODEV;
 
 /// Opened, not yet mounted.
@@ -46,8 +47,14 @@ enum Base {
     },
     /// One layer and nothing over it: overlayfs wants at least two.
     Layer(Slot),
-    /// Its directory, where that is, and whether it takes part in what the host mounts there.
-    Bundle(Slot, CString, u64),
+    Bundle {
+        tree: Slot,
+        /// Where it is on the host.
+        path: CString,
+        attributes: u64,
+        /// Whether it takes part in what the host mounts there.
+        propagation: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -88,20 +95,20 @@ impl<'a> Rootfs<'a> {
 
     /// Whether binds show their owners through the container's idmap: a bundle's maker decides mount by mount.
     pub fn is_layered(&self) -> bool {
-        !matches!(self.base, Base::Bundle(..))
+        !matches!(self.base, Base::Bundle { .. })
     }
 
     /// Where a bundle's directory is on the host.
     pub fn path(&self) -> Option<&CStr> {
         match &self.base {
-            Base::Bundle(_, path, _) => Some(path),
+            Base::Bundle { path, .. } => Some(path),
             _ => None,
         }
     }
 
     /// Whether the mount is made read-only once all is in place. Without an upper it is from the start.
     pub fn becomes_readonly(&self) -> bool {
-        let changes = matches!(self.base, Base::Bundle(..))
+        let changes = matches!(self.base, Base::Bundle { .. })
             || matches!(self.base, Base::Overlay { upper: Changes::Directory(_) | Changes::Memory(_), .. });
         self.readonly && changes
     }
@@ -146,8 +153,8 @@ impl<'a> Rootfs<'a> {
                 set(*layer, ATTRIBUTES | RDONLY, PRIVATE, writer);
                 *layer
             }
-            Base::Bundle(tree, _, propagation) => {
-                set(*tree, ATTRIBUTES, *propagation, writer);
+            Base::Bundle { tree, attributes, propagation, .. } => {
+                set(*tree, *attributes, *propagation, writer);
                 *tree
             }
         }
@@ -415,7 +422,15 @@ fn open_bundle(spec: &Spec<'_>, start: &Start<'_>, host: &Host, opened: &mut Ope
         if host.privileged { clone_tree(&place, true).map_err(|failure| failure.at(FIELD, &path))? } else { place };
     // config-linux.md, "Rootfs Mount Propagation": a slave sees what the host mounts.
     let propagation = if root_propagation(spec)? == libc::MS_SLAVE { libc::MS_SLAVE } else { PRIVATE };
-    Ok(Base::Bundle(opened.add(tree, format!("the root file system {path}")), c(&path), propagation))
+    let tree = opened.add(tree, format!("the root file system {path}"));
+    Ok(Base::Bundle { tree, path: c(&path), attributes: bundle_attributes(spec, start, host), propagation })
+}
+
+/// Whoever may make a node in a bundle's root file system may open it, as with runc, if rules hold that say which: installers
+/// of systems do so. Where there are none a node is just a file.
+fn bundle_attributes(spec: &Spec<'_>, start: &Start<'_>, host: &Host) -> u64 {
+    let ruled = spec.linux.resources.as_ref().is_some_and(|resources| device_rules::are_about_all(&resources.devices));
+    if ruled && !start.is_of_plain_user(host) { 0 } else { ATTRIBUTES }
 }
 
 fn idmap(mount: Slot, userns: Option<Slot>, writer: &mut Writer) {

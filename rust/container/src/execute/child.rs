@@ -71,6 +71,8 @@ impl Child<'_> {
             Op::OutliveKeeper {} => sys::prctl(libc::PR_SET_PDEATHSIG, 0, 0),
             Op::AwaitStart { release, outcome, first } => self.await_start(release, outcome, first),
             Op::FindCommand { candidates } => exec::find(candidates, &mut self.evidence),
+            Op::TakeOwnNull {} => take_own_null(),
+            Op::FindHome { uid } => self.vectors.exec.find_home(uid),
             Op::RunHook { .. } => self.run_hook(index, op),
             Op::PassDescriptors { count } => {
                 self.first += count as Fd;
@@ -280,6 +282,25 @@ fn init(child: i32) -> ! {
             }
         }
     }
+}
+
+/// Where there is none things stay as they are: a node of that name need not be one.
+fn take_own_null() -> sys::Result<()> {
+    const OWN: &CStr = c"/dev/null";
+    let is_hosts = |fd: &Fd| is_null(*fd, c"");
+    if !(0..FIRST).any(|fd| is_hosts(&fd)) || !is_null(libc::AT_FDCWD, OWN) {
+        return Ok(());
+    }
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_NOFOLLOW;
+    let Ok(own) = sys::openat(libc::AT_FDCWD, OWN, flags, 0) else { return Ok(()) };
+    let taken = (0..FIRST).filter(is_hosts).try_for_each(|fd| sys::dup_to(own, fd));
+    sys::close(own);
+    taken
+}
+
+fn is_null(dir: Fd, path: &CStr) -> bool {
+    let is_it = |stat: libc::stat| stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
+    sys::stat_at(dir, path).is_ok_and(is_it)
 }
 
 fn change_directory(path: &CStr, create: bool) -> sys::Result<()> {

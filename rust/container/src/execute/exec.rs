@@ -7,13 +7,17 @@ use crate::plan::{Op, Part, Plan, Texts};
 use crate::protocol::EVIDENCE;
 use crate::sys::{self, Errno, Fd};
 
+use super::MISPLACED;
 use super::channel::MAX_EVIDENCE;
+use super::home::Home;
 
 /// The arrays that execve(2) takes, made by the keeper because the child can't allocate.
 #[derive(Default)]
 pub(super) struct Vectors {
     arguments: Vec<*const c_char>,
     environment: Vec<*const c_char>,
+    /// One entry of the environment, of a plan that looks for it.
+    home: Option<Home>,
 }
 
 fn pointers(texts: Texts<'_>) -> Vec<*const c_char> {
@@ -26,14 +30,29 @@ impl Vectors {
     pub fn of(plan: &Plan<'_>) -> (Self, Vec<(usize, Self)>) {
         let mut of_exec = Self::default();
         let mut of_hooks = Vec::new();
+        let mut looks_for_home = false;
         for (index, op) in plan.ops(Part::Child).enumerate() {
             match (&op, Self::of_op(&op)) {
                 (Op::Exec { .. }, Some(vectors)) => of_exec = vectors,
                 (_, Some(vectors)) => of_hooks.push((index, vectors)),
+                (Op::FindHome { .. }, None) => looks_for_home = true,
                 (_, None) => {}
             }
         }
-        (of_exec, of_hooks)
+        (if looks_for_home { of_exec.with_home() } else { of_exec }, of_hooks)
+    }
+
+    fn with_home(mut self) -> Self {
+        let home = Home::new();
+        // Before the null at the end.
+        self.environment.insert(self.environment.len().saturating_sub(1), home.as_ptr());
+        Self { home: Some(home), ..self }
+    }
+
+    /// See [`Op::FindHome`].
+    pub fn find_home(&self, uid: u32) -> sys::Result<()> {
+        self.home.as_ref().ok_or(MISPLACED)?.find(uid);
+        Ok(())
     }
 
     /// Those of the keeper's hooks.
@@ -43,7 +62,7 @@ impl Vectors {
 
     /// Of a hook that stands in no plan.
     pub fn of_texts(arguments: Texts<'_>, environment: Texts<'_>) -> Self {
-        Self { arguments: pointers(arguments), environment: pointers(environment) }
+        Self { arguments: pointers(arguments), environment: pointers(environment), home: None }
     }
 
     fn of_op(op: &Op<'_>) -> Option<Self> {
@@ -57,7 +76,7 @@ impl Vectors {
 
     /// execve(2) of `path`. Returns only on failure.
     pub fn execute_at(&self, path: &CStr) -> Errno {
-        // SAFETY: both arrays end in null and point into the plan, which outlives this process image.
+        // SAFETY: both arrays end in null and point into the plan, or to `home`, which outlive this process image.
         unsafe { sys::execve(path, self.arguments.as_ptr(), self.environment.as_ptr()) }
     }
 

@@ -20,6 +20,7 @@ mod cgroup;
 mod channel;
 mod child;
 mod exec;
+mod home;
 mod hook;
 mod keeper;
 mod mounts;

@@ -198,6 +198,8 @@ fn identity(op: &Op<'_>) -> String {
         Op::CleanProcess {} => "resetting signals and closing descriptors".to_owned(),
         Op::PassDescriptors { count } => format!("handing on the descriptors from 3, {count} in number"),
         Op::FindCommand { .. } => "looking for the command".to_owned(),
+        Op::TakeOwnNull {} => "taking the container's own null device".to_owned(),
+        Op::FindHome { uid } => format!("looking for the home of user {uid}"),
         Op::Exec { arguments, .. } => format!("executing {}", words(arguments)),
         // An operation that was added without its sentence still has its name.
         ref other => other.name().to_owned(),

@@ -11,6 +11,8 @@ use super::mounts::unescape;
 pub struct Hierarchy {
     /// What it controls ("memory", "cpu").
     pub controllers: Vec<String>,
+    /// What mount(2) takes for it on version 1: the controllers, or "name=systemd" with what belongs to that.
+    pub options: Vec<String>,
     /// Where it is mounted.
     pub mount: String,
     /// Its root there, O_PATH.
@@ -21,6 +23,12 @@ impl Hierarchy {
     /// The last part of its mount point, which is also its name inside ("cpu,cpuacct").
     pub fn name(&self) -> &str {
         self.mount.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// As /proc/PID/cgroup calls what it is for.
+    pub fn subjects(&self) -> impl Iterator<Item = &str> {
+        let names = self.options.iter().filter(|word| word.starts_with("name="));
+        self.controllers.iter().chain(names).map(String::as_str)
     }
 
     /// Whether it has this controller.
@@ -59,6 +67,8 @@ impl Layout {
 pub struct Cgroups {
     /// Version 1, one or more controllers each.
     pub v1: Vec<Hierarchy>,
+    /// Version 1, without a controller: systemd keeps its units apart in one.
+    pub named: Vec<Hierarchy>,
     /// Version 2.
     pub v2: Option<Hierarchy>,
 }
@@ -97,12 +107,17 @@ impl Cgroups {
             .filter(|word| !word.contains('=') && !NO_CONTROLLERS.contains(word))
             .map(str::to_owned)
             .collect();
-        let Some(first) = controllers.first() else { return };
-        if self.v1.iter().any(|known| known.controls(first)) {
+        let (list, options) = if controllers.is_empty() {
+            let own = options.split(',').filter(|word| !matches!(*word, "rw" | "ro"));
+            (&mut self.named, std::iter::once("none").chain(own).map(str::to_owned).collect())
+        } else {
+            (&mut self.v1, controllers.clone())
+        };
+        if list.iter().any(|known| known.options == options) {
             return;
         }
         if let Ok(root) = open_path(&mount) {
-            self.v1.push(Hierarchy { controllers, mount, root });
+            list.push(Hierarchy { controllers, options, mount, root });
         }
     }
 }
@@ -111,7 +126,7 @@ fn open_v2(mount: String) -> Option<Hierarchy> {
     let root = open_path(&mount).ok()?;
     let controllers = std::fs::read_to_string(format!("{mount}/cgroup.controllers")).unwrap_or_default();
     let controllers = controllers.split_whitespace().map(str::to_owned).collect();
-    Some(Hierarchy { controllers, mount, root })
+    Some(Hierarchy { controllers, options: Vec::new(), mount, root })
 }
 
 #[cfg(test)]
@@ -130,5 +145,7 @@ mod tests {
         assert_eq!(Cgroups::read("22 27 0:21 / /proc rw - proc proc rw").layout(), Layout::None);
         let controllers: Vec<_> = one.v1.iter().map(|hierarchy| hierarchy.controllers.clone()).collect();
         assert_eq!(controllers, [vec!["cpu", "cpuacct"], vec!["devices"]]);
+        let named: Vec<_> = one.named.iter().map(|hierarchy| hierarchy.options.clone()).collect();
+        assert_eq!(named, [["none", "xattr", "name=systemd"]]);
     }
 }

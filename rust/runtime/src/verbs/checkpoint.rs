@@ -276,7 +276,12 @@ fn dump(
 
 /// criu looks for it from the images on.
 fn check_parent(images: &Path, parent: &str) -> Result<()> {
-    if !Path::new(parent).is_relative() || !images.join(parent).is_dir() {
+    // A folder that is not made yet is going to be no link: what is above it is known.
+    let place = match Path::new(parent).strip_prefix("..") {
+        Ok(rest) if !images.exists() => images.parent().unwrap_or(images).join(rest),
+        _ => images.join(parent),
+    };
+    if !Path::new(parent).is_relative() || !place.is_dir() {
         return Err(Error::new(format!("--parent-path {parent}: no folder, seen from {}", images.display())));
     }
     Ok(())

@@ -16,7 +16,6 @@ use crate::console::{self, Terminal};
 use crate::container::{Status, close_others, execute, warn_of_capabilities, write_pid};
 use crate::error::{Error, Result};
 use crate::foreground;
-use crate::home;
 use crate::plain;
 use crate::process;
 use crate::sealed;
@@ -78,8 +77,7 @@ fn join(global: &Global, arguments: &Arguments) -> Result<u8> {
     forget_paths(&mut config);
     let stays = !arguments.has("detach");
     let terminal = Terminal::choose(process["terminal"] == json!(true), arguments.value("console-socket"), stays)?;
-    let config = config.to_string();
-    let process = with_home(process, &found.record)?;
+    let (config, process) = (config.to_string(), process.to_string());
     let root = found.record.root_mount.map(|_| &found.record.rootfs);
     let start =
         json!({ "id": id, "lifecycle": { "preserve": preserve, "cgroups": cgroups, "root": root } }).to_string();
@@ -126,17 +124,6 @@ fn cgroups(arguments: &Arguments) -> Result<Vec<(String, String)>> {
         cgroups.extend(controllers.split(',').map(|controller| (controller.to_owned(), path.to_owned())));
     }
     Ok(cgroups)
-}
-
-/// The document with `$HOME`, if it has none.
-fn with_home(mut process: Value, record: &Record) -> Result<String> {
-    let text = process.to_string();
-    // The container's own, with all that is mounted in it.
-    let root = format!("/proc/{}/root/.", record.pid);
-    let root = if record.root_mount.is_some() { record.rootfs.as_path() } else { Path::new(&root) };
-    let Some(variable) = home::missing(&compile::read_process(text.as_bytes())?, root) else { return Ok(text) };
-    append(&mut process["env"], std::iter::once(json!(variable)));
-    Ok(process.to_string())
 }
 
 /// A pidfd of the first process, which is sure to be that one.

@@ -243,18 +243,20 @@ impl Restore<'_> {
 
     /// The groups that were made take the places of those that were written down.
     fn supply_groups(&self, host: &Host, options: &mut Message) {
-        for hierarchy in host.cgroups.v1.iter().chain(&host.cgroups.v2) {
+        let cgroups = &host.cgroups;
+        for hierarchy in cgroups.v1.iter().chain(&cgroups.named).chain(&cgroups.v2) {
             let places = self.record.cgroups.iter().filter_map(|group| group.path.strip_prefix(&hierarchy.mount).ok());
-            let controllers: &[String] = if host.cgroups.layout() == Layout::V2 { &[] } else { &hierarchy.controllers };
+            let is_unified = cgroups.layout() == Layout::V2;
+            let subjects: Vec<&str> = hierarchy.subjects().filter(|_| !is_unified).collect();
             for place in places {
                 let path = format!("/{}", place.display());
                 let mut root = Message::default();
                 root.text(2, &path);
-                if controllers.is_empty() {
+                if subjects.is_empty() {
                     options.message(25, &root);
                 }
-                for controller in controllers {
-                    options.message(25, root.clone().text(1, controller));
+                for subject in &subjects {
+                    options.message(25, root.clone().text(1, subject));
                 }
             }
         }
