@@ -570,6 +570,39 @@ pub struct Plan<'a> {
     child: &'a [u8],
     keeper_ops: u32,
     child_ops: u32,
+    facts: Facts,
+}
+
+/// What is asked of a plan as a whole, found while it is checked.
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    /// The flags of its first `Clone` that puts the child into no cgroup of version 2.
+    clones: Option<u64>,
+    /// See [`Plan::shares_memory`].
+    shares_memory: bool,
+    /// See [`Plan::waits`].
+    waits: bool,
+}
+
+impl Facts {
+    fn add(&mut self, op: &Op<'_>) {
+        const ALONE: u64 = libc::CLONE_NEWPID as u64;
+        match *op {
+            Op::Clone { flags, cgroup } => {
+                self.shares_memory &= flags & ALONE != 0 && flags & CLONE_NEWTIME == 0;
+                self.clones = self.clones.or(cgroup.is_none().then_some(flags));
+            }
+            Op::CloneFrom { .. }
+            | Op::JoinPidNamespace { .. }
+            | Op::JoinNamespaces { .. }
+            | Op::BecomeInit {}
+            | Op::CallKeeper {}
+            | Op::AwaitStart { .. }
+            | Op::AdjustOomScore { .. } => self.shares_memory = false,
+            Op::AwaitStdio { .. } => self.waits = true,
+            _ => {}
+        }
+    }
 }
 
 const HEADER: usize = 8 + 4 * 4;
@@ -587,18 +620,19 @@ impl<'a> Plan<'a> {
             return Err(Malformed::Version(version));
         }
         let (keeper, child) = input.split_at_checked(keeper_bytes as usize).ok_or(Malformed::Truncated)?;
-        let plan = Self { keeper, child, keeper_ops, child_ops };
+        let facts = Facts { clones: None, shares_memory: true, waits: false };
+        let mut plan = Self { keeper, child, keeper_ops, child_ops, facts };
         for part in [Part::Keeper, Part::Child] {
             plan.check(part)?;
         }
         Ok(plan)
     }
 
-    fn check(&self, part: Part) -> Result<(), Malformed> {
+    fn check(&mut self, part: Part) -> Result<(), Malformed> {
         let (mut input, expected) = self.part(part);
         let mut count = 0;
         while !input.is_empty() {
-            Op::take(&mut input)?;
+            self.facts.add(&Op::take(&mut input)?);
             count += 1;
         }
         let total = u64::from(self.keeper_ops) + u64::from(self.child_ops);
@@ -617,34 +651,18 @@ impl<'a> Plan<'a> {
     /// `--init`), or waits for longer than its keeper may live. What is written to oom_score_adj is for all that share
     /// a memory.
     pub fn shares_memory(&self) -> bool {
-        const ALONE: u64 = libc::CLONE_NEWPID as u64;
-        let allowed = |op: Op<'_>| match op {
-            Op::Clone { flags, .. } => flags & ALONE != 0 && flags & CLONE_NEWTIME == 0,
-            Op::CloneFrom { .. }
-            | Op::JoinPidNamespace { .. }
-            | Op::JoinNamespaces { .. }
-            | Op::BecomeInit {}
-            | Op::CallKeeper {}
-            | Op::AwaitStart { .. }
-            | Op::AdjustOomScore { .. } => false,
-            _ => true,
-        };
-        self.ops(Part::Keeper).chain(self.ops(Part::Child)).all(allowed)
+        self.facts.shares_memory
     }
 
     /// The flags of a child that may be cloned while the keeper's steps before `Clone` are made: it shares the keeper's memory, and
     /// is put into no cgroup of version 2, which would have to be there first.
     pub fn clones_ahead(&self) -> Option<u64> {
-        let mut clones = self.ops(Part::Keeper).filter_map(|op| match op {
-            Op::Clone { flags, cgroup: None } => Some(flags),
-            _ => None,
-        });
-        clones.next().filter(|_| self.shares_memory())
+        self.facts.clones.filter(|_| self.shares_memory())
     }
 
     /// Whether the container waits for its standard descriptors, made but for those.
     pub fn waits(&self) -> bool {
-        self.ops(Part::Keeper).any(|op| matches!(op, Op::AwaitStdio { .. }))
+        self.facts.waits
     }
 
     /// Whether another command may come with the standard descriptors: it is put where the child sees it.

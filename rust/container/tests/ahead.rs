@@ -57,7 +57,7 @@ fn nothing() {
     let plan = Plan::parse(&bytes).unwrap();
     assert_eq!(plan.clones_ahead(), Some(FLAGS));
     for ahead in [None, Ahead::begin(FLAGS).unwrap(), Ahead::begin(FLAGS | libc::CLONE_NEWUTS as u64).unwrap()] {
-        let failed = execute::start(&plan, &[0, 1, 2], ahead).unwrap_err();
+        let failed = execute::start(&plan, &[0, 1, 2], ahead, &mut |_| ()).unwrap_err();
         assert_eq!((failed.part, failed.index, failed.errno), (Part::Keeper, 0, Errno(libc::EBADF)));
     }
     assert_childless();

@@ -38,7 +38,7 @@ fn under(filter: &seccomp::Filter, probes: &[Probe]) -> (Vec<i32>, sys::Ended) {
 }
 
 fn compile(rules: &str) -> seccomp::Filter {
-    seccomp::compile(format!(r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{rules}]}}"#).as_bytes()).unwrap()
+    seccomp::compile(&format!(r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{rules}]}}"#)).unwrap()
 }
 
 const NEEDED: &str = r#"{"names":["write","exit_group","close","getpid"],"action":"SCMP_ACT_ALLOW"}"#;
@@ -101,11 +101,11 @@ fn the_longest_program_loads() {
 #[test]
 #[ignore = "a measurement, of the profile in the file that PYRT_PROFILE names"]
 fn how_long_it_takes() {
-    let json = std::fs::read(std::env::var_os("PYRT_PROFILE").expect("PYRT_PROFILE")).unwrap();
+    let json = std::fs::read_to_string(std::env::var_os("PYRT_PROFILE").expect("PYRT_PROFILE")).unwrap();
     let mut spaced = json.clone();
     let compiled = quickest(|| {
         // Another text of the same meaning, so that nothing is remembered.
-        spaced.push(b' ');
+        spaced.push(' ');
         seccomp::compile(&spaced).unwrap();
     });
     let filter = seccomp::compile(&json).unwrap();

@@ -81,7 +81,20 @@ fn yes() -> bool {
 #[derive(Debug)]
 pub struct Annals {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+/// The folder of a container that runs, open to others.
+#[derive(Debug)]
+pub struct Left(Annals);
+
+impl Left {
+    /// Locks it again; `None` if it was removed meanwhile. The record in it is the same: nobody changes it once the
+    /// container runs.
+    pub fn again(self) -> Option<Annals> {
+        let Annals { path, lock } = self.0;
+        hold(path, lock).ok().flatten()
+    }
 }
 
 const DIRECTORY: u32 = 0o700;
@@ -105,6 +118,13 @@ impl Annals {
     /// Locks the folder of a container that is there; waits for whoever has it.
     pub fn open(root: &Path, id: &str) -> Result<Self> {
         lock(root.join(id), id)
+    }
+
+    /// Lets others change it.
+    pub fn leave(self) -> Left {
+        // SAFETY: flock(2) of an open descriptor.
+        unsafe { libc::flock(self.lock.as_raw_fd(), libc::LOCK_UN) };
+        Left(self)
     }
 
     /// The folder.
@@ -161,19 +181,22 @@ fn lock(path: PathBuf, id: &str) -> Result<Annals> {
         io::ErrorKind::NotFound => missing(id),
         _ => Error::file("opening", &path, &error),
     })?;
+    hold(path, file)?.ok_or_else(|| missing(id))
+}
+
+/// Waits for the lock of an open folder; `None` if that is gone by then.
+fn hold(path: PathBuf, lock: File) -> Result<Option<Annals>> {
     // SAFETY: flock(2) of an open descriptor.
-    while unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
+    while unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) } != 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(Error::file("locking", &path, &error));
         }
     }
     // Removed while we waited, and perhaps made anew by somebody else.
-    let ours = file.metadata().map(|data| data.ino()).ok();
-    if ours.is_none() || fs::metadata(&path).map(|data| data.ino()).ok() != ours {
-        return Err(missing(id));
-    }
-    Ok(Annals { path, _lock: file })
+    let ours = lock.metadata().map(|data| data.ino()).ok();
+    let is_there = ours.is_some() && fs::metadata(&path).map(|data| data.ino()).ok() == ours;
+    Ok(is_there.then_some(Annals { path, lock }))
 }
 
 /// Reads a record without the lock: it is whole or absent. `None` while the container is only begun.

@@ -26,23 +26,50 @@ pub fn open(bundle: Option<&str>) -> Result<(PathBuf, Vec<u8>)> {
     Ok((bundle, content))
 }
 
+/// A config.json, and what it says.
+#[derive(Debug)]
+pub struct Document {
+    /// As it is kept.
+    pub bytes: &'static [u8],
+    /// Borrows from them.
+    pub spec: Spec<'static>,
+}
+
+impl Document {
+    /// Reads one. It is there until the command ends, which is soon.
+    pub fn read(content: Vec<u8>) -> compile::Result<Self> {
+        let bytes: &'static [u8] = Vec::leak(content);
+        Ok(Self { bytes, spec: compile::read(bytes)? })
+    }
+}
+
 /// The document as a plan can be made of it. Without fields that the specification does not know, which a runtime has to pass
 /// over (config.md, "Extensibility"), and without words of bind mounts that only a new file system could take (`mode=755`):
 /// the kernel passes them over (mount(2), "Creating a bind mount"), so engines leave them there. And without a limit that
 /// the kernel has lost, which engines can still be asked for. Each is worth a warning.
-pub fn known(config: Vec<u8>, log: &Log) -> Vec<u8> {
-    let less = match compile::read(&config) {
-        Ok(spec) => without_idle_options(&config, &spec, log),
-        Err(error) if error.message == compile::UNKNOWN_FIELD => without_field(&config, &error.path).inspect(|_| {
-            log.warn(&Error::new(format!("{}: {}, ignored", error.path, error.message)));
-        }),
-        Err(error) if error.path == KERNEL_MEMORY => without_field(&config, KERNEL_MEMORY).inspect(|_| {
-            log.warn(&Error::new(format!("{KERNEL_MEMORY}: kernels have no such limit any more, ignored")));
-        }),
-        Err(_) => None,
+pub fn known(config: Vec<u8>, log: &Log) -> Result<Document> {
+    let bytes: &'static [u8] = Vec::leak(config);
+    let less = match compile::read(bytes) {
+        Ok(spec) => match without_idle_options(bytes, &spec, log) {
+            None => return Ok(Document { bytes, spec }),
+            Some(less) => less,
+        },
+        Err(error) => without_what_goes_unheeded(bytes, &error, log).ok_or(error)?,
     };
     // Less of it each time: this ends.
-    less.map_or(config, |less| known(less, log))
+    known(less, log)
+}
+
+/// `None` if the error is one.
+fn without_what_goes_unheeded(config: &[u8], error: &compile::Error, log: &Log) -> Option<Vec<u8>> {
+    let why = match &*error.path {
+        _ if error.message == compile::UNKNOWN_FIELD => compile::UNKNOWN_FIELD,
+        KERNEL_MEMORY => "kernels have no such limit any more",
+        _ => return None,
+    };
+    let less = without_field(config, &error.path)?;
+    log.warn(&Error::new(format!("{}: {why}, ignored", error.path)));
+    Some(less)
 }
 
 fn without_field(config: &[u8], path: &str) -> Option<Vec<u8>> {
@@ -72,13 +99,12 @@ fn without_idle_options(config: &[u8], spec: &Spec<'_>, log: &Log) -> Option<Vec
 }
 
 /// The document with its groups at the place of a scope, and the unit that makes it.
-pub fn in_scope(config: &[u8], id: &str, manager: Manager) -> Result<(Vec<u8>, Unit)> {
-    let spec = compile::read(config)?;
-    let unit = Unit::of(spec.linux.cgroups_path.as_deref(), id, manager)?;
-    let document = serde_json::from_slice::<Value>(config);
-    let mut document = document.map_err(|error| Error::new(format!("config.json: {error}")))?;
-    document["linux"]["cgroupsPath"] = unit.cgroup().into();
-    Ok((document.to_string().into_bytes(), unit))
+pub fn in_scope(document: &Document, id: &str, manager: Manager) -> Result<(Document, Unit)> {
+    let unit = Unit::of(document.spec.linux.cgroups_path.as_deref(), id, manager)?;
+    let fields = serde_json::from_slice::<Value>(document.bytes);
+    let mut fields = fields.map_err(|error| Error::new(format!("config.json: {error}")))?;
+    fields["linux"]["cgroupsPath"] = unit.cgroup().into();
+    Ok((Document::read(fields.to_string().into_bytes())?, unit))
 }
 
 /// The document for whoever has gone into its user namespace already: the users are the host's from there. `group`
@@ -99,9 +125,9 @@ pub fn in_own_namespace(config: &[u8], group: Option<String>) -> Result<Vec<u8>>
 
 /// The document for whoever is in a user namespace and may make no device nodes: the machine's are bound. Rules about devices
 /// go, because who makes none opens what its user may open anyway.
-pub fn with_bound_devices(config: Vec<u8>) -> Vec<u8> {
+pub fn with_bound_devices(plain: Document) -> compile::Result<Document> {
     const DEFAULTS: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
-    let Ok(mut document) = serde_json::from_slice::<Value>(&config) else { return config };
+    let Ok(mut document) = serde_json::from_slice::<Value>(plain.bytes) else { return Ok(plain) };
     let mut devices: Vec<String> = DEFAULTS.map(str::to_owned).into();
     if let Some(linux) = document["linux"].as_object_mut() {
         let listed = linux.remove("devices");
@@ -114,7 +140,7 @@ pub fn with_bound_devices(config: Vec<u8>) -> Vec<u8> {
     if !document["mounts"].is_array() {
         document["mounts"] = Value::Array(Vec::new());
     }
-    let Some(mounts) = document["mounts"].as_array_mut() else { return config };
+    let Some(mounts) = document["mounts"].as_array_mut() else { return Ok(plain) };
     let is_bound = |mount: &Value| mount["destination"] == "/dev" && mount["type"] != "tmpfs";
     if !mounts.iter().any(is_bound) {
         devices.dedup();
@@ -126,7 +152,7 @@ pub fn with_bound_devices(config: Vec<u8>) -> Vec<u8> {
             }
         }
     }
-    document.to_string().into_bytes()
+    Document::read(document.to_string().into_bytes())
 }
 
 /// `linux.resources` as it stands.

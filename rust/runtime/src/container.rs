@@ -9,9 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use pyrt_container::compile::{self, Compiled};
-use pyrt_container::execute::{self, Ahead, Failed, Groups, Running};
+use pyrt_container::execute::{self, Ahead, Failed, Groups, Meanwhile, Running};
 use pyrt_container::explain;
-use pyrt_container::host::{Host, Layout};
+use pyrt_container::host::Host;
 use pyrt_container::plan::{Part, Plan};
 use pyrt_container::protocol::warning;
 use pyrt_container::spec::{Linux, NamespaceKind, Process, Spec};
@@ -22,7 +22,7 @@ use crate::annals::{Annals, Cgroup, Record};
 use crate::arguments::Global;
 use crate::cgroups;
 use crate::clock;
-use crate::config;
+use crate::config::{self, Document};
 use crate::console::{self, Terminal};
 use crate::cover;
 use crate::error::{Error, Result};
@@ -64,7 +64,7 @@ pub struct Created {
     /// As it is written down.
     pub record: Record,
     /// Of the file that was read.
-    pub config: Vec<u8>,
+    pub config: &'static [u8],
     /// Its process.
     pub running: Running,
 }
@@ -114,65 +114,96 @@ const PLAN: &str = "plan";
 /// As it was when the container was created.
 pub const CONFIG: &str = "config.json";
 
-/// What a bundle asks for, as this machine takes it.
+/// What a bundle asks for.
+#[derive(Debug)]
+pub struct Request {
+    bundle: PathBuf,
+    document: Document,
+    is_plain: bool,
+}
+
+/// The same, as this machine takes it.
 #[derive(Debug)]
 pub struct Order {
     /// Absolute path.
     pub bundle: PathBuf,
     /// config.json.
-    pub config: Vec<u8>,
+    pub document: Document,
     /// Whom systemd makes the groups for.
     pub unit: Option<Unit>,
     /// This machine.
     pub host: Host,
 }
 
-/// Reads the bundle, which becomes the working directory.
-pub fn read(global: &Global, wish: &Wish<'_>) -> Result<Order> {
-    let (bundle, config) = config::open(wish.bundle)?;
-    let config = config::known(config, &global.log);
-    let config = wish.sockets.pass_on(config);
-    let is_plain = plain::is_plain(global.uid);
-    if is_plain {
-        plain::enter(&config)?;
+impl Request {
+    /// Reads the bundle, which becomes the working directory.
+    pub fn read(global: &Global, wish: &Wish<'_>) -> Result<Self> {
+        let (bundle, config) = config::open(wish.bundle)?;
+        let document = wish.sockets.pass_on(config::known(config, &global.log)?)?;
+        let is_plain = plain::is_plain(global.uid);
+        if is_plain {
+            plain::enter(&document.spec)?;
+        }
+        Ok(Self { bundle, document, is_plain })
     }
-    let host = Host::probe()?;
-    let config =
-        if is_plain { config::in_own_namespace(&config, own_group(global, wish, &config, &host)?)? } else { config };
-    let config = if host.nested { config::with_bound_devices(config) } else { config };
-    if !global.systemd {
-        return Ok(Order { bundle, config, unit: None, host });
+
+    /// Looks at this machine, and fits the document to it.
+    pub fn here(self, global: &Global, wish: &Wish<'_>) -> Result<Order> {
+        let Self { bundle, mut document, is_plain } = self;
+        let host = Host::probe()?;
+        if is_plain {
+            let named = document.spec.linux.cgroups_path.as_deref();
+            let group = if global.systemd { None } else { plain::own_group(named, wish.id, &host) };
+            document = Document::read(config::in_own_namespace(document.bytes, group)?)?;
+        }
+        if host.nested {
+            document = config::with_bound_devices(document)?;
+        }
+        if !global.systemd {
+            return Ok(Order { bundle, document, unit: None, host });
+        }
+        let (document, unit) = config::in_scope(&document, wish.id, Manager::find(global.uid, &host)?)?;
+        Ok(Order { bundle, document, unit: Some(unit), host })
     }
-    let (config, unit) = config::in_scope(&config, wish.id, Manager::find(global.uid, &host)?)?;
-    Ok(Order { bundle, config, unit: Some(unit), host })
+
+    /// The process of a container that is made and started in one, whose namespaces take the kernel as long as we need for
+    /// all that it is to be. Signals are blocked for its sake: what is sent to us as soon as it is seen has to reach it, and
+    /// not to end it.
+    fn begin_child(&self, wish: &Wish<'_>) -> Option<Ahead> {
+        if !is_at_once(&self.document.spec, wish) {
+            return None;
+        }
+        foreground::block_signals();
+        // On version 2 it is born in its group, which is not there yet.
+        let flags = compile::clone_flags(&self.document.spec).filter(|_| !self.is_plain && !cgroups::are_unified())?;
+        Ahead::begin(flags).ok()?
+    }
 }
 
-/// The group of a plain user's container, if it is not the one that config.json names.
-fn own_group(global: &Global, wish: &Wish<'_>, config: &[u8], host: &Host) -> Result<Option<String>> {
-    let spec = compile::read(config)?;
-    let named = spec.linux.cgroups_path.as_deref();
-    Ok(if global.systemd { None } else { plain::own_group(named, wish.id, host) })
+/// Whether nobody looks at it before it runs.
+fn is_at_once(spec: &Spec<'_>, wish: &Wish<'_>) -> bool {
+    wish.stays && spec.hooks.is_none()
 }
 
 /// Makes a container up to the point where its process waits.
 pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     close_others(wish.preserve)?;
-    let Order { bundle, config, unit, host } = read(global, wish)?;
-    let spec = compile::read(&config)?;
-    let record = Record { unit, ..begin(global, &spec, &bundle, wish, &host)? };
-    let ahead = begin_child(&record, &spec, &host);
+    let request = Request::read(global, wish)?;
+    let ahead = request.begin_child(wish);
+    let Order { bundle, document, unit, host } = request.here(global, wish)?;
+    let record = Record { unit, ..begin(global, &document.spec, &bundle, wish, &host)? };
     let annals = Annals::make(&global.root, wish.id)?;
-    match make(&annals, record.clone(), (&config, &spec), ahead, wish, &host) {
+    match make(&annals, record.clone(), &document, ahead, wish, &host) {
         Ok((record, running)) => {
             warn_of_refusals(global, running.warnings);
-            Ok(Created { annals, record, config, running })
+            Ok(Created { annals, record, config: document.bytes, running })
         }
         Err(error) => {
             // Nothing of it has come to be, so nothing is to be remembered.
             annals.remove()?;
             if error.is_of_hook() {
                 // runtime.md, "Lifecycle", 3 to 5: it ends as a container does.
-                hooks::run_poststop(&spec, &record, &global.log);
+                hooks::run_poststop(&document.spec, &record, &global.log);
             }
             Err(error)
         }
@@ -219,7 +250,7 @@ pub fn begin(global: &Global, spec: &Spec<'_>, bundle: &Path, wish: &Wish<'_>, h
         unit: None,
         has_hooks: spec.hooks.is_some(),
         has_process: spec.process.is_some(),
-        at_once: wish.stays && spec.hooks.is_none(),
+        at_once: is_at_once(spec, wish),
     })
 }
 
@@ -240,18 +271,6 @@ pub fn warn_of_capabilities(global: &Global, process: &Process<'_>, linux: &Linu
     }
 }
 
-/// The process of a container that is made and started in one, whose namespaces take the kernel as long as we need for all
-/// that it is to be. Signals are blocked for its sake: what is sent to us as soon as it is seen has to reach it, and not to end it.
-fn begin_child(record: &Record, spec: &Spec<'_>, host: &Host) -> Option<Ahead> {
-    if !record.at_once {
-        return None;
-    }
-    foreground::block_signals();
-    // On version 2 it is born in its group, which is not there yet.
-    let flags = compile::clone_flags(spec).filter(|_| host.cgroups.layout() != Layout::V2)?;
-    Ahead::begin(flags).ok()?
-}
-
 fn warn_of_refusals(global: &Global, warnings: u32) {
     if warnings & warning::OOM_SCORE != 0 {
         global.log.warn(&Error::new("process.oomScoreAdj: lowering it needs CAP_SYS_RESOURCE, it stays as it was"));
@@ -263,25 +282,22 @@ fn warn_of_refusals(global: &Global, warnings: u32) {
     }
 }
 
-/// config.json, and what it says.
-type Config<'a> = (&'a [u8], &'a Spec<'a>);
-
 fn make(
     annals: &Annals,
     record: Record,
-    config: Config<'_>,
+    document: &Document,
     ahead: Option<Ahead>,
     wish: &Wish<'_>,
     host: &Host,
 ) -> Result<(Record, Running)> {
     if record.unit.is_none() {
-        return make_in_cgroups(annals, record, config, ahead, wish, host);
+        return make_in_cgroups(annals, record, document, ahead, wish, host);
     }
     // From here on there may be something to clean up, should we be killed.
-    annals.write(CONFIG, config.0)?;
+    annals.write(CONFIG, document.bytes)?;
     annals.record(&record)?;
-    in_scope(record.unit.clone(), wish.id, config.0, host, || {
-        make_in_cgroups(annals, record, config, ahead, wish, host)
+    in_scope(record.unit.clone(), wish.id, document.bytes, host, || {
+        make_in_cgroups(annals, record, document, ahead, wish, host)
     })
 }
 
@@ -306,12 +322,12 @@ pub fn in_scope<T>(
 fn make_in_cgroups(
     annals: &Annals,
     mut record: Record,
-    (config, spec): Config<'_>,
+    document: &Document,
     ahead: Option<Ahead>,
     wish: &Wish<'_>,
     host: &Host,
 ) -> Result<(Record, Running)> {
-    annals.write(CONFIG, config)?;
+    annals.write(CONFIG, document.bytes)?;
     let mut lifecycle = json!({
         "preserve": wish.preserve,
         "no_new_keyring": wish.no_new_keyring,
@@ -325,30 +341,31 @@ fn make_in_cgroups(
         lifecycle["outcome"] = json!(annals.path(OUTCOME));
     }
     let start = json!({ "id": wish.id, "bundle": record.bundle, "lifecycle": lifecycle });
-    let compiled = compile::compile_spec(spec, start.to_string().as_bytes(), host)?;
+    let compiled = compile::compile_spec(&document.spec, start.to_string().as_bytes(), host)?;
     if !record.at_once {
         annals.write(PLAN, &compiled.bytes)?;
     }
-    record.root_mount = cover::of(&compiled);
+    record.root_mount = cover::of(&document.spec, &compiled);
     // From here on there may be something to clean up, should we be killed.
     annals.record(&record)?;
-    let made =
-        execute(&compiled, ahead).and_then(|mut running| match settle(annals, &mut record, wish, &mut running) {
-            Ok(()) => Ok(running),
-            Err(error) => {
-                running.abandon();
-                Err(error)
-            }
-        });
+    let mut noted = Ok(());
+    let executed = execute(&compiled, ahead, &mut |pid| noted = note(annals, &mut record, pid));
+    let made = executed.and_then(|mut running| match noted.and_then(|()| settle(wish, &mut running)) {
+        Ok(()) => Ok(running),
+        Err(error) => {
+            running.abandon();
+            Err(error)
+        }
+    });
     if made.is_err() {
         cover::remove(&record)?;
     }
     made.map(|running| (record, running))
 }
 
-/// Walks a plan with our own standard descriptors; `ahead`: see [`execute::start`].
-pub fn execute(compiled: &Compiled, ahead: Option<Ahead>) -> Result<Running> {
-    walk(compiled, |plan, descriptors| execute::start(plan, descriptors, ahead))
+/// Walks a plan with our own standard descriptors; `ahead` and `meanwhile`: see [`execute::start`].
+pub fn execute(compiled: &Compiled, ahead: Option<Ahead>, meanwhile: &mut Meanwhile<'_>) -> Result<Running> {
+    walk(compiled, |plan, descriptors| execute::start(plan, descriptors, ahead, meanwhile))
 }
 
 /// Makes a container's groups alone.
@@ -375,18 +392,22 @@ fn command_of(plan: &Plan<'_>) -> String {
     command.map(|command| command.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The process waits: hands its terminal out and writes everything down, then lets it live without us.
-fn settle(annals: &Annals, record: &mut Record, wish: &Wish<'_>, running: &mut Running) -> Result<()> {
+/// Writes down whose process it is, which has yet to become it.
+fn note(annals: &Annals, record: &mut Record, pid: i32) -> Result<()> {
+    record.pid = pid;
+    record.start_time = process::look(pid).map_or(0, |seen| seen.start_time);
+    // A plain user may have none.
+    record.cgroups.retain(|cgroup| cgroup.path.is_dir());
+    annals.record(record)
+}
+
+/// The process waits, or runs: hands its terminal out and says which it is, then lets it live without us.
+fn settle(wish: &Wish<'_>, running: &mut Running) -> Result<()> {
     if let (Some(socket), Some(master)) = (wish.console_socket, running.terminal) {
         console::send(socket, master)?;
         sys::close(master);
         running.terminal = None;
     }
-    record.pid = running.pid;
-    record.start_time = process::look(running.pid).map_or(0, |seen| seen.start_time);
-    // A plain user may have none.
-    record.cgroups.retain(|cgroup| cgroup.path.is_dir());
-    annals.record(record)?;
     if let Some(path) = &wish.pid_file {
         write_pid(path, running.pid)?;
     }

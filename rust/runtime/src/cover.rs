@@ -7,23 +7,23 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use pyrt_container::compile::Compiled;
 use pyrt_container::plan::{FIRST_OPENED, Op, Part, Plan};
+use pyrt_container::spec::{NamespaceKind, Spec};
 use pyrt_container::sys;
 
 use crate::annals::Record;
 use crate::container::open;
 use crate::error::{Error, Result};
 
-/// The mount that a plan leaves where others see it.
-pub fn of(compiled: &Compiled) -> Option<u64> {
+/// The mount that a plan leaves where others see it, if there can be one.
+pub fn of(spec: &Spec<'_>, compiled: &Compiled) -> Option<u64> {
+    if spec.linux.namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::Mount) {
+        return None;
+    }
     let plan = Plan::parse(&compiled.bytes).ok()?;
-    let leaves = |op: Op<'_>| matches!(op, Op::PivotRoot { .. } | Op::MoveRoot { .. });
     let root = plan.ops(Part::Child).find_map(|op| match op {
         Op::EnterRoot { root, .. } => Some(root),
         _ => None,
     })?;
-    if plan.ops(Part::Child).any(leaves) {
-        return None;
-    }
     let opened = compiled.descriptors.get(usize::from(root.0 - FIRST_OPENED.0))?;
     sys::mount_id(opened.as_raw_fd()).ok()
 }

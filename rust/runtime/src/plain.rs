@@ -20,7 +20,7 @@ use std::process::Command;
 
 use pyrt_container::compile::{self, UserNamespace};
 use pyrt_container::host::Host;
-use pyrt_container::spec::Process;
+use pyrt_container::spec::{Process, Spec};
 use pyrt_container::sys::{self, Errno, Fd, Side};
 
 use crate::error::{Error, Result};
@@ -37,10 +37,9 @@ pub fn is_plain(uid: u32) -> bool {
 }
 
 /// Goes into the user namespace that config.json asks for, and a mount namespace of its own below it.
-pub fn enter(config: &[u8]) -> Result<()> {
-    let spec = compile::read(config)?;
+pub fn enter(spec: &Spec<'_>) -> Result<()> {
     take_score(spec.process.as_ref())?;
-    match compile::user_namespace(&spec)? {
+    match compile::user_namespace(spec)? {
         None => {
             let error = Error::new("linux.namespaces: a plain user has no rights without a user namespace");
             Err(error.hint("pyrt-runtime spec --rootless writes a config.json that has one"))

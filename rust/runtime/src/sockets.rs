@@ -4,6 +4,7 @@
 use pyrt_container::sys;
 use serde_json::{Value, json};
 
+use crate::config::Document;
 use crate::error::{Error, Result};
 
 /// How many there are, and what they are called.
@@ -28,12 +29,12 @@ impl Sockets {
     }
 
     /// The document of a container that is told. In a pid namespace of its own it is process 1.
-    pub fn pass_on(&self, config: Vec<u8>) -> Vec<u8> {
+    pub fn pass_on(&self, plain: Document) -> Result<Document> {
         if self.count == 0 {
-            return config;
+            return Ok(plain);
         }
-        let Ok(mut document) = serde_json::from_slice::<Value>(&config) else { return config };
-        let Some(process) = document["process"].as_object_mut() else { return config };
+        let Ok(mut document) = serde_json::from_slice::<Value>(plain.bytes) else { return Ok(plain) };
+        let Some(process) = document["process"].as_object_mut() else { return Ok(plain) };
         let entries = [Some(format!("LISTEN_FDS={}", self.count)), Some("LISTEN_PID=1".to_owned())];
         let names = self.names.as_ref().map(|names| format!("LISTEN_FDNAMES={names}"));
         let entries = entries.into_iter().chain([names]).flatten().map(Value::String);
@@ -41,7 +42,7 @@ impl Sockets {
             Some(Value::Array(list)) => list.extend(entries),
             _ => drop(process.insert("env".to_owned(), json!(entries.collect::<Vec<Value>>()))),
         }
-        document.to_string().into_bytes()
+        Ok(Document::read(document.to_string().into_bytes())?)
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Parts<'a> {
     parked: bool,
     /// The child is cloned meanwhile (`execute`): what can be made without it comes before it.
     prepares_first: bool,
+    /// The groups are made while the child makes its mounts.
+    joins_late: bool,
 }
 
 /// What is made whether or not there is a child.
@@ -142,6 +144,8 @@ impl<'a> Parts<'a> {
         let parked = start.parked;
         // Older kernels want the keeper to be in a mount namespace of its own, which no child is to be born in.
         let prepares_first = !cgroups.is_unified() && host.features.detached_trees;
+        // A hook may want to see the process in its groups, and on version 2 it is born there.
+        let joins_late = start.lifecycle.is_some() && !cgroups.is_unified() && !hooks.come_before_pivot();
         Ok(Self {
             spec,
             start,
@@ -159,20 +163,25 @@ impl<'a> Parts<'a> {
             clocks,
             parked,
             prepares_first,
+            joins_late,
         })
     }
 
     /// The keeper's list.
     pub fn write_keeper(&self, writer: &mut Writer) -> Handed {
-        let placement = self.cgroups.write(writer);
+        let mut placement = if self.joins_late { Placement::default() } else { self.cgroups.write(writer) };
         let mut unneeded = Vec::new();
-        let before = self.prepares_first.then(|| self.write_prepared(&mut unneeded, writer));
+        let prepares_first = self.prepares_first && !self.joins_late;
+        let before = prepares_first.then(|| self.write_prepared(&mut unneeded, writer));
         let userns = self.write_clone(placement.clone_into, writer);
         let maps = self.mounts.write_maps(writer);
         self.rootfs.write_place(writer);
         let prepared = before.unwrap_or_else(|| self.write_prepared(&mut unneeded, writer));
         let Prepared { mut made, files, empty } = prepared;
-        self.mounts.write_keeper(&mut made, userns, &maps, &placement.directories, writer);
+        self.mounts.write_keeper(&mut made, userns, &maps, writer);
+        if !self.joins_late {
+            self.mounts.write_views(&mut made, &placement.directories, writer);
+        }
         if !self.mounts.are_in_order() {
             writer.plan.keeper(Op::Release {});
         }
@@ -183,6 +192,11 @@ impl<'a> Parts<'a> {
             self.identity.write_gifts(writer);
         }
         writer.plan.keeper(Op::Release {});
+        if self.joins_late {
+            placement = self.cgroups.write(writer);
+            self.mounts.write_views(&mut made, &placement.directories, writer);
+            writer.plan.keeper(Op::Release {});
+        }
         self.hooks.write_keeper(writer);
         if self.parked {
             writer.plan.keeper(Op::AwaitStdio { socket: STDIN });
@@ -313,9 +327,9 @@ impl<'a> Parts<'a> {
     /// What needs nothing from the keeper, and goes on while it works.
     fn write_alone(&self, handed: &mut Handed, writer: &mut Writer) {
         self.identity.write_note(writer);
-        write_placement(&handed.placement, writer);
-        if self.namespaces.is_new(NamespaceKind::Cgroup) {
-            writer.plan.child(Op::Unshare { flags: flag(NamespaceKind::Cgroup) });
+        writer.plan.child(Op::DieWithKeeper {});
+        if !self.joins_late {
+            self.write_joins(handed, writer);
         }
         if !self.ids.mapped {
             for (kind, fd) in self.namespaces.joined() {
@@ -339,6 +353,14 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// The child in its groups, and in a view of them that begins there.
+    fn write_joins(&self, handed: &Handed, writer: &mut Writer) {
+        write_placement(&handed.placement, writer);
+        if self.namespaces.is_new(NamespaceKind::Cgroup) {
+            writer.plan.child(Op::Unshare { flags: flag(NamespaceKind::Cgroup) });
+        }
+    }
+
     fn write_early_mounts(&self, handed: &mut Handed, writer: &mut Writer) {
         self.mounts.write_before_pivot(&mut handed.made, writer);
         if !self.parameters.is_empty() && handed.made.proc.is_none() {
@@ -349,7 +371,12 @@ impl<'a> Parts<'a> {
         }
     }
 
+    /// What is mounted in the root, where groups are seen.
     fn write_files(&self, handed: &mut Handed, writer: &mut Writer) {
+        if self.joins_late {
+            writer.plan.child(Op::AwaitKeeper {});
+            self.write_joins(handed, writer);
+        }
         self.mounts.write_after_pivot(&mut handed.made, writer);
         for (mount, path) in &handed.files {
             // Images have links at /etc/resolv.conf; they are followed within the root.

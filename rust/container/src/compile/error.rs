@@ -95,7 +95,12 @@ pub fn describe(errno: Errno) -> String {
 ///
 /// The path costs time, so it is only looked for when there is something to complain about.
 pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], root: &str) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| locate::<T>(bytes, root, &error))
+    // Looked through once as a whole: of bytes each string would be on its own.
+    let read = match std::str::from_utf8(bytes) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(bytes),
+    };
+    read.map_err(|error| locate::<T>(bytes, root, &error))
 }
 
 fn locate<'a, T: Deserialize<'a>>(bytes: &'a [u8], root: &str, error: &serde_json::Error) -> Error {

@@ -29,6 +29,7 @@ pub(super) fn write(
     writer.plan.keeper(Op::Release {});
     identity.write_note(writer);
     identity.write_first_affinity(writer);
+    writer.plan.child(Op::DieWithKeeper {});
     write_placement(placement, writer);
     if namespaces.join_flags() != 0 {
         writer.plan.child(Op::JoinNamespaces { fd: first, flags: namespaces.join_flags() });

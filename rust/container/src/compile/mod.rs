@@ -174,14 +174,13 @@ fn check_version(spec: &Spec<'_>) -> Result<()> {
 
 fn filter(linux: &Linux<'_>) -> Result<Option<seccomp::Filter>> {
     let Some(json) = linux.seccomp else { return Ok(None) };
-    seccomp::compile(json.get().as_bytes()).map(Some).map_err(|error| match error {
+    seccomp::compile(json.get()).map(Some).map_err(|error| match error {
         seccomp::Error::Refused { field, problem } => Error::spec(field, problem),
         error => Error::spec("linux.seccomp", error.to_string()),
     })
 }
 
 fn write_placement(placement: &Placement, writer: &mut Writer) {
-    writer.plan.child(Op::DieWithKeeper {});
     placement.tasks.iter().for_each(|&tasks| writer.plan.child(Op::JoinCgroup { tasks }));
 }
 

@@ -199,7 +199,6 @@ impl Mounts {
         made: &mut Made,
         userns: Option<Slot>,
         maps: &[Option<Slot>],
-        groups: &[Slot],
         writer: &mut Writer,
     ) {
         for (index, mount) in self.planned.iter().enumerate() {
@@ -209,10 +208,6 @@ impl Mounts {
                     self.write_bind(mount, *tree, idmap, writer);
                     made.slots[index] = Some(*tree);
                 }
-                What::CgroupFolder if self.binds_views => made.views = clone_views(mount, groups, writer),
-                What::CgroupFolder if self.cgroup_maker != Maker::ChildAfterPivot => {
-                    made.views = self.new_views(mount, writer);
-                }
                 What::New { maker: Maker::Keeper | Maker::Aside(_), .. } => {
                     made.slots[index] = Some(new_mount(mount, writer));
                 }
@@ -221,6 +216,16 @@ impl Mounts {
             if let (Some(slot), None) = (made.slots[index], &self.order) {
                 self.write_propagation(mount, slot, &mut |op| writer.plan.keeper(op));
             }
+        }
+    }
+
+    /// The keeper's part that needs the container's groups.
+    pub fn write_views(&self, made: &mut Made, groups: &[Slot], writer: &mut Writer) {
+        let Some(mount) = self.planned.iter().find(|mount| matches!(mount.what, What::CgroupFolder)) else { return };
+        if self.binds_views {
+            made.views = clone_views(mount, groups, writer);
+        } else if self.cgroup_maker != Maker::ChildAfterPivot {
+            made.views = self.new_views(mount, writer);
         }
     }
 

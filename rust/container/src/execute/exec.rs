@@ -21,17 +21,24 @@ fn pointers(texts: Texts<'_>) -> Vec<*const c_char> {
 }
 
 impl Vectors {
-    /// Finds the plan's `Exec`; a plan without one gets empty arrays, and its child ends without exec.
-    pub fn of(plan: &Plan<'_>) -> Self {
-        let mut of_exec =
-            plan.ops(Part::Child).filter(|op| matches!(op, Op::Exec { .. })).filter_map(|op| Self::of_op(&op));
-        of_exec.next().unwrap_or_default()
+    /// Those of the child's commands: of its `Exec`, and of the hooks in its list by the index of their operation. A plan
+    /// without an `Exec` gets empty arrays, and its child ends without exec.
+    pub fn of(plan: &Plan<'_>) -> (Self, Vec<(usize, Self)>) {
+        let mut of_exec = Self::default();
+        let mut of_hooks = Vec::new();
+        for (index, op) in plan.ops(Part::Child).enumerate() {
+            match (&op, Self::of_op(&op)) {
+                (Op::Exec { .. }, Some(vectors)) => of_exec = vectors,
+                (_, Some(vectors)) => of_hooks.push((index, vectors)),
+                (_, None) => {}
+            }
+        }
+        (of_exec, of_hooks)
     }
 
-    /// Those of the hooks in one list, by the index of their operation.
-    pub fn of_hooks(plan: &Plan<'_>, part: Part) -> Vec<(usize, Self)> {
-        let hooks = plan.ops(part).enumerate().filter(|(_, op)| matches!(op, Op::RunHook { .. }));
-        hooks.filter_map(|(index, op)| Some((index, Self::of_op(&op)?))).collect()
+    /// Those of the keeper's hooks.
+    pub fn of_keeper(plan: &Plan<'_>) -> Vec<(usize, Self)> {
+        plan.ops(Part::Keeper).enumerate().filter_map(|(index, op)| Some((index, Self::of_op(&op)?))).collect()
     }
 
     /// Of a hook that stands in no plan.

@@ -12,7 +12,7 @@ use super::channel::{ToChild, Word};
 use super::exec::{Another, Vectors};
 use super::hook::{self, Hook};
 use super::{
-    EMPTY, Failed, Given, MISPLACED, Read, Running, Slots, Timings, child, mounts, net_device, set_limit, shared_step,
+    EMPTY, Failed, Given, MISPLACED, Meanwhile, Read, Running, Slots, Timings, child, mounts, net_device, set_limit, shared_step,
 };
 
 struct Child {
@@ -57,9 +57,9 @@ impl<'a> Keeper<'a> {
         let (child, terminal) = (None, None);
         let (opened, cgroups) = (Vec::new(), Vec::new());
         let another = Another::none();
-        let (exec, of_child) = (Vectors::of(plan), Vectors::of_hooks(plan, Part::Child));
+        let (exec, of_child) = Vectors::of(plan);
         let vectors = Some(child::Prepared { exec, another, hooks: of_child });
-        let hooks = Vectors::of_hooks(plan, Part::Keeper);
+        let hooks = Vectors::of_keeper(plan);
         let (warnings, mounts, called) = (0, None, false);
         Ok(Self {
             plan,
@@ -81,7 +81,24 @@ impl<'a> Keeper<'a> {
     }
 
     /// Walks the list, then waits for the child to call execve(2) or to say why it can't.
-    pub fn run(&mut self, read: &mut Read<'_>, holds_mounts: bool) -> Result<(), Failed> {
+    pub fn run(&mut self, read: &mut Read<'_>, meanwhile: &mut Meanwhile<'_>) -> Result<(), Failed> {
+        self.walk(read)?;
+        if let Some(child) = &self.child {
+            meanwhile(child.pid);
+        }
+        self.called = self.hear_child()?;
+        Ok(())
+    }
+
+    /// The same of a container that may wait on its way, and whose mounts are held.
+    pub fn run_parked(&mut self, read: &mut Read<'_>) -> Result<(), Failed> {
+        self.walk(read)?;
+        self.hold_mounts();
+        self.called = self.hear_child()?;
+        Ok(())
+    }
+
+    fn walk(&mut self, read: &mut Read<'_>) -> Result<(), Failed> {
         for (index, op) in self.plan.ops(Part::Keeper).enumerate() {
             match op {
                 Op::AwaitChild {} => self.await_child(index)?,
@@ -94,10 +111,6 @@ impl<'a> Keeper<'a> {
             }
             self.timings.stamp(index);
         }
-        if holds_mounts {
-            self.hold_mounts();
-        }
-        self.called = self.hear_child()?;
         Ok(())
     }
 
@@ -110,15 +123,15 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Walks the list as far as it is about groups.
-    pub fn run_before_birth(&mut self) -> Result<(), Failed> {
-        // What comes next is the child, or what is made for it before it is there.
-        let is_beyond = |op: &Op<'_>| {
-            let of_child = matches!(op, Op::Clone { .. } | Op::CloneFrom { .. } | Op::JoinPidNamespace { .. });
-            of_child || matches!(op, Op::BeginMaking { .. } | Op::NewMount { .. })
+    /// Walks what of the list is about groups.
+    pub fn make_groups(&mut self) -> Result<(), Failed> {
+        let is_of_groups = |op: &Op<'_>| match op {
+            Op::CgroupCreate { .. } | Op::WriteAt { .. } | Op::DelegateCgroup { .. } => true,
+            Op::AttachDeviceProgram { .. } | Op::OpenAt { .. } => true,
+            _ => false,
         };
-        let ops = self.plan.ops(Part::Keeper).take_while(|op| !is_beyond(op));
-        ops.enumerate().try_for_each(|(index, op)| self.step(&op).map_err(|errno| failed_at(index, errno)))
+        let mut ops = self.plan.ops(Part::Keeper).enumerate().filter(|(_, op)| is_of_groups(op));
+        ops.try_for_each(|(index, op)| self.step(&op).map_err(|errno| failed_at(index, errno)))
     }
 
     fn await_child(&mut self, index: usize) -> Result<(), Failed> {

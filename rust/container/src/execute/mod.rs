@@ -143,10 +143,18 @@ pub struct Given {
 /// Makes that of the message and the descriptors that have come for it.
 pub type Read<'a> = dyn FnMut(&'static [u8], &[Fd]) -> sys::Result<Given> + 'a;
 
+/// What can be done while the child, whose process id it is given, walks the rest of its list.
+pub type Meanwhile<'a> = dyn FnMut(i32) + 'a;
+
 /// Makes the container of `plan`. `descriptors` go into slots 0, 1, 2, and on. On failure nothing is left. `ahead` was
 /// begun before there was a plan.
-pub fn start(plan: &Plan<'_>, descriptors: &[Fd], ahead: Option<Ahead>) -> Result<Running, Failed> {
-    walk(plan, descriptors, ahead, &mut |_, _| Err(MISPLACED), false)
+pub fn start(
+    plan: &Plan<'_>,
+    descriptors: &[Fd],
+    ahead: Option<Ahead>,
+    meanwhile: &mut Meanwhile<'_>,
+) -> Result<Running, Failed> {
+    walk(plan, descriptors, ahead, |keeper| keeper.run(&mut |_, _| Err(MISPLACED), meanwhile))
 }
 
 /// The groups of a container whose processes somebody else makes.
@@ -160,11 +168,11 @@ impl Groups {
     }
 }
 
-/// Walks the beginning of a container's list, up to where its first process would be born: its groups are made, with their
-/// limits and rules about devices. On failure nothing is left.
+/// Walks of a container's list what makes its groups, with their limits and rules about devices. On failure nothing is
+/// left.
 pub fn make_groups(plan: &Plan<'_>, descriptors: &[Fd]) -> Result<Groups, Failed> {
     let mut keeper = keeper::Keeper::new(plan, descriptors, None)?;
-    match keeper.run_before_birth() {
+    match keeper.make_groups() {
         Ok(()) => Ok(Groups(keeper.into_running().cgroups)),
         Err(failed) => {
             keeper.abandon();
@@ -181,20 +189,19 @@ pub fn start_parked(
     ahead: Option<Ahead>,
     read: &mut Read<'_>,
 ) -> Result<Running, Failed> {
-    walk(plan, descriptors, ahead, read, true)
+    walk(plan, descriptors, ahead, |keeper| keeper.run_parked(read))
 }
 
-fn walk(
-    plan: &Plan<'_>,
+fn walk<'p>(
+    plan: &'p Plan<'p>,
     descriptors: &[Fd],
     ahead: Option<Ahead>,
-    read: &mut Read<'_>,
-    holds_mounts: bool,
+    run: impl FnOnce(&mut keeper::Keeper<'p>) -> Result<(), Failed>,
 ) -> Result<Running, Failed> {
     // Without a helper the step itself clones the child, and says what is missing for it.
     let begin = |flags| ahead.filter(|ahead| ahead.can_be(flags)).or_else(|| Ahead::begin(flags).ok()?);
     let mut keeper = keeper::Keeper::new(plan, descriptors, plan.clones_ahead().and_then(begin))?;
-    match keeper.run(read, holds_mounts) {
+    match run(&mut keeper) {
         Ok(()) => Ok(keeper.into_running()),
         Err(failed) => {
             keeper.abandon();

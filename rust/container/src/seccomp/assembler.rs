@@ -51,6 +51,8 @@ const REACH: usize = 255;
 #[derive(Debug, Default)]
 pub struct Assembler {
     reversed: Vec<Instruction>,
+    /// The last return of each value.
+    returns: Vec<(u32, Label)>,
 }
 
 impl Assembler {
@@ -62,11 +64,9 @@ impl Assembler {
 
     /// Ends the filter with this SECCOMP_RET_ value; takes an equal return that is near.
     pub fn ret(&mut self, value: u32) -> Label {
-        let near = self.reversed.len().saturating_sub(REACH / 2);
-        let same = |instruction: &Instruction| instruction.code == RETURN && instruction.k == value;
-        match self.reversed[near..].iter().rposition(same) {
-            Some(place) => Label(near + place + 1),
-            None => self.push(RETURN, 0, 0, value),
+        match self.returns.iter().find(|(known, _)| *known == value) {
+            Some((_, label)) if self.offset(*label) < REACH / 2 => *label,
+            _ => self.push(RETURN, 0, 0, value),
         }
     }
 
@@ -110,6 +110,13 @@ impl Assembler {
 
     fn push(&mut self, code: u16, on_true: u8, on_false: u8, k: u32) -> Label {
         self.reversed.push(Instruction { code, on_true, on_false, k });
-        Label(self.reversed.len())
+        let label = Label(self.reversed.len());
+        if code == RETURN {
+            match self.returns.iter_mut().find(|(known, _)| *known == k) {
+                Some((_, last)) => *last = label,
+                None => self.returns.push((k, label)),
+            }
+        }
+        label
     }
 }

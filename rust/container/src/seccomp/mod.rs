@@ -84,7 +84,7 @@ impl Error {
 pub const LONGEST: usize = 4096;
 
 /// Compiles the JSON of `linux.seccomp` for this machine; the same bytes are compiled once a process.
-pub fn compile(json: &[u8]) -> Result<Filter, Error> {
+pub fn compile(json: &str) -> Result<Filter, Error> {
     if let Some(filter) = recall(json) {
         return Ok(filter);
     }
@@ -93,7 +93,7 @@ pub fn compile(json: &[u8]) -> Result<Filter, Error> {
     Ok(filter)
 }
 
-fn compile_for(json: &[u8], machine: abi::Machine) -> Result<Filter, Error> {
+fn compile_for(json: &str, machine: abi::Machine) -> Result<Filter, Error> {
     let profile = profile::parse(json)?;
     let program = program::generate(&profile, machine);
     if program.len() > LONGEST {
@@ -112,9 +112,9 @@ const REMEMBERED: usize = 16;
 const LARGEST_REMEMBERED: usize = 256 * 1024;
 
 /// Most recently used first. Found by content, which no hash can mistake; two of one length differ early.
-static CACHE: Mutex<VecDeque<(Box<[u8]>, Filter)>> = Mutex::new(VecDeque::new());
+static CACHE: Mutex<VecDeque<(Box<str>, Filter)>> = Mutex::new(VecDeque::new());
 
-fn recall(json: &[u8]) -> Option<Filter> {
+fn recall(json: &str) -> Option<Filter> {
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
     let place = cache.iter().position(|(key, _)| **key == *json)?;
     let entry = cache.remove(place)?;
@@ -123,7 +123,7 @@ fn recall(json: &[u8]) -> Option<Filter> {
     Some(filter)
 }
 
-fn remember(json: &[u8], filter: &Filter) {
+fn remember(json: &str, filter: &Filter) {
     if json.len() > LARGEST_REMEMBERED {
         return;
     }

@@ -108,8 +108,8 @@ fn refused<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T,
 }
 
 /// Reads and checks a profile.
-pub fn parse(json: &[u8]) -> Result<Profile, Error> {
-    let raw: RawProfile<'_> = serde_json::from_slice(json).map_err(|error| Error::Malformed(error.to_string()))?;
+pub fn parse(json: &str) -> Result<Profile, Error> {
+    let raw: RawProfile<'_> = serde_json::from_str(json).map_err(|error| Error::Malformed(error.to_string()))?;
     let default =
         action(&raw.default_action, raw.default_errno_ret, "linux.seccomp", "defaultAction", "defaultErrnoRet")?;
     let mut rules = Vec::new();

@@ -151,8 +151,8 @@ fn numbers() -> impl Iterator<Item = u32> {
 }
 
 fn agree(json: &str, machine: Machine, random: &mut Random, samples: usize) {
-    let profile = profile::parse(json.as_bytes()).unwrap();
-    let filter = compile_for(json.as_bytes(), machine).unwrap();
+    let profile = profile::parse(&json).unwrap();
+    let filter = compile_for(&json, machine).unwrap();
     for arch in [Abi::X86_64.audit_arch(), Abi::X86.audit_arch(), Abi::Aarch64.audit_arch(), 0x1234] {
         for number in numbers() {
             for _ in 0..samples {
@@ -176,7 +176,7 @@ fn every_number_and_argument_gets_what_the_rules_say() {
 }
 
 fn decide(json: &str, number: u32, arguments: &[u64]) -> u32 {
-    let filter = compile_for(json.as_bytes(), Machine::X86_64).unwrap();
+    let filter = compile_for(&json, Machine::X86_64).unwrap();
     let mut all = [0; 6];
     all[..arguments.len()].copy_from_slice(arguments);
     run(&filter.program, &Call { number, arch: Abi::X86_64.audit_arch(), arguments: all })
@@ -210,7 +210,7 @@ fn a_rule_whose_action_is_the_default_is_not_skipped() {
         {"names":["socketcall"],"action":"SCMP_ACT_ERRNO","errnoRet":1},
         {"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":40,"op":"SCMP_CMP_LT"}]},
         {"names":["socket","socketcall"],"action":"SCMP_ACT_ALLOW"}]}"#;
-    let filter = compile_for(json.as_bytes(), Machine::X86_64).unwrap();
+    let filter = compile_for(&json, Machine::X86_64).unwrap();
     let socketcall = Call { number: 102, arch: Abi::X86.audit_arch(), arguments: [1, 0, 0, 0, 0, 0] };
     assert_eq!(run(&filter.program, &socketcall), errno(1));
 }
@@ -249,7 +249,7 @@ fn jumps_of_any_length_arrive() {
         })
         .collect();
     let json = format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{}]}}"#, rules.join(","));
-    let filter = compile_for(json.as_bytes(), Machine::X86_64).unwrap();
+    let filter = compile_for(&json, Machine::X86_64).unwrap();
     assert!(filter.program.len() / 8 > 2000);
     agree(&json, Machine::X86_64, &mut Random(1), 2);
 }
@@ -263,7 +263,7 @@ fn a_program_that_the_kernel_would_not_take_is_refused() {
             "syscalls":[{{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{}]}}]}}"#,
         conditions.join(",")
     );
-    assert!(matches!(compile(json.as_bytes()), Err(Error::TooLong(length)) if length > LONGEST));
+    assert!(matches!(compile(&json), Err(Error::TooLong(length)) if length > LONGEST));
 }
 
 #[test]
@@ -294,15 +294,15 @@ fn what_is_not_honoured_is_named() {
         (r#"{"defaultAction":"SCMP_ACT_ALLOW","archMap":[]}"#.into(), "linux.seccomp"),
         (r#"[1"#.to_string(), "linux.seccomp"),
     ] {
-        assert_eq!(compile(json.as_bytes()).unwrap_err().field(), field, "{json}");
+        assert_eq!(compile(&json).unwrap_err().field(), field, "{json}");
     }
-    let unknown = compile(br#"{"defaultAction":"SCMP_ACT_ALLOW","archMap":[]}"#).unwrap_err();
+    let unknown = compile(r#"{"defaultAction":"SCMP_ACT_ALLOW","archMap":[]}"#).unwrap_err();
     assert!(unknown.to_string().contains("archMap"), "{unknown}");
 }
 
 #[test]
 fn flags_and_absent_fields() {
-    let json = br#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"","syscalls":null,
+    let json = r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"","syscalls":null,
         "flags":["SECCOMP_FILTER_FLAG_LOG","SECCOMP_FILTER_FLAG_SPEC_ALLOW"]}"#;
     assert_eq!(compile(json).unwrap().flags, 6);
 }
@@ -310,11 +310,11 @@ fn flags_and_absent_fields() {
 #[test]
 fn the_same_bytes_are_compiled_once_and_the_memory_is_bounded() {
     let profile = |errno: usize| format!(r#"{{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":{errno}}}"#);
-    let first = compile(profile(0).as_bytes()).unwrap();
+    let first = compile(&profile(0)).unwrap();
     for errno in 0..4 * REMEMBERED {
-        compile(profile(errno).as_bytes()).unwrap();
+        compile(&profile(errno)).unwrap();
     }
-    assert_eq!(compile(profile(0).as_bytes()).unwrap(), first);
-    assert!(recall(profile(0).as_bytes()).is_some());
+    assert_eq!(compile(&profile(0)).unwrap(), first);
+    assert!(recall(&profile(0)).is_some());
     assert!(CACHE.lock().unwrap().len() <= REMEMBERED);
 }

@@ -69,7 +69,7 @@ pub fn run(global: &Global, words: &[String]) -> Result<u8> {
     sealed::ensure()?;
     if !stays {
         let Created { annals, record, config, .. } = container::create(global, &wish)?;
-        let started = container::start(&annals, &record, &config);
+        let started = container::start(&annals, &record, config);
         drop(annals);
         if started.is_err() {
             delete::remove(global, &record.id, true)?;
@@ -79,9 +79,8 @@ pub fn run(global: &Global, words: &[String]) -> Result<u8> {
     // First of all the descriptors of the caller go, then ours come.
     let Created { annals, record, config, running } = container::create(global, &wish)?;
     let signals = foreground::hold_signals()?;
-    let started = container::start(&annals, &record, &config);
-    // Others may change it while it runs.
-    drop(annals);
+    let started = container::start(&annals, &record, config);
+    let left = annals.leave();
     let code = match started {
         Ok(()) => foreground::attend(running.pid, running.terminal, signals),
         Err(error) => {
@@ -89,8 +88,11 @@ pub fn run(global: &Global, words: &[String]) -> Result<u8> {
             Err(error)
         }
     };
+    // What only the start needed goes with this process: to give it back takes as long, and now somebody waits.
+    std::mem::forget(running);
     if code.is_err() || !arguments.has("keep") {
-        delete::remove(global, &record.id, true)?;
+        // Perhaps somebody else was quicker.
+        left.again().map_or(Ok(()), |annals| delete::take_apart(global, annals, &record, true))?;
     }
     code
 }

@@ -36,25 +36,30 @@ pub fn remove(global: &Global, id: &str, force: bool) -> Result<()> {
         // Killed before it had made anything but its folder.
         return annals.remove();
     };
-    match Status::of(&record, &annals.path("")) {
+    take_apart(global, annals, &record, force)
+}
+
+/// The same of one that is locked.
+pub fn take_apart(global: &Global, annals: Annals, record: &Record, force: bool) -> Result<()> {
+    match Status::of(record, &annals.path("")) {
         Status::Stopped => {}
         // As runc: engines delete what they have created and never started.
-        Status::Created | Status::Creating => end(&record)?,
-        _ if force => end(&record)?,
+        Status::Created | Status::Creating => end(record)?,
+        _ if force => end(record)?,
         status => {
-            let message = format!("cannot delete container {id} that is not stopped: {}", status.name());
+            let message = format!("cannot delete container {} that is not stopped: {}", record.id, status.name());
             return Err(Error::new(message).hint("--force kills it"));
         }
     }
     cgroups::remove(&record.cgroups)?;
-    cover::remove(&record)?;
+    cover::remove(record)?;
     record.unit.as_ref().map_or(Ok(()), Unit::stop)?;
     if !record.has_hooks {
         return annals.remove();
     }
     let config = annals.read("config.json");
     annals.remove()?;
-    hooks::run_poststop(&compile::read(&config?)?, &record, &global.log);
+    hooks::run_poststop(&compile::read(&config?)?, record, &global.log);
     Ok(())
 }
 

@@ -81,7 +81,7 @@ pub fn exec(global: &Global, words: &[String]) -> Result<u8> {
     if stays {
         foreground::block_signals();
     }
-    let running = execute(&compiled, None)?;
+    let running = execute(&compiled, None, &mut |_| ())?;
     drop(compiled);
     // Whoever deletes the container need not wait for this process.
     drop(found);

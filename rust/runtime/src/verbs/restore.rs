@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 use crate::annals::{Annals, Record};
 use crate::arguments::{Arguments, Flag, Global, Order, switch, valued};
 use crate::cgroups;
+use crate::config::Document;
 use crate::console;
 use crate::container::{self, CONFIG, Order as Bundle, Wish};
 use crate::criu::{Call, Kind, Message, Notice};
@@ -137,23 +138,23 @@ struct Running {
 }
 
 fn make(global: &Global, wish: &Wish<'_>, request: &Request<'_>) -> Result<Running> {
-    let Bundle { bundle, config, unit, host } = container::read(global, wish)?;
-    let spec = compile::read(&config)?;
-    refuse_fields(&spec)?;
-    let record = Record { unit, at_once: true, ..container::begin(global, &spec, &bundle, wish, &host)? };
+    let Bundle { bundle, document, unit, host } = container::Request::read(global, wish)?.here(global, wish)?;
+    let Document { bytes: config, spec } = &document;
+    refuse_fields(spec)?;
+    let record = Record { unit, at_once: true, ..container::begin(global, spec, &bundle, wish, &host)? };
     let annals = Annals::make(&global.root, wish.id)?;
     let restored = || {
         // From here on there may be something to clean up, should we be killed.
-        annals.write(CONFIG, &config)?;
+        annals.write(CONFIG, config)?;
         annals.record(&record)?;
-        container::in_scope(record.unit.clone(), wish.id, &config, &host, || {
+        container::in_scope(record.unit.clone(), wish.id, config, &host, || {
             let start = json!({ "id": wish.id, "bundle": bundle, "lifecycle": {} }).to_string();
-            let compiled = compile::compile_spec(&spec, start.as_bytes(), &host)?;
+            let compiled = compile::compile_spec(spec, start.as_bytes(), &host)?;
             let groups = container::make_groups(&compiled)?;
             let mut restore = Restore {
                 wish,
-                spec: &spec,
-                config: &config,
+                spec,
+                config,
                 annals: &annals,
                 plan: &compiled,
                 record: record.clone(),
