@@ -256,9 +256,7 @@ def test_capabilities_that_nobody_knows_are_worth_a_warning(runtime: Runtime, bu
     assert "process.capabilities: there is no CAP_FLY CAP_SWIM" in answer.error
 
 
-def test_capabilities_that_can_not_be_granted_are_worth_a_warning(
-    runtime: Runtime, bundle: Bundle, name: str
-) -> None:
+def test_capabilities_that_can_not_be_granted_are_worth_a_warning(runtime: Runtime, bundle: Bundle, name: str) -> None:
     """The same of what the kernel knows and the runtime itself has not: the container is without it."""
     bundle.set("process.capabilities", {kind: ["CAP_KILL", "CAP_SYS_NICE"] for kind in CAPABILITIES})
     bundle.shell("grep Cap /proc/self/status | cut -f2 | sort -u")
