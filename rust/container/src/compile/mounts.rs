@@ -194,13 +194,7 @@ impl Mounts {
     }
 
     /// The keeper's other part.
-    pub fn write_keeper(
-        &self,
-        made: &mut Made,
-        userns: Option<Slot>,
-        maps: &[Option<Slot>],
-        writer: &mut Writer,
-    ) {
+    pub fn write_keeper(&self, made: &mut Made, userns: Option<Slot>, maps: &[Option<Slot>], writer: &mut Writer) {
         for (index, mount) in self.planned.iter().enumerate() {
             match &mount.what {
                 What::Bind { tree, idmap, .. } => {

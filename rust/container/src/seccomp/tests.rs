@@ -151,8 +151,8 @@ fn numbers() -> impl Iterator<Item = u32> {
 }
 
 fn agree(json: &str, machine: Machine, random: &mut Random, samples: usize) {
-    let profile = profile::parse(&json).unwrap();
-    let filter = compile_for(&json, machine).unwrap();
+    let profile = profile::parse(json).unwrap();
+    let filter = compile_for(json, machine).unwrap();
     for arch in [Abi::X86_64.audit_arch(), Abi::X86.audit_arch(), Abi::Aarch64.audit_arch(), 0x1234] {
         for number in numbers() {
             for _ in 0..samples {
@@ -176,7 +176,7 @@ fn every_number_and_argument_gets_what_the_rules_say() {
 }
 
 fn decide(json: &str, number: u32, arguments: &[u64]) -> u32 {
-    let filter = compile_for(&json, Machine::X86_64).unwrap();
+    let filter = compile_for(json, Machine::X86_64).unwrap();
     let mut all = [0; 6];
     all[..arguments.len()].copy_from_slice(arguments);
     run(&filter.program, &Call { number, arch: Abi::X86_64.audit_arch(), arguments: all })
@@ -210,7 +210,7 @@ fn a_rule_whose_action_is_the_default_is_not_skipped() {
         {"names":["socketcall"],"action":"SCMP_ACT_ERRNO","errnoRet":1},
         {"names":["socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":40,"op":"SCMP_CMP_LT"}]},
         {"names":["socket","socketcall"],"action":"SCMP_ACT_ALLOW"}]}"#;
-    let filter = compile_for(&json, Machine::X86_64).unwrap();
+    let filter = compile_for(json, Machine::X86_64).unwrap();
     let socketcall = Call { number: 102, arch: Abi::X86.audit_arch(), arguments: [1, 0, 0, 0, 0, 0] };
     assert_eq!(run(&filter.program, &socketcall), errno(1));
 }

@@ -6,7 +6,6 @@ use crate::arguments::{Arguments, Flag, Global, Order, switch, valued};
 use crate::container::{self, Created, Status, Wish};
 use crate::error::{Error, Result};
 use crate::foreground;
-use crate::sealed;
 use crate::sockets::Sockets;
 
 use super::{delete, file, find};
@@ -43,7 +42,6 @@ fn wish(arguments: &Arguments, stays: bool) -> Result<Wish<'_>> {
 pub fn create(global: &Global, words: &[String]) -> Result<u8> {
     let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
     let wish = wish(&arguments, false)?;
-    sealed::ensure()?;
     container::create(global, &wish).map(|_| 0)
 }
 
@@ -66,7 +64,6 @@ pub fn run(global: &Global, words: &[String]) -> Result<u8> {
     let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
     let stays = !arguments.has("detach");
     let wish = wish(&arguments, stays)?;
-    sealed::ensure()?;
     if !stays {
         let Created { annals, record, config, .. } = container::create(global, &wish)?;
         let started = container::start(&annals, &record, config);
@@ -76,7 +73,6 @@ pub fn run(global: &Global, words: &[String]) -> Result<u8> {
         }
         return started.map(|()| 0);
     }
-    // First of all the descriptors of the caller go, then ours come.
     let Created { annals, record, config, running } = container::create(global, &wish)?;
     let signals = foreground::hold_signals()?;
     let started = container::start(&annals, &record, config);
