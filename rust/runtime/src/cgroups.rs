@@ -28,11 +28,6 @@ pub fn is_v2(group: &Path) -> bool {
     group.join("cgroup.events").exists()
 }
 
-/// Whether this looks like a machine with version 2 alone, before its mounts were read.
-pub fn are_unified() -> bool {
-    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
-}
-
 /// Every process of the container, also those in groups that it has made.
 pub fn processes(cgroups: &[Cgroup]) -> Vec<i32> {
     let mut pids = Vec::new();

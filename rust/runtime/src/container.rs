@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use pyrt_container::compile::{self, Compiled};
 use pyrt_container::execute::{self, Ahead, Begun, Failed, Groups, Meanwhile, Nest, Running};
 use pyrt_container::explain;
-use pyrt_container::host::Host;
+use pyrt_container::host::{Host, Layout};
 use pyrt_container::plan::{Part, Plan};
 use pyrt_container::protocol::warning;
 use pyrt_container::spec::{Linux, NamespaceKind, Process, Spec};
@@ -115,15 +115,7 @@ const PLAN: &str = "plan";
 /// As it was when the container was created.
 pub const CONFIG: &str = "config.json";
 
-/// What a bundle asks for.
-#[derive(Debug)]
-pub struct Request {
-    bundle: PathBuf,
-    document: Document,
-    is_plain: bool,
-}
-
-/// The same, as this machine takes it.
+/// What a bundle asks for, as this machine takes it.
 #[derive(Debug)]
 pub struct Order {
     /// Absolute path.
@@ -136,60 +128,28 @@ pub struct Order {
     pub host: Host,
 }
 
-impl Request {
-    /// Reads the bundle, which becomes the working directory.
-    pub fn read(global: &Global, wish: &Wish<'_>) -> Result<Self> {
-        let (bundle, config) = config::open(wish.bundle)?;
-        let document = wish.sockets.pass_on(config::known(config, &global.log)?)?;
-        let is_plain = plain::is_plain(global.uid);
-        if is_plain {
-            plain::enter(&document.spec)?;
-        }
-        Ok(Self { bundle, document, is_plain })
+/// Reads the bundle, which becomes the working directory.
+pub fn read(global: &Global, wish: &Wish<'_>) -> Result<Order> {
+    let (bundle, config) = config::open(wish.bundle)?;
+    let mut document = wish.sockets.pass_on(config::known(config, &global.log)?)?;
+    let is_plain = plain::is_plain(global.uid);
+    if is_plain {
+        plain::enter(&document.spec)?;
     }
-
-    /// Looks at this machine, and fits the document to it.
-    pub fn here(self, global: &Global, wish: &Wish<'_>) -> Result<Order> {
-        let Self { bundle, mut document, is_plain } = self;
-        let host = Host::probe()?;
-        if is_plain {
-            let named = document.spec.linux.cgroups_path.as_deref();
-            let group = if global.systemd { None } else { plain::own_group(named, wish.id, &host) };
-            document = Document::read(config::in_own_namespace(document.bytes, group)?)?;
-        }
-        if host.nested {
-            document = config::with_bound_devices(document)?;
-        }
-        if !global.systemd {
-            return Ok(Order { bundle, document, unit: None, host });
-        }
-        let (document, unit) = config::in_scope(&document, wish.id, Manager::find(global.uid, &host)?)?;
-        Ok(Order { bundle, document, unit: Some(unit), host })
+    let host = Host::probe()?;
+    if is_plain {
+        let named = document.spec.linux.cgroups_path.as_deref();
+        let group = if global.systemd { None } else { plain::own_group(named, wish.id, &host) };
+        document = Document::read(config::in_own_namespace(document.bytes, group)?)?;
     }
-
-    /// Has begun what the kernel takes as long for as we for all that the container is to be: the process of one that is made
-    /// and started in one, or namespaces of another's. `unneeded` is closed by whoever does so. For the process signals are
-    /// blocked: what is sent to us as soon as it is seen has to reach it, and not to end it.
-    fn begin(&self, wish: &Wish<'_>, unneeded: Option<OwnedFd>) -> Begun {
-        let is_at_once = is_at_once(&self.document.spec, wish);
-        if is_at_once {
-            foreground::block_signals();
-        }
-        let Some(flags) = compile::clone_flags(&self.document.spec).filter(|_| !self.is_plain) else {
-            return Begun::Nothing;
-        };
-        let closing = unneeded.as_ref().map(AsRawFd::as_raw_fd);
-        // On version 2 it is born in its group, which is not there yet.
-        let begun = if is_at_once && !cgroups::are_unified() {
-            Ahead::begin(flags, closing).ok().flatten().map(Begun::Child)
-        } else {
-            Nest::begin(flags, closing).ok().flatten().map(Begun::Nest)
-        };
-        if begun.is_some() {
-            unneeded.map(OwnedFd::into_raw_fd);
-        }
-        begun.unwrap_or_default()
+    if host.nested {
+        document = config::with_bound_devices(document)?;
     }
+    if !global.systemd {
+        return Ok(Order { bundle, document, unit: None, host });
+    }
+    let (document, unit) = config::in_scope(&document, wish.id, Manager::find(global.uid, &host)?)?;
+    Ok(Order { bundle, document, unit: Some(unit), host })
 }
 
 /// Whether nobody looks at it before it runs.
@@ -202,9 +162,8 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     // First the descriptors of the caller go, then ours come.
     close_others(wish.preserve)?;
     let unneeded = sealed::ensure()?;
-    let request = Request::read(global, wish)?;
-    let begun = request.begin(wish, unneeded);
-    let Order { bundle, document, unit, host } = request.here(global, wish)?;
+    let Order { bundle, document, unit, host } = read(global, wish)?;
+    let begun = begin_ahead(&document.spec, &host, wish, unneeded);
     let record = Record { unit, ..begin(global, &document.spec, &bundle, wish, &host)? };
     let annals = Annals::make(&global.root, wish.id)?;
     match make(&annals, record.clone(), &document, begun, wish, &host) {
@@ -222,6 +181,30 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
             Err(error)
         }
     }
+}
+
+/// Has begun what the kernel takes as long for as we for all that the container is to be: the process of one that is made
+/// and started in one, or namespaces of another's. `unneeded` is closed by whoever does so. For the process signals are
+/// blocked: what is sent to us as soon as it is seen has to reach it, and not to end it.
+fn begin_ahead(spec: &Spec<'_>, host: &Host, wish: &Wish<'_>, unneeded: Option<OwnedFd>) -> Begun {
+    let is_at_once = is_at_once(spec, wish);
+    if is_at_once {
+        foreground::block_signals();
+    }
+    let Some(flags) = compile::clone_flags(spec) else {
+        return Begun::Nothing;
+    };
+    let closing = unneeded.as_ref().map(AsRawFd::as_raw_fd);
+    // On version 2 it is born in its group, which is not there yet.
+    let begun = if is_at_once && host.cgroups.layout() != Layout::V2 {
+        Ahead::begin(flags, closing).ok().flatten().map(Begun::Child)
+    } else {
+        Nest::begin(flags, closing).ok().flatten().map(Begun::Nest)
+    };
+    if begun.is_some() {
+        unneeded.map(OwnedFd::into_raw_fd);
+    }
+    begun.unwrap_or_default()
 }
 
 /// Everything that is open and not the container's: a directory of the host would be a way out (CVE-2024-21626).

@@ -138,7 +138,7 @@ struct Running {
 }
 
 fn make(global: &Global, wish: &Wish<'_>, request: &Request<'_>) -> Result<Running> {
-    let Bundle { bundle, document, unit, host } = container::Request::read(global, wish)?.here(global, wish)?;
+    let Bundle { bundle, document, unit, host } = container::read(global, wish)?;
     let Document { bytes: config, spec } = &document;
     refuse_fields(spec)?;
     let record = Record { unit, at_once: true, ..container::begin(global, spec, &bundle, wish, &host)? };
