@@ -166,6 +166,12 @@ def test_features_name_what_is_recognized(runtime: Runtime, bundle: Bundle, name
     for rule in [*operators, *actions]:
         bundle.set("linux.seccomp", {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
         runtime.ok("run", "--bundle", bundle.path, name)
+    seccomp = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": linux["seccomp"]["archs"]}
+    of_listeners = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+    seccomp["flags"] = [flag for flag in linux["seccomp"]["supportedFlags"] if flag != of_listeners]
+    bundle.set("linux.seccomp", seccomp)
+    runtime.ok("run", "--bundle", bundle.path, name)
+    assert linux["seccomp"]["knownFlags"] == linux["seccomp"]["supportedFlags"] != []
     assert set(linux["namespaces"]) == {"cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"}
     assert linux["intelRdt"] == {"enabled": False}
     assert linux["mountExtensions"]["idmap"]["enabled"] is True

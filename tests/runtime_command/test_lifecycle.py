@@ -250,6 +250,17 @@ def test_a_container_is_paused_and_resumed(runtime: Runtime, bundle: Bundle, nam
     runtime.ok("delete", "--force", name)
 
 
+def test_what_is_frozen_before_its_start_is_not_started(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """It would never answer, and whoever waits for it holds the lock that `resume` wants."""
+    runtime.ok("create", "--bundle", bundle.path, name)
+    runtime.ok("pause", name)
+    assert runtime.state(name)["status"] == "paused"
+    assert runtime.fails("start", name) == "cannot start a container that is paused"
+    runtime.ok("resume", name)
+    assert runtime.state(name)["status"] == "created"
+    runtime.ok("start", name)
+
+
 def test_exec_joins_with_its_own_rights(runtime: Runtime, bundle: Bundle, name: str) -> None:
     bundle.runs("/bin/sleep", "100")
     runtime.ok("run", "--detach", "--bundle", bundle.path, name)

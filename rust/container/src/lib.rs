@@ -12,6 +12,7 @@ pub mod compile;
 pub mod execute;
 pub mod explain;
 pub mod host;
+mod json;
 pub mod log;
 pub mod lookup;
 pub mod plan;

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -68,6 +68,9 @@ pub struct Record {
     /// Whether config.json has a process: else there is nothing to start.
     #[serde(default = "yes")]
     pub has_process: bool,
+    /// Whether its other processes end with the first.
+    #[serde(default = "yes")]
+    pub has_pid_namespace: bool,
     /// Made and started in one, by `run`.
     #[serde(default)]
     pub at_once: bool,
@@ -98,6 +101,10 @@ impl Left {
 }
 
 const DIRECTORY: u32 = 0o700;
+const STATE: &str = "state.json";
+const FILES: [&str; 5] = [STATE, "config.json", "plan", "release", "outcome"];
+/// At the end of the name of what is being written.
+const FRESH: &str = ".new";
 
 impl Annals {
     /// Makes the folder of a new container.
@@ -112,12 +119,30 @@ impl Annals {
             io::ErrorKind::AlreadyExists => Error::new(format!("container with given ID already exists: {id}")),
             _ => Error::file("making", &path, &error),
         })?;
-        lock(path, id)
+        let locked = lock(&path).map_err(|error| {
+            let _ = fs::remove_dir(&path);
+            Error::file("locking", &path, &error)
+        })?;
+        // Taken for one that a killed `create` has left, between the two calls.
+        locked.ok_or_else(|| missing(id))
     }
 
     /// Locks the folder of a container that is there; waits for whoever has it.
     pub fn open(root: &Path, id: &str) -> Result<Self> {
-        lock(root.join(id), id)
+        Self::find(root, id)?.ok_or_else(|| missing(id))
+    }
+
+    /// The same, if there is one.
+    pub fn find(root: &Path, id: &str) -> Result<Option<Self>> {
+        let path = root.join(id);
+        loop {
+            match lock(&path) {
+                Ok(Some(locked)) => return Ok(Some(locked)),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(Error::file("locking", &path, &error)),
+            }
+        }
     }
 
     /// Lets others change it.
@@ -134,7 +159,7 @@ impl Annals {
 
     /// Writes a file aside, then gives it its name.
     pub fn write(&self, name: &str, content: &[u8]) -> Result<()> {
-        let (fresh, path) = (self.path(&format!("{name}.new")), self.path(name));
+        let (fresh, path) = (self.path(&format!("{name}{FRESH}")), self.path(name));
         let written = fs::write(&fresh, content).and_then(|()| fs::rename(&fresh, &path));
         written.map_err(|error| Error::file("writing", &path, &error))
     }
@@ -147,7 +172,7 @@ impl Annals {
 
     /// Writes the record.
     pub fn record(&self, record: &Record) -> Result<()> {
-        self.write("state.json", &serde_json::to_vec(record).unwrap_or_default())
+        self.write(STATE, &serde_json::to_vec(record).unwrap_or_default())
     }
 
     /// Makes a fifo.
@@ -164,48 +189,56 @@ impl Annals {
     /// Removes the folder.
     pub fn remove(self) -> Result<()> {
         // Most have no more than these, and looking is dearer than trying.
-        for name in ["state.json", "config.json", "plan", "release", "outcome"] {
-            let _ = fs::remove_file(self.path(name));
-        }
+        FILES.iter().for_each(|name| drop(fs::remove_file(self.path(name))));
         let removed = fs::remove_dir(&self.path).or_else(|_| fs::remove_dir_all(&self.path));
         removed.map_err(|error| Error::file("removing", &self.path, &error))
     }
+
+    /// Removes the folder of a container of which nothing is written down, if it looks like one: `--root` may be a wrong one.
+    pub fn remove_begun(self) -> Result<()> {
+        let is_ours = |name: &str| FILES.contains(&name.strip_suffix(FRESH).unwrap_or(name));
+        let entries = fs::read_dir(&self.path).map_err(|error| Error::file("reading", &self.path, &error))?;
+        match entries.flatten().map(|entry| entry.file_name()).find(|name| !name.to_str().is_some_and(is_ours)) {
+            None => self.remove(),
+            Some(other) => {
+                let (path, other) = (self.path.display(), Path::new(&other).display());
+                Err(Error::new(format!("{path}: {other} is in it, so this is no container's folder")))
+            }
+        }
+    }
 }
 
-fn missing(id: &str) -> Error {
+/// Of a container that is not there.
+pub fn missing(id: &str) -> Error {
     Error::new(format!("container does not exist: {id}"))
 }
 
-fn lock(path: PathBuf, id: &str) -> Result<Annals> {
-    let file = OpenOptions::new().read(true).open(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => missing(id),
-        _ => Error::file("opening", &path, &error),
-    })?;
-    hold(path, file)?.ok_or_else(|| missing(id))
+/// `None` if the folder is gone by the time that it is locked.
+fn lock(path: &Path) -> io::Result<Option<Annals>> {
+    hold(path.to_owned(), File::open(path)?)
 }
 
-/// Waits for the lock of an open folder; `None` if that is gone by then.
-fn hold(path: PathBuf, lock: File) -> Result<Option<Annals>> {
+/// Waits for the lock of an open folder; `None` if that was removed meanwhile: there may be another of its name by now.
+fn hold(path: PathBuf, lock: File) -> io::Result<Option<Annals>> {
     // SAFETY: flock(2) of an open descriptor.
     while unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) } != 0 {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
-            return Err(Error::file("locking", &path, &error));
+            return Err(error);
         }
     }
-    // Removed while we waited, and perhaps made anew by somebody else.
-    let ours = lock.metadata().map(|data| data.ino()).ok();
-    let is_there = ours.is_some() && fs::metadata(&path).map(|data| data.ino()).ok() == ours;
+    let ours = lock.metadata()?.ino();
+    let is_there = fs::metadata(&path).is_ok_and(|data| data.ino() == ours);
     Ok(is_there.then_some(Annals { path, lock }))
 }
 
 /// Reads a record without the lock: it is whole or absent. `None` while the container is only begun.
 pub fn peek(root: &Path, id: &str) -> Result<Option<Record>> {
     let folder = root.join(id);
-    match fs::read(folder.join("state.json")) {
+    match fs::read(folder.join(STATE)) {
         Ok(content) => serde_json::from_slice(&content)
             .map(Some)
-            .map_err(|error| Error::new(format!("{}: {error}", folder.join("state.json").display()))),
+            .map_err(|error| Error::new(format!("{}: {error}", folder.join(STATE).display()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if folder.is_dir() {
                 Ok(None)
@@ -213,7 +246,7 @@ pub fn peek(root: &Path, id: &str) -> Result<Option<Record>> {
                 Err(missing(id))
             }
         }
-        Err(error) => Err(Error::file("reading", &folder.join("state.json"), &error)),
+        Err(error) => Err(Error::file("reading", &folder.join(STATE), &error)),
     }
 }
 

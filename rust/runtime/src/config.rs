@@ -72,6 +72,20 @@ fn without_what_goes_unheeded(config: &[u8], error: &compile::Error, log: &Log) 
     Some(less)
 }
 
+/// `linux.resources` without fields that the specification does not know.
+pub fn known_resources(resources: Vec<u8>, log: &Log) -> Vec<u8> {
+    const WHERE: &str = "linux.resources";
+    match compile::read_resources(&resources) {
+        Err(error) if error.message == compile::UNKNOWN_FIELD => {
+            let path = error.path.strip_prefix(WHERE).unwrap_or(&error.path).trim_start_matches('.');
+            let Some(less) = without_field(&resources, path) else { return resources };
+            log.warn(&Error::new(format!("{}: {}, ignored", error.path, error.message)));
+            known_resources(less, log)
+        }
+        _ => resources,
+    }
+}
+
 fn without_field(config: &[u8], path: &str) -> Option<Vec<u8>> {
     let mut document = serde_json::from_slice::<Value>(config).ok()?;
     remove(&mut document, path).then(|| document.to_string().into_bytes())

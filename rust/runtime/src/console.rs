@@ -50,10 +50,19 @@ fn check_socket(data: &Metadata, path: &str) -> Result<()> {
 
 /// Hands the master over, with a name as runc sends it.
 pub fn send(socket: &str, master: RawFd) -> Result<()> {
+    hand_over("--console-socket", socket, "/dev/ptmx", master)
+}
+
+/// Hands a pidfd over; `name` is runc's for how the process was made.
+pub fn send_pidfd(socket: &str, name: &str, pidfd: RawFd) -> Result<()> {
+    hand_over("--pidfd-socket", socket, name, pidfd)
+}
+
+fn hand_over(flag: &str, socket: &str, name: &str, fd: RawFd) -> Result<()> {
     let stream = UnixStream::connect(socket);
-    let stream = stream.map_err(|error| Error::file("--console-socket", Path::new(socket), &error))?;
-    sys::send_packet(stream.as_raw_fd(), b"/dev/ptmx", &[master])
-        .map_err(|errno| Error::call(&format!("--console-socket {socket}"), errno))
+    let stream = stream.map_err(|error| Error::file(flag, Path::new(socket), &error))?;
+    sys::send_packet(stream.as_raw_fd(), name.as_bytes(), &[fd])
+        .map_err(|errno| Error::call(&format!("{flag} {socket}"), errno))
 }
 
 /// Our own terminal without its line discipline, until this is dropped.

@@ -14,7 +14,7 @@ use pyrt_container::explain;
 use pyrt_container::host::{Host, Layout};
 use pyrt_container::plan::{Part, Plan};
 use pyrt_container::protocol::warning;
-use pyrt_container::spec::{Linux, NamespaceKind, Process, Spec};
+use pyrt_container::spec::{Linux, Namespace, NamespaceKind, Process, Spec, Text};
 use pyrt_container::sys;
 use serde_json::json;
 
@@ -27,6 +27,7 @@ use crate::console::{self, Terminal};
 use crate::cover;
 use crate::error::{Error, Result};
 use crate::foreground;
+use crate::home;
 use crate::hooks;
 use crate::plain;
 use crate::process;
@@ -43,6 +44,8 @@ pub struct Wish<'a> {
     pub bundle: Option<&'a str>,
     /// Takes the terminal.
     pub console_socket: Option<&'a str>,
+    /// Takes a pidfd of the process.
+    pub pidfd_socket: Option<&'a str>,
     /// Takes the process id.
     pub pid_file: Option<PathBuf>,
     /// Change the root by chroot(2).
@@ -102,8 +105,9 @@ impl Status {
         match record {
             Record { pid: 0, .. } => Self::Creating,
             Record { pid, start_time, .. } if !process::is_alive(*pid, *start_time) => Self::Stopped,
-            _ if folder.join(RELEASE).exists() => Self::Created,
+            // Also one that waits for its start, which a frozen process would never end.
             _ if cgroups::is_frozen(&record.cgroups) => Self::Paused,
+            _ if folder.join(RELEASE).exists() => Self::Created,
             _ => Self::Running,
         }
     }
@@ -162,8 +166,12 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     // First the descriptors of the caller go, then ours come.
     close_others(wish.preserve)?;
     let unneeded = sealed::ensure()?;
-    let Order { bundle, document, unit, host } = read(global, wish)?;
+    let Order { bundle, mut document, unit, host } = read(global, wish)?;
     let begun = begin_ahead(&document.spec, &host, wish, unneeded);
+    if let Some(process) = &mut document.spec.process {
+        let root = bundle.join(document.spec.root.as_ref().map_or("", |root| &*root.path));
+        process.env.extend(home::missing(process, &root).map(|variable| Text::from(&*variable.leak())));
+    }
     let record = Record { unit, ..begin(global, &document.spec, &bundle, wish, &host)? };
     let annals = Annals::make(&global.root, wish.id)?;
     match make(&annals, record.clone(), &document, begun, wish, &host) {
@@ -223,6 +231,9 @@ pub fn close_others(preserve: u32) -> Result<()> {
 pub fn begin(global: &Global, spec: &Spec<'_>, bundle: &Path, wish: &Wish<'_>, host: &Host) -> Result<Record> {
     let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
     Terminal::choose(terminal, wish.console_socket, wish.stays)?;
+    if spec.annotations.iter().any(|(key, _)| key.is_empty()) {
+        return Err(Error::new("annotations: a key is empty"));
+    }
     if let Some(process) = &spec.process {
         warn_of_capabilities(global, process, &spec.linux, host);
     }
@@ -247,8 +258,13 @@ pub fn begin(global: &Global, spec: &Spec<'_>, bundle: &Path, wish: &Wish<'_>, h
         unit: None,
         has_hooks: spec.hooks.is_some(),
         has_process: spec.process.is_some(),
+        has_pid_namespace: spec.linux.namespaces.iter().any(is_own_pid_namespace),
         at_once: is_at_once(spec, wish),
     })
+}
+
+fn is_own_pid_namespace(namespace: &Namespace<'_>) -> bool {
+    namespace.kind == NamespaceKind::Pid && namespace.path.as_deref().is_none_or(str::is_empty)
 }
 
 /// config.md, "Linux Process": what no kernel knows and what can't be granted is worth a warning.
@@ -407,6 +423,9 @@ fn settle(wish: &Wish<'_>, running: &mut Running) -> Result<()> {
     }
     if let Some(path) = &wish.pid_file {
         write_pid(path, running.pid)?;
+    }
+    if let Some(socket) = wish.pidfd_socket {
+        console::send_pidfd(socket, "standard", running.pidfd)?;
     }
     running.part().map_err(|errno| Error::call("letting the container's process go", errno))
 }

@@ -14,6 +14,7 @@ pub struct Error {
     message: String,
     hint: Option<String>,
     of_hook: bool,
+    code: u8,
 }
 
 /// What everything here returns.
@@ -22,7 +23,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// A sentence.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, of_hook: false }
+        Self { message: message.into(), hint: None, of_hook: false, code: 1 }
     }
 
     /// The same with advice.
@@ -30,6 +31,18 @@ impl Error {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The same with another exit code than 1.
+    #[must_use]
+    pub fn with_code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// What the command exits with.
+    pub fn code(&self) -> u8 {
+        self.code
     }
 
     /// Whether a hook is to blame.
@@ -61,13 +74,15 @@ impl Error {
             Kind::NotExecutable if sentence.ends_with("permission denied") => format!("exec: {command:?}: {sentence}"),
             Kind::NotExecutable => format!("exec: {command:?}: permission denied: {sentence}"),
         };
-        Self { message: words, hint, of_hook: step == "RunHook" }
+        Self { message: words, hint, of_hook: step == "RunHook", code: 1 }
     }
 }
 
 impl From<compile::Error> for Error {
     fn from(error: compile::Error) -> Self {
-        Self { message: error.to_string(), hint: error.hint, of_hook: false }
+        // Without a path it is the whole document.
+        let place = if error.path.is_empty() { "config.json: " } else { "" };
+        Self { message: format!("{place}{error}"), hint: error.hint, of_hook: false, code: 1 }
     }
 }
 

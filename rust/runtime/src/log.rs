@@ -21,21 +21,21 @@ impl Log {
     pub fn fatal(&self, error: &Error) -> u8 {
         self.note("error", error);
         // Standard error may be closed: there is nobody else to tell.
-        let _ = writeln!(std::io::stderr(), "pyrt-runtime: {error}");
-        1
+        let _ = writeln!(std::io::stderr(), "pyrt-runtime: {}", line(error));
+        error.code()
     }
 
     /// Says what did not keep the command from going on.
     pub fn warn(&self, error: &Error) {
         self.note("warning", error);
         if self.path.is_none() {
-            let _ = writeln!(std::io::stderr(), "pyrt-runtime: warning: {error}");
+            let _ = writeln!(std::io::stderr(), "pyrt-runtime: warning: {}", line(error));
         }
     }
 
     fn note(&self, level: &str, error: &Error) {
         let Some(path) = &self.path else { return };
-        let (time, message) = (clock::now(), error.to_string());
+        let (time, message) = (clock::now(), line(error));
         let line = if self.json {
             serde_json::json!({ "level": level, "msg": message, "time": time }).to_string()
         } else {
@@ -44,5 +44,33 @@ impl Log {
         if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(path) {
             let _ = writeln!(file, "{line}");
         }
+    }
+}
+
+/// More of a text of config.json nobody wants to read.
+const LONGEST: usize = 2048;
+
+/// One line, whatever a config.json has in it: nothing that a terminal obeys, and with an end.
+fn line(error: &Error) -> String {
+    let text = error.to_string();
+    let mut line = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if line.len() > LONGEST {
+            line.push_str("...");
+            break;
+        }
+        if letter.is_control() { line.extend(letter.escape_default()) } else { line.push(letter) }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line() {
+        assert_eq!(line(&Error::new("a\nb\x1b[2J\u{e4}")), "a\\nb\\u{1b}[2J\u{e4}");
+        assert_eq!(line(&Error::new("x".repeat(1 << 20))).len(), LONGEST + 4);
     }
 }

@@ -20,6 +20,7 @@ mod criu;
 mod error;
 mod external;
 mod foreground;
+mod home;
 mod hooks;
 mod log;
 mod memory;
@@ -49,8 +50,8 @@ static MEMORY: memory::Block = memory::Block::new();
 unsafe extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
     // SAFETY: `count` C strings, as every C program finds them.
     let words = (1..count as usize).map(|index| unsafe { CStr::from_ptr(*words.add(index)) });
-    // Who writes to a pipe that nobody reads is told so by write(2).
-    sys::ignore_signal(libc::SIGPIPE);
+    // Who writes to a pipe that nobody reads, or more than RLIMIT_FSIZE lets him, is told so by write(2).
+    [libc::SIGPIPE, libc::SIGXFSZ].into_iter().for_each(sys::ignore_signal);
     sys::open_missing_stdio();
     run(words).into()
 }
@@ -60,11 +61,11 @@ fn run<'w>(words: impl Iterator<Item = &'w CStr>) -> u8 {
         Ok(words) => words,
         Err(word) => return log::Log::default().fatal(&error::Error::new(format!("{word:?} is not UTF-8"))),
     };
-    let (global, verb) = match Global::parse(&words) {
+    let (global, called) = match Global::parse(&words) {
         Ok(parsed) => parsed,
         Err(error) => return log::Log::default().fatal(&error),
     };
-    match verbs::run(&global, &verb) {
+    match verbs::run(&global, &called) {
         Ok(code) => code,
         Err(error) => global.log.fatal(&error),
     }

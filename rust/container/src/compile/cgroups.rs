@@ -12,7 +12,7 @@ use crate::spec::{Linux, Resources, Spec};
 use crate::sys::{self, Errno};
 
 use super::device_rules;
-use super::error::{self, Error, Result, describe};
+use super::error::{Error, Result, describe};
 use super::limits::{self, Setting};
 use super::opened::{Again, Failure, Opened, Writer, open_at, own};
 use super::paths::c;
@@ -255,7 +255,7 @@ pub fn directories(spec: &Spec<'_>, id: &str, host: &Host) -> Result<Vec<Directo
 
 /// The files that limits of a running container are written to, without its device rules: controller, file, value.
 pub fn limits(resources: &[u8], host: &Host) -> Result<Vec<(String, String, String)>> {
-    let resources: Resources<'_> = error::parse(resources, "linux.resources")?;
+    let resources = super::read_resources(resources)?;
     let unified = host.cgroups.layout() == Layout::V2;
     let settings = if unified { limits::for_v2(&resources) } else { limits::for_v1(&resources) }?;
     Ok(settings.into_iter().map(|setting| (setting.controller, setting.file, setting.value)).collect())

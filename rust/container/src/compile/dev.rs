@@ -4,9 +4,11 @@
 //! and because whatever lies at /dev in an image is then never touched (CVE-2025-31133, CVE-2026-41579).
 
 use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::plan::{Op, Slot, TextsBuf};
-use crate::spec::Device;
+use crate::spec::{Device, Spec};
+use crate::sys::{self, resolve};
 
 use super::error::{Error, Result};
 use super::ids::Ids;
@@ -97,6 +99,37 @@ pub(super) fn nodes(devices: &[Device<'_>], ids: &Ids<'_>) -> Result<(Vec<Node>,
         nodes.push(node);
     }
     Ok(nodes.into_iter().partition(|node| !node.name.starts_with('/')))
+}
+
+/// config-linux.md, "Devices": what lies at a device's place already has to be that device. An empty file is a place that
+/// an earlier container's device was mounted on. Where something is mounted, what is below is nobody's business.
+pub(super) fn check_places(spec: &Spec<'_>, root: &OwnedFd) -> Result<()> {
+    let is_covered =
+        |path: &str| spec.mounts.iter().any(|mount| is_within(path, mount.destination.trim_end_matches('/')));
+    for (index, device) in spec.linux.devices.iter().enumerate() {
+        if is_within(&device.path, "/dev") || is_covered(&device.path) {
+            continue;
+        }
+        let (flags, walk) = (libc::O_PATH | libc::O_NOFOLLOW, resolve::IN_ROOT | resolve::NO_MAGICLINKS);
+        let Ok(found) = sys::openat2(root.as_raw_fd(), &device.path.to_c_string(), flags, 0, walk) else { continue };
+        let looked = sys::stat_at(found, c"");
+        sys::close(found);
+        if looked.is_ok_and(|stat| !is_place_of(device, &stat)) {
+            let message = format!("something that is no such device is at {} already", &*device.path);
+            return Err(Error::spec(format!("linux.devices[{index}].path"), message));
+        }
+    }
+    Ok(())
+}
+
+fn is_place_of(device: &Device<'_>, stat: &libc::stat) -> bool {
+    let number = (i64::from(libc::major(stat.st_rdev)), i64::from(libc::minor(stat.st_rdev)));
+    match (stat.st_mode & libc::S_IFMT, &*device.kind) {
+        (libc::S_IFREG, _) => stat.st_size == 0,
+        (libc::S_IFCHR, "c" | "u") | (libc::S_IFBLK, "b") => number == (device.major, device.minor),
+        (libc::S_IFIFO, "p") => true,
+        _ => false,
+    }
 }
 
 /// What else has to be there, so that nothing is left to make once it is attached.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use crate::json;
 use crate::sys::Errno;
 
 /// Who has to change something.
@@ -92,55 +93,6 @@ pub fn describe(errno: Errno) -> String {
 }
 
 /// Reads a JSON document; `root` is put before the path of whatever is wrong in it.
-///
-/// The path costs time, so it is only looked for when there is something to complain about.
 pub(super) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], root: &str) -> Result<T> {
-    // Looked through once as a whole: of bytes each string would be on its own.
-    let read = match std::str::from_utf8(bytes) {
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(bytes),
-    };
-    read.map_err(|error| locate::<T>(bytes, root, &error))
-}
-
-fn locate<'a, T: Deserialize<'a>>(bytes: &'a [u8], root: &str, error: &serde_json::Error) -> Error {
-    if !error.is_data() {
-        return Error::spec(root, format!("not JSON: {error}"));
-    }
-    let mut input = serde_json::Deserializer::from_slice(bytes);
-    let (path, message) = match serde_path_to_error::deserialize::<_, T>(&mut input) {
-        Err(error) => (error.path().to_string(), error.into_inner().to_string()),
-        Ok(_) => (String::new(), error.to_string()),
-    };
-    let message = message.split(" at line ").next().unwrap_or_default();
-    let path = match path.as_str() {
-        "." => "",
-        path => path,
-    };
-    complain(&join(root, path), message)
-}
-
-fn join(parent: &str, name: &str) -> String {
-    match (parent, name) {
-        ("", name) => name.to_owned(),
-        (parent, "") => parent.to_owned(),
-        (parent, name) if name.starts_with('[') => format!("{parent}{name}"),
-        (parent, name) => format!("{parent}.{name}"),
-    }
-}
-
-/// What is said of a field that the specification does not have.
-pub const UNKNOWN_FIELD: &str = "no such field in the specification";
-
-/// Serde names a missing or an unknown field in its message; here it belongs to the path.
-fn complain(path: &str, message: &str) -> Error {
-    let kinds =
-        [("unknown field `", UNKNOWN_FIELD), ("missing field `", "missing"), ("duplicate field `", "given twice")];
-    for (start, what) in kinds {
-        if let Some((field, _)) = message.strip_prefix(start).and_then(|rest| rest.split_once('`')) {
-            let is_named = path == field || path.ends_with(&format!(".{field}"));
-            return Error::spec(if is_named { path.to_owned() } else { join(path, field) }, what);
-        }
-    }
-    Error::spec(path, message)
+    json::parse(bytes, root).map_err(|wrong| Error::spec(wrong.path, wrong.message))
 }

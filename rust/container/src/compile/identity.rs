@@ -4,6 +4,7 @@
 //! descriptors, seccomp, exec. With no_new_privs the filter goes last, so that it need not allow what comes before it;
 //! without it loading one takes a capability that leaving uid 0 takes away.
 
+use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 
 use crate::host::Host;
@@ -325,7 +326,7 @@ impl<'a> Identity<'a> {
     }
 
     fn write_exec(&self, writer: &mut Writer) {
-        let (arguments, environment) = (texts(&self.process.args), texts(&self.process.env));
+        let (arguments, environment) = (texts(&self.process.args), environment(self.process));
         writer.plan.child(exec(&self.candidates, &arguments, &environment));
     }
 }
@@ -337,7 +338,7 @@ fn exec<'a>(candidates: &'a TextsBuf, arguments: &'a TextsBuf, environment: &'a 
 /// The `Exec` alone, of a process whose arguments and environment are all that counts.
 pub(super) fn command(process: &Process<'_>) -> Result<Vec<u8>> {
     check_command(process, "process")?;
-    Ok(exec(&candidates(process), &texts(&process.args), &texts(&process.env)).encode())
+    Ok(exec(&candidates(process), &texts(&process.args), &environment(process)).encode())
 }
 
 /// Joins a user namespace's root, after the maps are written or the namespace is entered.
@@ -350,6 +351,17 @@ pub(super) fn write_become_root(writer: &mut Writer) {
 fn texts(list: &[Text<'_>]) -> TextsBuf {
     let texts: Vec<CString> = list.iter().map(Text::to_c_string).collect();
     texts.iter().map(CString::as_c_str).collect()
+}
+
+/// Of several entries of a name the last counts, as with runc. getenv(3) would find the first, so the others go.
+fn environment(process: &Process<'_>) -> TextsBuf {
+    let end = |entry: &Text<'_>| entry.find('=').unwrap_or(entry.len());
+    let last: HashMap<&str, usize> =
+        process.env.iter().enumerate().map(|(index, entry)| (&entry[..end(entry)], index)).collect();
+    let counts = |(index, entry): &(usize, &Text<'_>)| last.get(&entry[..end(entry)]) == Some(index);
+    let entries = process.env.iter().enumerate().filter(counts).map(|(_, entry)| entry.to_c_string());
+    let entries: Vec<CString> = entries.collect();
+    entries.iter().map(CString::as_c_str).collect()
 }
 
 /// What is written for a profile or a context; no kernel has both modules on.
@@ -391,7 +403,7 @@ fn candidates(process: &Process<'_>) -> TextsBuf {
         candidates.push(&command.to_c_string());
         return candidates;
     }
-    // The last of several is the one that programs see.
+    // Of several the last counts.
     let path = process.env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
     for directory in path.split(':') {
         let directory = if directory.is_empty() { "." } else { directory };
@@ -406,6 +418,13 @@ mod tests {
 
     fn process(json: &str) -> Process<'_> {
         serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn of_two_variables_of_a_name_the_last_counts() {
+        let json = r#"{"user": {"uid": 0, "gid": 0}, "cwd": "/", "env": ["A=1", "B=2", "A=3=4"]}"#;
+        let left = environment(&process(json));
+        assert_eq!(left.as_texts().iter().collect::<Vec<_>>(), [c"B=2", c"A=3=4"]);
     }
 
     fn found(env: &str, command: &str) -> Vec<String> {

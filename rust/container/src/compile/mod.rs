@@ -46,11 +46,12 @@ use std::os::fd::OwnedFd;
 use crate::host::{Host, OLDEST_KERNEL};
 use crate::plan::{MAX_OPS, Op};
 use crate::seccomp;
-use crate::spec::{Linux, Process, Spec};
+use crate::spec::{Linux, Process, Resources, Spec};
 
+pub use crate::json::UNKNOWN_FIELD;
 pub use capabilities::names as capability_names;
 pub use cgroups::{Directory, directories, limits as cgroup_limits};
-pub use error::{Blame, Cause, Error, Result, UNKNOWN_FIELD, describe};
+pub use error::{Blame, Cause, Error, Result, describe};
 pub use ids::{UserNamespace, user_namespace};
 pub use start::{File, Lifecycle as CreatedFirst, Rootfs as Layers, Start, Upper};
 pub use template::{Sample, Template};
@@ -95,6 +96,11 @@ pub fn read(spec: &[u8]) -> Result<Spec<'_>> {
 /// Reads the bytes of a document like config.json's `process`.
 pub fn read_process(process: &[u8]) -> Result<Process<'_>> {
     error::parse(process, "process")
+}
+
+/// Reads the bytes of a document like config.json's `linux.resources`.
+pub fn read_resources(resources: &[u8]) -> Result<Resources<'_>> {
+    error::parse(resources, "linux.resources")
 }
 
 /// The flags that a container's process is cloned with, for whoever has that begun while the plan is compiled
@@ -163,9 +169,10 @@ fn finish(writer: Writer) -> Result<Compiled> {
 }
 
 fn check_version(spec: &Spec<'_>) -> Result<()> {
-    let mut numbers = spec.oci_version.split('.');
-    let known = numbers.next() == Some("1") && numbers.next().is_some_and(|minor| minor.parse::<u32>().is_ok());
-    if known {
+    // SemVer 2.0.0: three numbers, then perhaps a pre-release and a build.
+    let version = spec.oci_version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Option<Vec<u32>> = version.split('.').map(|number| number.parse().ok()).collect();
+    if matches!(numbers.as_deref(), Some([1, _, _])) {
         return Ok(());
     }
     Err(Error::spec("ociVersion", format!("{:?} is no version that pyrt knows", &*spec.oci_version))

@@ -13,6 +13,7 @@ use crate::spec::{Spec, Text};
 use crate::sys::{self, resolve};
 
 use super::dev::Node;
+use super::dev::check_places;
 use super::error::{Error, Result};
 use super::mounts::root_propagation;
 use super::opened::{Again, Failure, Opened, Writer, clone_tree, open, own};
@@ -409,6 +410,7 @@ fn open_bundle(spec: &Spec<'_>, start: &Start<'_>, host: &Host, opened: &mut Ope
         Ok(libc::S_IFLNK) => return Err(Error::spec(FIELD, format!("{path} is a symbolic link"))),
         _ => return Err(Error::spec(FIELD, format!("{path} is not a directory"))),
     }
+    check_places(spec, &place)?;
     let tree =
         if host.privileged { clone_tree(&place, true).map_err(|failure| failure.at(FIELD, &path))? } else { place };
     // config-linux.md, "Rootfs Mount Propagation": a slave sees what the host mounts.

@@ -5,6 +5,9 @@ use crate::spec::{IoPriority, MemoryPolicy, Personality, Process, Scheduler, Tex
 use super::error::{Error, Result};
 use super::limits::{MAX_CPUS, parse_list};
 
+/// MIN_NICE and MAX_NICE of linux/sched/prio.h; the kernel takes what is beyond for the nearest of them.
+const NICE: std::ops::RangeInclusive<i32> = -20..=19;
+
 /// `struct sched_attr` (sched_setattr(2)).
 pub(super) fn scheduler(given: &Scheduler<'_>, path: &str) -> Result<Vec<u8>> {
     let policy: u32 = match &*given.policy {
@@ -30,6 +33,9 @@ pub(super) fn scheduler(given: &Scheduler<'_>, path: &str) -> Result<Vec<u8>> {
     let Ok(priority) = u32::try_from(given.priority) else {
         return Err(Error::spec(format!("{path}.priority"), format!("{} is below 0", given.priority)));
     };
+    if !NICE.contains(&given.nice) {
+        return Err(Error::spec(format!("{path}.nice"), format!("{} is not within -20 to 19", given.nice)));
+    }
     const SIZE: u32 = 48;
     let mut attributes = Vec::with_capacity(SIZE as usize);
     attributes.extend_from_slice(&SIZE.to_ne_bytes());

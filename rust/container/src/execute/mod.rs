@@ -95,11 +95,11 @@ impl Running {
         parted
     }
 
-    /// Ends the process and removes what was made for it.
-    pub fn abandon(mut self) {
+    /// Ends the process and removes what was made for it; the descriptors of the plan stay whose they are.
+    pub fn abandon(self) {
         let _ = sys::signal_pidfd(self.pidfd, libc::SIGKILL);
         let _ = self.reap();
-        self.clean_up();
+        cgroup::remove(&self.cgroups);
     }
 
     /// Closes the container's stdio, so that its own end of it is the only one.

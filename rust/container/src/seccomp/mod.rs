@@ -28,6 +28,8 @@ mod assembler;
 mod profile;
 mod program;
 
+pub use profile::{ARCHITECTURES, FLAGS};
+
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
@@ -54,10 +56,7 @@ pub struct Notify {
 /// Why a profile is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not JSON, a wrong type, or a field that nobody knows.
-    #[error("linux.seccomp is malformed: {0}")]
-    Malformed(String),
-    /// A value that can't be honoured.
+    /// Not JSON, a wrong type, a field that nobody knows, or a value that can't be honoured.
     #[error("{field}: {problem}")]
     Refused {
         /// Where it stands, as a JSON path: `linux.seccomp.syscalls[3].action`.
@@ -75,7 +74,7 @@ impl Error {
     pub fn field(&self) -> &str {
         match self {
             Self::Refused { field, .. } => field,
-            Self::Malformed(_) | Self::TooLong(_) => "linux.seccomp",
+            Self::TooLong(_) => "linux.seccomp",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::json;
 use crate::spec::Text;
 
 use super::{Error, Notify, abi};
@@ -74,8 +75,10 @@ struct RawProfile<'a> {
     architectures: Option<Vec<Text<'a>>>,
     #[serde(borrow)]
     flags: Option<Vec<Text<'a>>>,
-    listener_path: Option<String>,
-    listener_metadata: Option<String>,
+    #[serde(borrow)]
+    listener_path: Option<Text<'a>>,
+    #[serde(borrow)]
+    listener_metadata: Option<Text<'a>>,
     #[serde(borrow)]
     syscalls: Option<Vec<RawRule<'a>>>,
 }
@@ -108,8 +111,9 @@ fn refused<T>(field: impl Into<String>, problem: impl Into<String>) -> Result<T,
 }
 
 /// Reads and checks a profile.
-pub fn parse(json: &str) -> Result<Profile, Error> {
-    let raw: RawProfile<'_> = serde_json::from_str(json).map_err(|error| Error::Malformed(error.to_string()))?;
+pub fn parse(document: &str) -> Result<Profile, Error> {
+    let raw: RawProfile<'_> = json::parse_text(document, "linux.seccomp")
+        .map_err(|wrong| Error::Refused { field: wrong.path, problem: wrong.message })?;
     let default =
         action(&raw.default_action, raw.default_errno_ret, "linux.seccomp", "defaultAction", "defaultErrnoRet")?;
     let mut rules = Vec::new();
@@ -125,8 +129,8 @@ pub fn parse(json: &str) -> Result<Profile, Error> {
 fn notify(
     default: Action,
     rules: &[Rule],
-    path: Option<String>,
-    metadata: Option<String>,
+    path: Option<Text<'_>>,
+    metadata: Option<Text<'_>>,
 ) -> Result<Option<Notify>, Error> {
     let path = path.filter(|path| !path.is_empty());
     let metadata = metadata.filter(|metadata| !metadata.is_empty());
@@ -145,7 +149,7 @@ fn notify(
         return refused("linux.seccomp.syscalls", "sendmsg can't be notified: by it the listener is handed out");
     }
     match path {
-        Some(path) => Ok(Some(Notify { path, metadata: metadata.unwrap_or_default() })),
+        Some(path) => Ok(Some(Notify { path: path.to_string(), metadata: metadata.unwrap_or_default().to_string() })),
         None => refused("linux.seccomp.listenerPath", "missing: SCMP_ACT_NOTIFY needs somebody to tell"),
     }
 }
@@ -230,8 +234,12 @@ fn read_condition(raw: &RawCondition<'_>, at: &str) -> Result<Condition, Error> 
 }
 
 /// What the specification lists: those without a table here are of machines that this is not, or denied.
-const FOREIGN: [&str; 19] = [
+pub const ARCHITECTURES: [&str; 23] = [
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
+    "SCMP_ARCH_X32",
     "SCMP_ARCH_ARM",
+    "SCMP_ARCH_AARCH64",
     "SCMP_ARCH_MIPS",
     "SCMP_ARCH_MIPS64",
     "SCMP_ARCH_MIPS64N32",
@@ -260,25 +268,31 @@ fn architectures(names: Option<Vec<Text<'_>>>) -> Result<Vec<abi::Abi>, Error> {
             "SCMP_ARCH_X86" => listed.push(abi::Abi::X86),
             "SCMP_ARCH_X32" => listed.push(abi::Abi::X32),
             "SCMP_ARCH_AARCH64" => listed.push(abi::Abi::Aarch64),
-            foreign if FOREIGN.contains(&foreign) => {}
+            known if ARCHITECTURES.contains(&known) => {}
             _ => return refused(format!("linux.seccomp.architectures[{index}]"), format!("{:?} is not one", &**name)),
         }
     }
     Ok(listed)
 }
 
+const FOR_LISTENERS: &str = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
+
+/// SECCOMP_FILTER_FLAG_ of linux/seccomp.h.
+pub const FLAGS: [(&str, u64); 4] = [
+    ("SECCOMP_FILTER_FLAG_TSYNC", 1 << 0),
+    ("SECCOMP_FILTER_FLAG_LOG", 1 << 1),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", 1 << 2),
+    (FOR_LISTENERS, 1 << 5),
+];
+
 fn flags(names: Option<Vec<Text<'_>>>, notifies: bool) -> Result<u64, Error> {
     let mut flags = 0;
     for (index, name) in names.unwrap_or_default().iter().enumerate() {
-        flags |= match &**name {
-            "SECCOMP_FILTER_FLAG_TSYNC" => 1 << 0,
-            "SECCOMP_FILTER_FLAG_LOG" => 1 << 1,
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 1 << 2,
-            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" if notifies => 1 << 5,
-            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => {
-                return refused(format!("linux.seccomp.flags[{index}]"), format!("{name} is for listeners"));
-            }
-            _ => return refused(format!("linux.seccomp.flags[{index}]"), format!("{:?} is not a flag", &**name)),
+        let wrong = |problem| refused(format!("linux.seccomp.flags[{index}]"), problem);
+        flags |= match FLAGS.iter().find(|(known, _)| *known == &**name) {
+            Some((FOR_LISTENERS, _)) if !notifies => return wrong(format!("{name} is for listeners")),
+            Some((_, bit)) => bit,
+            None => return wrong(format!("{:?} is not a flag", &**name)),
         };
     }
     Ok(flags)

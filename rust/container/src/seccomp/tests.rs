@@ -290,9 +290,9 @@ fn what_is_not_honoured_is_named() {
         (rule(r#""action":"SCMP_ACT_ALLOW","errnoRet":1"#), "linux.seccomp.syscalls[0].errnoRet"),
         (condition(r#"{"index":6,"value":0,"op":"SCMP_CMP_EQ"}"#), "linux.seccomp.syscalls[0].args[0].index"),
         (condition(r#"{"index":0,"value":0,"op":"IS"}"#), "linux.seccomp.syscalls[0].args[0].op"),
-        (condition(r#"{"index":0,"value":-1,"op":"SCMP_CMP_EQ"}"#), "linux.seccomp"),
-        (r#"{"defaultAction":"SCMP_ACT_ALLOW","archMap":[]}"#.into(), "linux.seccomp"),
-        (r#"[1"#.to_string(), "linux.seccomp"),
+        (condition(r#"{"index":0,"value":-1,"op":"SCMP_CMP_EQ"}"#), "linux.seccomp.syscalls[0].args[0].value"),
+        (r#"{"defaultAction":"SCMP_ACT_ALLOW","archMap":[]}"#.into(), "linux.seccomp.archMap"),
+        (r#"{"#.to_string(), "linux.seccomp"),
     ] {
         assert_eq!(compile(&json).unwrap_err().field(), field, "{json}");
     }

@@ -12,7 +12,7 @@ use pyrt_container::spec::{Namespace, NamespaceKind, Spec};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::arguments::{Arguments, Flag, Global, Order, switch, valued};
+use crate::arguments::{Arguments, Flag, Global, Usage, switch, valued};
 use crate::cgroups;
 use crate::container::{CONFIG, Status};
 use crate::criu::{Call, Kind, Message};
@@ -22,25 +22,50 @@ use crate::plain;
 
 use super::{Found, delete, file, find};
 
-const FLAGS: [Flag; 17] = [
-    valued("image-path"),
-    valued("work-path"),
-    valued("parent-path"),
-    switch("leave-running"),
-    switch("tcp-established"),
-    switch("tcp-skip-in-flight"),
-    switch("link-remap"),
-    switch("ext-unix-sk"),
-    switch("shell-job"),
-    switch("file-locks"),
-    switch("pre-dump"),
-    switch("auto-dedup"),
-    valued("manage-cgroups-mode"),
-    valued("empty-ns"),
-    switch("lazy-pages"),
-    valued("page-server"),
-    valued("status-fd"),
-];
+/// How it is called.
+pub const USAGE: Usage = Usage {
+    flags: &[
+        IMAGES,
+        WORK,
+        valued("parent-path", "DIR", "of a --pre-dump, seen from the images"),
+        switch("leave-running", "the container runs on"),
+        switch("pre-dump", "memory alone, and the container runs on"),
+        TCP,
+        switch("tcp-skip-in-flight", "without connections that are being made"),
+        switch("link-remap", "with files that have lost their names"),
+        SOCKETS,
+        SHELL_JOB,
+        FILE_LOCKS,
+        AUTO_DEDUP,
+        CGROUPS,
+        EMPTY,
+        LAZY,
+        valued("page-server", "ADDRESS", "not supported"),
+        valued("status-fd", "N", "not supported"),
+    ],
+    ..Usage::of("checkpoint", "write a container down, through criu", "checkpoint --image-path /images/web web")
+};
+
+/// Where the images are.
+pub const IMAGES: Flag = valued("image-path", "DIR", "where the images are; checkpoint if absent");
+/// What both verbs know.
+pub const WORK: Flag = valued("work-path", "DIR", "where criu writes its log; as the images if absent");
+/// The same.
+pub const TCP: Flag = switch("tcp-established", "with connections of TCP");
+/// The same.
+pub const SOCKETS: Flag = switch("ext-unix-sk", "with sockets whose other side is outside");
+/// The same.
+pub const SHELL_JOB: Flag = switch("shell-job", "of a session that began outside");
+/// The same.
+pub const FILE_LOCKS: Flag = switch("file-locks", "with locks of files");
+/// The same.
+pub const AUTO_DEDUP: Flag = switch("auto-dedup", "without pages that are there twice");
+/// The same.
+pub const CGROUPS: Flag = valued("manage-cgroups-mode", "MODE", "soft (if absent), full or strict");
+/// The same.
+pub const EMPTY: Flag = valued("empty-ns", "KIND", "network: made, and left empty");
+/// The same.
+pub const LAZY: Flag = switch("lazy-pages", "not supported");
 
 /// criu has kept no_new_privs since 3.19.
 pub const KEEPS_NO_NEW_PRIVS: u32 = 31_900;
@@ -115,7 +140,7 @@ fn cgroup_mode(arguments: &Arguments) -> Result<u64> {
 /// Flags of runc that there is nothing for.
 pub fn refuse_flags(arguments: &Arguments) -> Result<()> {
     for flag in ["lazy-pages", "page-server", "status-fd", "lsm-profile", "lsm-mount-context"] {
-        if arguments.value(flag).is_some() && arguments.has(flag) {
+        if arguments.value(flag).is_some_and(|value| value != "false") {
             return Err(Error::new(format!("--{flag}: not supported")));
         }
     }
@@ -156,13 +181,12 @@ pub fn refuse_fields(spec: &Spec<'_>) -> Result<()> {
 }
 
 /// The verb.
-pub fn checkpoint(global: &Global, words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
+pub fn checkpoint(global: &Global, arguments: &Arguments) -> Result<u8> {
     if plain::is_plain(global.uid) {
         return Err(Error::new("linux.namespaces: what is in a user namespace can't be checkpointed"));
     }
-    let id = arguments.id(1)?;
-    refuse_flags(&arguments)?;
+    let id = arguments.id()?;
+    refuse_flags(arguments)?;
     let call = Call { verb: "checkpoint", program: &global.criu };
     let version = call.version()?;
     let found = find(global, id)?;
@@ -175,10 +199,10 @@ pub fn checkpoint(global: &Global, words: &[String]) -> Result<u8> {
     if version < KEEPS_NO_NEW_PRIVS {
         check_no_new_privs(&spec, &found)?;
     }
-    let places = Places::named(&arguments, "dump.log")?;
-    let options = common_options(&arguments, version)?;
+    let places = Places::named(arguments, "dump.log")?;
+    let options = common_options(arguments, version)?;
     let before = files(&places.images);
-    dump(&arguments, &call, options, (&found, &spec), &places).inspect_err(|_| {
+    dump(arguments, &call, options, (&found, &spec), &places).inspect_err(|_| {
         // Half a checkpoint is none, and it has the container's memory in it.
         for name in files(&places.images).iter().filter(|name| *name != "dump.log" && !before.contains(name)) {
             let _ = fs::remove_file(places.images.join(name));

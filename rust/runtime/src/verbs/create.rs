@@ -2,7 +2,7 @@
 
 use pyrt_container::sys;
 
-use crate::arguments::{Arguments, Flag, Global, Order, switch, valued};
+use crate::arguments::{Arguments, Flag, Global, Usage, switch, valued};
 use crate::container::{self, Created, Status, Wish};
 use crate::error::{Error, Result};
 use crate::foreground;
@@ -10,25 +10,48 @@ use crate::sockets::Sockets;
 
 use super::{delete, file, find};
 
-const FLAGS: [Flag; 9] = [
-    valued("bundle").or('b'),
-    valued("console-socket"),
-    valued("pid-file"),
-    valued("preserve-fds"),
-    switch("no-pivot"),
-    switch("no-new-keyring"),
-    switch("detach").or('d'),
-    switch("keep"),
-    switch("no-subreaper"),
-];
+const BUNDLE: Flag = valued("bundle", "DIR", "where config.json is; the working directory if absent").or('b');
+const CONSOLE: Flag = valued("console-socket", "SOCKET", "takes the master of the terminal");
+const PIDFD: Flag = valued("pidfd-socket", "SOCKET", "takes a pidfd of the process");
+const PID_FILE: Flag = valued("pid-file", "FILE", "takes the process id");
+const PRESERVE: Flag = valued("preserve-fds", "N", "hand N descriptors from 3 on to the process");
+const NO_PIVOT: Flag = switch("no-pivot", "change the root by chroot(2), for a root file system on a ramdisk");
+const NO_KEYRING: Flag = switch("no-new-keyring", "leave the session keyring of the caller");
+
+/// How `create` is called.
+pub const CREATE: Usage = Usage {
+    flags: &[BUNDLE, CONSOLE, PIDFD, PID_FILE, PRESERVE, NO_PIVOT, NO_KEYRING],
+    ..Usage::of("create", "make a container from a bundle; its process waits", "create --bundle /bundles/web web")
+};
+
+/// How `start` is called.
+pub const START: Usage = Usage::of("start", "let a container run that was created", "start web");
+
+/// How `run` is called.
+pub const RUN: Usage = Usage {
+    flags: &[
+        BUNDLE,
+        CONSOLE,
+        PIDFD,
+        PID_FILE,
+        PRESERVE,
+        NO_PIVOT,
+        NO_KEYRING,
+        switch("detach", "do not wait for the end").or('d'),
+        switch("keep", "do not delete the container after its end"),
+        switch("no-subreaper", "accepted, changes nothing"),
+    ],
+    ..Usage::of("run", "create and start a container, and wait for its end", "run --bundle /bundles/web web")
+};
 
 fn wish(arguments: &Arguments, stays: bool) -> Result<Wish<'_>> {
     let sockets = Sockets::given()?;
     let preserve: u32 = arguments.number("preserve-fds")?.unwrap_or(0);
     Ok(Wish {
-        id: arguments.id(1)?,
+        id: arguments.id()?,
         bundle: arguments.value("bundle"),
         console_socket: arguments.value("console-socket"),
+        pidfd_socket: arguments.value("pidfd-socket"),
         pid_file: file(arguments, "pid-file")?,
         no_pivot: arguments.has("no-pivot"),
         no_new_keyring: arguments.has("no-new-keyring"),
@@ -39,16 +62,14 @@ fn wish(arguments: &Arguments, stays: bool) -> Result<Wish<'_>> {
 }
 
 /// Makes a container whose process waits.
-pub fn create(global: &Global, words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
-    let wish = wish(&arguments, false)?;
+pub fn create(global: &Global, arguments: &Arguments) -> Result<u8> {
+    let wish = wish(arguments, false)?;
     container::create(global, &wish).map(|_| 0)
 }
 
 /// Lets it run.
-pub fn start(global: &Global, words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &[], Order::Mixed)?;
-    let found = find(global, arguments.id(1)?)?;
+pub fn start(global: &Global, arguments: &Arguments) -> Result<u8> {
+    let found = find(global, arguments.id()?)?;
     match found.status {
         Status::Created => {}
         Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
@@ -60,10 +81,9 @@ pub fn start(global: &Global, words: &[String]) -> Result<u8> {
 }
 
 /// Both, and waits for the end.
-pub fn run(global: &Global, words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
+pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     let stays = !arguments.has("detach");
-    let wish = wish(&arguments, stays)?;
+    let wish = wish(arguments, stays)?;
     if !stays {
         let Created { annals, record, config, .. } = container::create(global, &wish)?;
         let started = container::start(&annals, &record, config);
@@ -74,11 +94,11 @@ pub fn run(global: &Global, words: &[String]) -> Result<u8> {
         return started.map(|()| 0);
     }
     let Created { annals, record, config, running } = container::create(global, &wish)?;
-    let signals = foreground::hold_signals()?;
-    let started = container::start(&annals, &record, config);
+    let started =
+        foreground::hold_signals().and_then(|signals| container::start(&annals, &record, config).map(|()| signals));
     let left = annals.leave();
     let code = match started {
-        Ok(()) => foreground::attend(running.pid, running.terminal, signals),
+        Ok(signals) => foreground::attend(running.pid, running.terminal, signals),
         Err(error) => {
             let _ = sys::signal_pidfd(running.pidfd, libc::SIGKILL);
             Err(error)

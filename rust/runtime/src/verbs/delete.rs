@@ -7,7 +7,7 @@ use pyrt_container::compile;
 use pyrt_container::sys;
 
 use crate::annals::{self, Annals, Record};
-use crate::arguments::{Arguments, Flag, Global, Order, switch};
+use crate::arguments::{Arguments, Global, Usage, switch};
 use crate::cgroups;
 use crate::container::Status;
 use crate::cover;
@@ -16,25 +16,29 @@ use crate::hooks;
 use crate::process;
 use crate::systemd::Unit;
 
-const FLAGS: [Flag; 1] = [switch("force").or('f')];
+/// How it is called.
+pub const USAGE: Usage = Usage {
+    flags: &[switch("force", "kill what runs; what is not there is deleted already").or('f')],
+    ..Usage::of("delete", "remove what is left of a container", "delete --force web")
+};
 
 /// The verb.
-pub fn delete(global: &Global, words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
-    remove(global, arguments.id(1)?, arguments.has("force"))?;
+pub fn delete(global: &Global, arguments: &Arguments) -> Result<u8> {
+    remove(global, arguments.id()?, arguments.has("force"))?;
     Ok(0)
 }
 
 /// Removes a container; with `force` one that is not there is removed already.
 pub fn remove(global: &Global, id: &str, force: bool) -> Result<()> {
-    let annals = match Annals::open(&global.root, id) {
+    let annals = match Annals::find(&global.root, id)? {
+        Some(annals) => annals,
         // Perhaps whoever has waited for its end was quicker.
-        Err(_) if force && !global.root.join(id).exists() => return Ok(()),
-        opened => opened?,
+        None if force => return Ok(()),
+        None => return Err(annals::missing(id)),
     };
     let Some(record) = annals::peek(&global.root, id)? else {
         // Killed before it had made anything but its folder.
-        return annals.remove();
+        return annals.remove_begun();
     };
     take_apart(global, annals, &record, force)
 }

@@ -9,7 +9,7 @@ use pyrt_container::sys;
 use serde_json::{Map, Value, json};
 
 use crate::annals::{Cgroup, Record};
-use crate::arguments::{Arguments, Flag, Global, Order, switch, valued};
+use crate::arguments::{Arguments, Global, Usage, switch, valued};
 use crate::cgroups::{self, is_v2, keyed, number};
 use crate::container::{Status, print};
 use crate::error::{Error, Result};
@@ -18,12 +18,18 @@ use crate::process;
 
 use super::look;
 
-const FLAGS: [Flag; 2] = [switch("stats"), valued("interval")];
+/// How it is called.
+pub const USAGE: Usage = Usage {
+    flags: &[
+        switch("stats", "print once and end"),
+        valued("interval", "TIME", "between two of them, like 1m30s; 5s if absent"),
+    ],
+    ..Usage::of("events", "print what a container uses, and each want of memory (JSON)", "events --stats web")
+};
 
 /// The verb: statistics once with `--stats`, else again and again until the container ends, and each want of memory between.
-pub fn events(global: &Global, words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
-    let id = arguments.id(1)?;
+pub fn events(global: &Global, arguments: &Arguments) -> Result<u8> {
+    let id = arguments.id()?;
     let interval = parse(arguments.value("interval").unwrap_or("5s"))?;
     let (record, status) = look(global, id)?;
     if matches!(status, Status::Stopped | Status::Creating) {
@@ -56,28 +62,43 @@ pub fn events(global: &Global, words: &[String]) -> Result<u8> {
     Ok(0)
 }
 
-/// A number and a unit, as Go writes durations.
+/// Numbers with units, as Go writes durations.
 fn parse(text: &str) -> Result<Duration> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let number: Option<u64> = digits.parse().ok().filter(|&number| number > 0);
-    let duration = number.and_then(|number| match &text[digits.len()..] {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_secs(number * 60)),
-        _ => None,
-    });
-    duration.ok_or_else(|| Error::new(format!("--interval {text}: not a time like 5s")))
+    let duration = duration(text).filter(|duration| !duration.is_zero());
+    duration.ok_or_else(|| Error::new(format!("--interval {text}: not a time like 5s or 1m30s")))
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let mut sum = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (number, behind) = rest.split_at(rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?);
+        let end = behind.find(|letter: char| letter.is_ascii_digit() || letter == '.').unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(end);
+        let unit = match unit {
+            "ns" => 1e-9,
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        sum = sum.checked_add(Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit).ok()?)?;
+        rest = behind;
+    }
+    Some(sum)
 }
 
 fn stats(record: &Record) -> Value {
     let groups = &record.cgroups;
     json!({
         "cpu": cpu(groups),
-        "cpuset": {},
+        "cpuset": cpuset(groups),
         "memory": memory(groups),
         "pids": pids(groups),
         "blkio": block_io(groups),
-        "hugetlb": {},
+        "hugetlb": huge_pages(groups),
         "intel_rdt": {},
         "network_interfaces": null,
     })
@@ -149,6 +170,55 @@ fn memory(groups: &[Cgroup]) -> Value {
     })
 }
 
+/// Files of version 1 and the names that runc gives them.
+const CPUSET: [(&str, &str); 9] = [
+    ("cpuset.cpu_exclusive", "cpu_exclusive"),
+    ("cpuset.mem_hardwall", "mem_hardwall"),
+    ("cpuset.mem_exclusive", "mem_exclusive"),
+    ("cpuset.memory_migrate", "memory_migrate"),
+    ("cpuset.memory_spread_page", "memory_spread_page"),
+    ("cpuset.memory_spread_slab", "memory_spread_slab"),
+    ("cpuset.memory_pressure", "memory_pressure"),
+    ("cpuset.sched_load_balance", "sched_load_balance"),
+    ("cpuset.sched_relax_domain_level", "sched_relax_domain_level"),
+];
+
+/// On version 2 runc tells nothing either.
+fn cpuset(groups: &[Cgroup]) -> Value {
+    let Some(group) = cgroups::of(groups, "cpuset").filter(|group| !is_v2(group)) else { return json!({}) };
+    let text = |file: &str| fs::read_to_string(group.join(file)).unwrap_or_default();
+    let mut cpuset = json!({ "cpus": members(&text("cpuset.cpus")), "mems": members(&text("cpuset.mems")) });
+    for (file, name) in CPUSET {
+        cpuset[name] = json!(text(file).trim().parse::<i64>().unwrap_or(0));
+    }
+    cpuset
+}
+
+/// Each number of a list like `0-3,7`.
+fn members(list: &str) -> Vec<u16> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse::<u16>().ok()?..=last.parse().ok()?)
+    };
+    list.trim().split(',').filter_map(range).flatten().collect()
+}
+
+/// By their size, as the kernel names it in the files' names: `hugetlb.2MB.max`.
+fn huge_pages(groups: &[Cgroup]) -> Value {
+    let mut sizes = Map::new();
+    let Some(group) = cgroups::of(groups, "hugetlb") else { return Value::Object(sizes) };
+    let (usage, max) = if is_v2(group) { ("current", None) } else { ("usage_in_bytes", Some("max_usage_in_bytes")) };
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let size = name.to_str().and_then(|name| name.strip_prefix("hugetlb.")?.strip_suffix(usage)?.strip_suffix('.'));
+        let Some(size) = size.filter(|size| !size.contains('.')) else { continue };
+        let file = |what: &str| number(group, &format!("hugetlb.{size}.{what}")).unwrap_or(0);
+        let failures = keyed(group, &format!("hugetlb.{size}.events"), "max").unwrap_or_else(|| file("failcnt"));
+        sizes.insert(size.to_owned(), json!({ "usage": file(usage), "max": max.map_or(0, file), "failcnt": failures }));
+    }
+    Value::Object(sizes)
+}
+
 fn pids(groups: &[Cgroup]) -> Value {
     let Some(group) = cgroups::of(groups, "pids") else { return json!({}) };
     let mut pids = json!({ "current": number(group, "pids.current").unwrap_or(0) });
@@ -213,6 +283,23 @@ fn v2_entries(line: &str, read: &str, write: &str) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_those_of_go() {
+        for (text, milliseconds) in [("5s", 5_000), ("1m30s", 90_000), ("1.5s", 1_500), ("2h", 7_200_000), ("20ms", 20)]
+        {
+            assert_eq!(parse(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
+        }
+        for text in ["", "5", "s", "0s", "-1s", "1x", "1s2", "1.2.3s", "99999999999999999999h"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_have_members() {
+        assert_eq!(members("0-2,7\n"), [0, 1, 2, 7]);
+        assert!(members("\n").is_empty());
+    }
 
     #[test]
     fn both_versions_of_block_io_read_alike() {

@@ -10,47 +10,58 @@ use pyrt_container::sys;
 use serde_json::{Value, json};
 
 use crate::annals::Record;
-use crate::arguments::{Arguments, Flag, Global, Order, check_id, switch, valued};
+use crate::arguments::{Arguments, Global, Order, Usage, switch, valued};
 use crate::config;
 use crate::console::{self, Terminal};
 use crate::container::{Status, close_others, execute, warn_of_capabilities, write_pid};
 use crate::error::{Error, Result};
 use crate::foreground;
+use crate::home;
 use crate::plain;
 use crate::process;
 use crate::sealed;
 
 use super::{file, find};
 
-const FLAGS: [Flag; 19] = [
-    valued("process").or('p'),
-    switch("detach").or('d'),
-    switch("tty").or('t'),
-    valued("pid-file"),
-    valued("console-socket"),
-    valued("cwd"),
-    valued("env").or('e'),
-    valued("user").or('u'),
-    valued("additional-gids").or('g'),
-    valued("cap").or('c'),
-    valued("apparmor"),
-    valued("process-label"),
-    valued("preserve-fds"),
-    valued("cgroup"),
-    valued("console"),
-    switch("no-new-privs"),
-    switch("ignore-paused"),
-    switch("no-subreaper"),
-    switch("systemd-cgroup"),
-];
+/// How it is called.
+pub const USAGE: Usage = Usage {
+    words: "ID COMMAND [ARGUMENT ...]",
+    count: (1, usize::MAX),
+    order: Order::FlagsFirst,
+    flags: &[
+        valued("process", "FILE", "a document like config.json's process, instead of a command").or('p'),
+        switch("detach", "do not wait for the end").or('d'),
+        switch("tty", "on a terminal").or('t'),
+        valued("console-socket", "SOCKET", "takes the master of the terminal"),
+        valued("pidfd-socket", "SOCKET", "takes a pidfd of the process"),
+        valued("pid-file", "FILE", "takes the process id"),
+        valued("cwd", "DIR", "working directory in the container"),
+        valued("env", "NAME=VALUE", "one more variable").or('e'),
+        valued("user", "UID[:GID]", "as whom").or('u'),
+        valued("additional-gids", "GID", "one more group").or('g'),
+        valued("cap", "CAP_NAME", "one more capability").or('c'),
+        switch("no-new-privs", "PR_SET_NO_NEW_PRIVS"),
+        valued("apparmor", "PROFILE", "AppArmor's name for what it may do"),
+        valued("process-label", "LABEL", "SELinux's context"),
+        valued("cgroup", "[CONTROLLER,...:]PATH", "into this group below the container's own"),
+        valued("preserve-fds", "N", "hand N descriptors from 3 on to the process"),
+        switch("ignore-paused", "also in a container that is paused"),
+    ],
+    ..Usage::of("exec", "one more process in a container", "exec --tty web ps -o pid,args")
+};
+
+/// As runc's: none of the codes that a shell has for a command of its own.
+const FAILED: u8 = 255;
 
 /// The verb.
-pub fn exec(global: &Global, words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &FLAGS, Order::FlagsFirst)?;
-    let (id, command) = arguments.words.split_first().ok_or_else(|| Error::new("the id of a container is missing"))?;
-    check_id(id)?;
-    let cgroups = cgroups(&arguments)?;
-    let pid_file = file(&arguments, "pid-file")?;
+pub fn exec(global: &Global, arguments: &Arguments) -> Result<u8> {
+    join(global, arguments).map_err(|error| error.with_code(FAILED))
+}
+
+fn join(global: &Global, arguments: &Arguments) -> Result<u8> {
+    let (id, command) = (arguments.id()?, &arguments.words[1..]);
+    let cgroups = cgroups(arguments)?;
+    let pid_file = file(arguments, "pid-file")?;
     let preserve = arguments.number("preserve-fds")?.unwrap_or(0);
     drop(sealed::ensure()?);
     close_others(preserve)?;
@@ -63,11 +74,12 @@ pub fn exec(global: &Global, words: &[String]) -> Result<u8> {
     let config = found.annals.read("config.json")?;
     let mut config: Value =
         serde_json::from_slice(&config).map_err(|error| Error::new(format!("config.json: {error}")))?;
-    let process = process_document(&config, &arguments, command)?;
+    let process = process_document(&config, arguments, command)?;
     forget_paths(&mut config);
     let stays = !arguments.has("detach");
     let terminal = Terminal::choose(process["terminal"] == json!(true), arguments.value("console-socket"), stays)?;
-    let (config, process) = (config.to_string(), process.to_string());
+    let config = config.to_string();
+    let process = with_home(process, &found.record)?;
     let root = found.record.root_mount.map(|_| &found.record.rootfs);
     let start =
         json!({ "id": id, "lifecycle": { "preserve": preserve, "cgroups": cgroups, "root": root } }).to_string();
@@ -90,6 +102,9 @@ pub fn exec(global: &Global, words: &[String]) -> Result<u8> {
         console::send(socket, master)?;
         sys::close(master);
     }
+    if let Some(socket) = arguments.value("pidfd-socket") {
+        console::send_pidfd(socket, "setns", running.pidfd)?;
+    }
     if let Some(path) = pid_file {
         write_pid(&path, running.pid)?;
     }
@@ -111,6 +126,17 @@ fn cgroups(arguments: &Arguments) -> Result<Vec<(String, String)>> {
         cgroups.extend(controllers.split(',').map(|controller| (controller.to_owned(), path.to_owned())));
     }
     Ok(cgroups)
+}
+
+/// The document with `$HOME`, if it has none.
+fn with_home(mut process: Value, record: &Record) -> Result<String> {
+    let text = process.to_string();
+    // The container's own, with all that is mounted in it.
+    let root = format!("/proc/{}/root/.", record.pid);
+    let root = if record.root_mount.is_some() { record.rootfs.as_path() } else { Path::new(&root) };
+    let Some(variable) = home::missing(&compile::read_process(text.as_bytes())?, root) else { return Ok(text) };
+    append(&mut process["env"], std::iter::once(json!(variable)));
+    Ok(process.to_string())
 }
 
 /// A pidfd of the first process, which is sure to be that one.
@@ -152,14 +178,14 @@ fn process_document(config: &Value, arguments: &Arguments, command: &[String]) -
     if let Some(label) = arguments.value("process-label") {
         process["selinuxLabel"] = json!(label);
     }
-    if arguments.has("no-new-privs") {
-        process["noNewPrivileges"] = json!(true);
+    if arguments.value("no-new-privs").is_some() {
+        process["noNewPrivileges"] = json!(arguments.has("no-new-privs"));
     }
     set_user(&mut process, arguments)?;
-    extend(&mut process["env"], arguments.values("env").map(|entry| json!(entry)));
+    append(&mut process["env"], arguments.values("env").map(|entry| json!(entry)));
     if arguments.values("cap").next().is_some() {
         for set in ["bounding", "effective", "permitted"] {
-            extend(&mut process["capabilities"][set], arguments.values("cap").map(|name| json!(name)));
+            append(&mut process["capabilities"][set], arguments.values("cap").map(|name| json!(name)));
         }
     }
     Ok(process)
@@ -180,15 +206,15 @@ fn set_user(process: &mut Value, arguments: &Arguments) -> Result<()> {
     }
     let gids = arguments.values("additional-gids").map(|gid| parse("additional-gids", gid));
     let gids = gids.collect::<Result<Vec<Value>>>()?;
-    extend(&mut process["user"]["additionalGids"], gids.into_iter());
+    append(&mut process["user"]["additionalGids"], gids.into_iter());
     Ok(())
 }
 
 /// Appends to a list that may be missing or null, and leaves it alone if there is nothing to append.
-fn extend(list: &mut Value, more: impl Iterator<Item = Value>) {
-    let more: Vec<Value> = more.filter(|value| list.as_array().is_none_or(|known| !known.contains(value))).collect();
-    match list {
-        Value::Array(known) => known.extend(more),
-        other => *other = Value::Array(more),
+fn append(list: &mut Value, more: impl Iterator<Item = Value>) {
+    match (list, more.collect::<Vec<Value>>()) {
+        (Value::Array(known), more) => known.extend(more),
+        (_, more) if more.is_empty() => {}
+        (other, more) => *other = Value::Array(more),
     }
 }

@@ -1,8 +1,10 @@
 //! `features`: what this runtime knows (features.md of the specification).
 
 use pyrt_container::compile::capability_names;
+use pyrt_container::seccomp::{ARCHITECTURES, FLAGS};
 use serde_json::json;
 
+use crate::arguments::{Arguments, Global, Usage};
 use crate::container::print;
 use crate::error::Result;
 
@@ -86,10 +88,14 @@ const MEMORY_MODES: [&str; 7] = [
 ];
 const MEMORY_FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
 
-/// The verb.
-pub fn features() -> Result<u8> {
-    let capabilities: Vec<&str> = capability_names(u64::MAX).collect();
+/// How it is called.
+pub const USAGE: Usage =
+    Usage { words: "", count: (0, 0), ..Usage::of("features", "print what is supported (JSON)", "features") };
 
+/// The verb.
+pub fn features(_: &Global, _: &Arguments) -> Result<u8> {
+    let capabilities: Vec<&str> = capability_names(u64::MAX).collect();
+    let filter_flags: Vec<&str> = FLAGS.iter().map(|(name, _)| *name).collect();
     let document = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": NEWEST,
@@ -105,6 +111,9 @@ pub fn features() -> Result<u8> {
                     "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
                 "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
                     "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"],
+                "archs": ARCHITECTURES.as_slice(),
+                "knownFlags": filter_flags,
+                "supportedFlags": filter_flags,
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },

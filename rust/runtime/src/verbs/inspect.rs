@@ -5,16 +5,18 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::annals::{self, Record};
-use crate::arguments::{Arguments, Flag, Global, Order, switch, valued};
+use crate::arguments::{Arguments, Global, Usage, switch, valued};
 use crate::container::{Status, print};
 use crate::error::{Error, Result};
 
 use super::look;
 
+/// How `state` is called.
+pub const STATE: Usage = Usage::of("state", "print the state of a container (JSON)", "state web");
+
 /// One container, as JSON.
-pub fn state(global: &Global, words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &[], Order::Mixed)?;
-    let (record, status) = look(global, arguments.id(1)?)?;
+pub fn state(global: &Global, arguments: &Arguments) -> Result<u8> {
+    let (record, status) = look(global, arguments.id()?)?;
     let document = describe(&record, status);
     print(&serde_json::to_string_pretty(&document).unwrap_or_default())?;
     Ok(0)
@@ -39,7 +41,7 @@ fn describe(record: &Record, status: Status) -> Value {
     document
 }
 
-/// The user's name, or nothing if it has none.
+/// The user's name, or as runc writes one without.
 fn owner(uid: u32) -> String {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let named = users.lines().find_map(|line| {
@@ -47,14 +49,22 @@ fn owner(uid: u32) -> String {
         let name = fields.next()?;
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     });
-    named.unwrap_or_default()
+    named.unwrap_or_else(|| format!("#{uid}"))
 }
 
-const FLAGS: [Flag; 2] = [valued("format").or('f'), switch("quiet").or('q')];
+/// How `list` is called.
+pub const LIST: Usage = Usage {
+    words: "",
+    count: (0, 0),
+    flags: &[
+        valued("format", "FORMAT", "table (if absent) or json").or('f'),
+        switch("quiet", "print the ids alone").or('q'),
+    ],
+    ..Usage::of("list", "print all containers", "list --format json")
+};
 
 /// All containers.
-pub fn list(global: &Global, words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
+pub fn list(global: &Global, arguments: &Arguments) -> Result<u8> {
     let mut found = Vec::new();
     for id in annals::ids(&global.root)? {
         // Whatever vanishes while we look is not there.
@@ -77,13 +87,12 @@ pub fn list(global: &Global, words: &[String]) -> Result<u8> {
     Ok(0)
 }
 
-/// Columns as wide as their widest cell, and three spaces between them.
+/// As runc's: columns as wide as their widest cell and three spaces more, and at least twelve.
 fn table(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
     let line = |row: &Vec<String>| {
-        let cells: Vec<String> =
-            row.iter().enumerate().map(|(at, cell)| format!("{cell:<wide$}", wide = width(at))).collect();
-        cells.join("   ").trim_end().to_owned()
+        let cell = |(at, cell)| format!("{cell:<wide$}", wide = (width(at) + 3).max(12));
+        row.iter().enumerate().map(cell).collect::<String>().trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }

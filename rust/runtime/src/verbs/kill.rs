@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 
 use pyrt_container::sys;
 
-use crate::arguments::{Arguments, Flag, Global, Order, switch};
+use crate::arguments::{Arguments, Global, Usage, switch};
 use crate::cgroups;
 use crate::container::Status;
 use crate::error::{Error, Result};
@@ -12,7 +12,13 @@ use crate::process;
 
 use super::look;
 
-const FLAGS: [Flag; 1] = [switch("all").or('a')];
+/// How it is called.
+pub const USAGE: Usage = Usage {
+    words: "ID [SIGNAL]",
+    count: (1, 2),
+    flags: &[switch("all", "all processes of the container").or('a')],
+    ..Usage::of("kill", "send a signal, by name or number; TERM if absent", "kill web HUP")
+};
 
 /// signal(7), in the order of their numbers on x86-64 and AArch64, from 1.
 const SIGNALS: [&str; 31] = [
@@ -24,13 +30,14 @@ const FIRST_REALTIME: i32 = 34;
 const LAST: i32 = 64;
 
 /// The verb.
-pub fn kill(global: &Global, words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
-    let id = arguments.id(2)?;
+pub fn kill(global: &Global, arguments: &Arguments) -> Result<u8> {
+    let id = arguments.id()?;
     let signal = parse(arguments.words.get(1).map_or("TERM", String::as_str))?;
     // Without the lock: what is being created or deleted must be killable.
     let (record, status) = look(global, id)?;
-    if arguments.has("all") {
+    // Without a pid namespace of its own nobody else ends the others with the first.
+    let all = arguments.has("all") || (signal == libc::SIGKILL && !record.has_pid_namespace);
+    if all {
         cgroups::signal(&record.cgroups, signal)?;
     } else if matches!(status, Status::Stopped | Status::Creating) {
         return Err(Error::new(format!("container not running: {id} is {}", status.name())));

@@ -15,63 +15,64 @@ mod spec;
 mod update;
 
 use crate::annals::{self, Annals, Record};
-use crate::arguments::{Arguments, Global, Verb};
+use crate::arguments::{Arguments, Called, GLOBAL, Global, List, Usage};
 use crate::container::{Status, print};
 use crate::error::{Error, Result};
 
-/// Of runc's documentation: which verbs there are.
-const HELP: &str = "usage: pyrt-runtime [--root DIR] [--log FILE] [--log-format text|json] VERB ...
+/// A verb: how it is called, and what then happens; that returns the exit code.
+type Verb = (Usage, fn(&Global, &Arguments) -> Result<u8>);
 
-  create   make a container from a bundle; its process waits
-  start    let it run
-  run      both, and wait for its end
-  exec     one more process in a container
-  kill     send a signal
-  delete   remove what is left of a container
-  state    print the state of a container (JSON)
-  list     print all containers
-  ps       print the processes of a container
-  pause    freeze a container
-  resume   thaw it
-  update   change its limits
-  events   print its statistics (JSON)
-  spec     write a config.json to begin with
-  features print what is supported (JSON)
-  checkpoint write a container down, through criu
-  restore  bring it back
-
-The flags are those of runc.";
+const VERBS: [Verb; 17] = [
+    (create::CREATE, create::create),
+    (create::START, create::start),
+    (create::RUN, create::run),
+    (exec::USAGE, exec::exec),
+    (kill::USAGE, kill::kill),
+    (delete::USAGE, delete::delete),
+    (inspect::STATE, inspect::state),
+    (inspect::LIST, inspect::list),
+    (ps::USAGE, ps::ps),
+    (pause::PAUSE, pause::pause),
+    (pause::RESUME, pause::resume),
+    (update::USAGE, update::update),
+    (events::USAGE, events::events),
+    (spec::USAGE, spec::spec),
+    (features::USAGE, features::features),
+    (checkpoint::USAGE, checkpoint::checkpoint),
+    (restore::USAGE, restore::restore),
+];
 
 /// Runs a verb.
-pub fn run(global: &Global, verb: &Verb) -> Result<u8> {
-    let words = &verb.words;
-    match verb.name.as_str() {
-        // podman asks so whether there are checkpoints.
-        _ if matches!(&words[..], [word] if word == "--help" || word == "-h") => print(HELP).map(|()| 0),
-        "create" => create::create(global, words),
-        "run" => create::run(global, words),
-        "start" => create::start(global, words),
-        "exec" => exec::exec(global, words),
-        "kill" => kill::kill(global, words),
-        "delete" => delete::delete(global, words),
-        "state" => inspect::state(global, words),
-        "list" => inspect::list(global, words),
-        "ps" => ps::ps(global, words),
-        "pause" => pause::pause(global, words),
-        "resume" => pause::resume(global, words),
-        "update" => update::update(global, words),
-        "events" => events::events(global, words),
-        "spec" => spec::spec(words),
-        "features" => features::features(),
-        "checkpoint" => checkpoint::checkpoint(global, words),
-        "restore" => restore::restore(global, words),
-        "version" => version(),
-        "help" => print(HELP).map(|()| 0),
-        other => Err(Error::new(format!("no such verb: {other}")).hint("pyrt-runtime --help")),
+pub fn run(global: &Global, called: &Called) -> Result<u8> {
+    let find = |name: &str| {
+        let found = VERBS.iter().find(|(usage, _)| usage.name == name);
+        found.ok_or_else(|| Error::new(format!("no such verb: {name}")).hint("pyrt-runtime --help"))
+    };
+    match called {
+        Called::Version => version(),
+        Called::Help(None) => help(),
+        Called::Help(Some(name)) => print(&find(name)?.0.to_string()).map(|()| 0),
+        Called::Verb { name, words } => {
+            let (usage, act) = find(name)?;
+            match usage.read(words)? {
+                Some(arguments) => act(global, &arguments),
+                None => print(&usage.to_string()).map(|()| 0),
+            }
+        }
     }
 }
 
-/// Three lines as runc prints them: engines read the first and the third.
+fn help() -> Result<u8> {
+    let verbs: Vec<String> = VERBS.iter().map(|(usage, _)| format!("  {:<10}  {}", usage.name, usage.about)).collect();
+    let flags = List(GLOBAL);
+    print(&format!(
+        "usage: pyrt-runtime [FLAG ...] VERB ...\n\n{}\n\n{flags}\n\nThe verbs and their flags are those of runc: pyrt-runtime VERB --help",
+        verbs.join("\n")
+    ))?;
+    Ok(0)
+}
+
+/// Two lines as runc prints them: engines look for what stands before and after "version", and for "spec:".
 fn version() -> Result<u8> {
     let version = env!("CARGO_PKG_VERSION");
     print(&format!("pyrt-runtime version {version}\nspec: {}", features::NEWEST))?;

@@ -1,25 +1,30 @@
 //! `pause` and `resume`.
 
-use crate::arguments::{Arguments, Global, Order};
+use crate::arguments::{Arguments, Global, Usage};
 use crate::cgroups;
 use crate::container::Status;
 use crate::error::{Error, Result};
 
 use super::find;
 
+/// How `pause` is called.
+pub const PAUSE: Usage = Usage::of("pause", "freeze a container", "pause web");
+
+/// How `resume` is called.
+pub const RESUME: Usage = Usage::of("resume", "thaw a container", "resume web");
+
 /// Freezes a container.
-pub fn pause(global: &Global, words: &[String]) -> Result<u8> {
-    change(global, words, true)
+pub fn pause(global: &Global, arguments: &Arguments) -> Result<u8> {
+    change(global, arguments, true)
 }
 
 /// Thaws it.
-pub fn resume(global: &Global, words: &[String]) -> Result<u8> {
-    change(global, words, false)
+pub fn resume(global: &Global, arguments: &Arguments) -> Result<u8> {
+    change(global, arguments, false)
 }
 
-fn change(global: &Global, words: &[String], frozen: bool) -> Result<u8> {
-    let arguments = Arguments::parse(words, &[], Order::Mixed)?;
-    let found = find(global, arguments.id(1)?)?;
+fn change(global: &Global, arguments: &Arguments, frozen: bool) -> Result<u8> {
+    let found = find(global, arguments.id()?)?;
     match (frozen, found.status) {
         (true, Status::Running | Status::Created) | (false, Status::Paused) => {}
         (true, status) => return Err(Error::new(format!("cannot pause a container that is {}", status.name()))),

@@ -2,20 +2,25 @@
 
 use std::process::Command;
 
-use crate::arguments::{Arguments, Flag, Global, Order, valued};
+use crate::arguments::{Arguments, Global, Order, Usage, valued};
 use crate::cgroups;
 use crate::container::print;
 use crate::error::{Error, Result};
 
 use super::look;
 
-const FLAGS: [Flag; 1] = [valued("format").or('f')];
+/// How it is called.
+pub const USAGE: Usage = Usage {
+    words: "ID [OPTION OF PS ...]",
+    count: (1, usize::MAX),
+    order: Order::FlagsFirst,
+    flags: &[valued("format", "FORMAT", "table (if absent) or json").or('f')],
+    ..Usage::of("ps", "print the processes of a container, as ps(1) shows them", "ps web -o pid,args")
+};
 
 /// The verb.
-pub fn ps(global: &Global, words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &FLAGS, Order::FlagsFirst)?;
-    let (id, options) = arguments.words.split_first().ok_or_else(|| Error::new("the id of a container is missing"))?;
-    crate::arguments::check_id(id)?;
+pub fn ps(global: &Global, arguments: &Arguments) -> Result<u8> {
+    let (id, options) = (arguments.id()?, &arguments.words[1..]);
     let (record, _) = look(global, id)?;
     let pids = cgroups::processes(&record.cgroups);
     match arguments.value("format") {

@@ -28,7 +28,7 @@ use pyrt_container::sys;
 use serde_json::{Value, json};
 
 use crate::annals::{Annals, Record};
-use crate::arguments::{Arguments, Flag, Global, Order, switch, valued};
+use crate::arguments::{Arguments, Global, Usage, switch, valued};
 use crate::cgroups;
 use crate::config::Document;
 use crate::console;
@@ -43,43 +43,54 @@ use crate::plain;
 use crate::process;
 use crate::sockets::Sockets;
 
-use super::checkpoint::{KEEPS_NO_NEW_PRIVS, Places, common_options, refuse_fields, refuse_flags};
+use super::checkpoint::{
+    AUTO_DEDUP, CGROUPS, EMPTY, FILE_LOCKS, IMAGES, KEEPS_NO_NEW_PRIVS, LAZY, Places, SHELL_JOB, SOCKETS, TCP, WORK,
+    common_options, refuse_fields, refuse_flags,
+};
 use super::{delete, file};
 
-const FLAGS: [Flag; 19] = [
-    valued("bundle").or('b'),
-    valued("image-path"),
-    valued("work-path"),
-    valued("console-socket"),
-    valued("pid-file"),
-    switch("detach").or('d'),
-    switch("tcp-established"),
-    switch("ext-unix-sk"),
-    switch("shell-job"),
-    switch("file-locks"),
-    switch("auto-dedup"),
-    valued("manage-cgroups-mode"),
-    valued("empty-ns"),
-    switch("no-pivot"),
-    switch("no-new-keyring"),
-    switch("no-subreaper"),
-    switch("lazy-pages"),
-    valued("lsm-profile"),
-    valued("lsm-mount-context"),
-];
+/// How it is called.
+pub const USAGE: Usage = Usage {
+    flags: &[
+        valued("bundle", "DIR", "where config.json is; the working directory if absent").or('b'),
+        IMAGES,
+        WORK,
+        valued("console-socket", "SOCKET", "takes the master of the terminal"),
+        valued("pid-file", "FILE", "takes the process id"),
+        switch("detach", "do not wait for the end").or('d'),
+        TCP,
+        SOCKETS,
+        SHELL_JOB,
+        FILE_LOCKS,
+        AUTO_DEDUP,
+        CGROUPS,
+        EMPTY,
+        switch("no-pivot", "accepted, changes nothing"),
+        switch("no-new-keyring", "leave the session keyring of the caller"),
+        switch("no-subreaper", "accepted, changes nothing"),
+        LAZY,
+        valued("lsm-profile", "PROFILE", "not supported"),
+        valued("lsm-mount-context", "CONTEXT", "not supported"),
+    ],
+    ..Usage::of(
+        "restore",
+        "bring a container back, through criu",
+        "restore --detach --image-path /images/web --bundle /bundles/web web",
+    )
+};
 
 /// The verb.
-pub fn restore(global: &Global, words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
+pub fn restore(global: &Global, arguments: &Arguments) -> Result<u8> {
     if plain::is_plain(global.uid) {
         return Err(Error::new("linux.namespaces: what is in a user namespace can't be restored"));
     }
     let stays = !arguments.has("detach");
     let wish = Wish {
-        id: arguments.id(1)?,
+        id: arguments.id()?,
         bundle: arguments.value("bundle"),
         console_socket: arguments.value("console-socket"),
-        pid_file: file(&arguments, "pid-file")?,
+        pidfd_socket: None,
+        pid_file: file(arguments, "pid-file")?,
         no_pivot: false,
         no_new_keyring: arguments.has("no-new-keyring"),
         preserve: 0,
@@ -87,7 +98,7 @@ pub fn restore(global: &Global, words: &[String]) -> Result<u8> {
         stays,
     };
     container::close_others(wish.preserve)?;
-    let request = Request::read(global, &arguments)?;
+    let request = Request::read(global, arguments)?;
     let Running { annals, pid, terminal } = make(global, &wish, &request)?;
     // Others may change it while it runs.
     drop(annals);

@@ -6,14 +6,22 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::arguments::{Arguments, Flag, Order, switch, valued};
+use crate::arguments::{Arguments, Global, Usage, switch, valued};
 use crate::error::{Error, Result};
 
-const FLAGS: [Flag; 2] = [valued("bundle").or('b'), switch("rootless")];
+/// How it is called.
+pub const USAGE: Usage = Usage {
+    words: "",
+    count: (0, 0),
+    flags: &[
+        valued("bundle", "DIR", "where it is written to; the working directory if absent").or('b'),
+        switch("rootless", "for a container of a plain user"),
+    ],
+    ..Usage::of("spec", "write a config.json to begin with", "spec --rootless")
+};
 
 /// The verb.
-pub fn spec(words: &[String]) -> Result<u8> {
-    let arguments = Arguments::parse(words, &FLAGS, Order::Mixed)?;
+pub fn spec(_: &Global, arguments: &Arguments) -> Result<u8> {
     let path = Path::new(arguments.value("bundle").unwrap_or(".")).join("config.json");
     let document = if arguments.has("rootless") { rootless(document()) } else { document() };
     let text = serde_json::to_string_pretty(&document).unwrap_or_default();
