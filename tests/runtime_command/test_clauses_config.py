@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.runtime_command.command import Runtime
+
 if TYPE_CHECKING:
-    from tests.runtime_command.command import Bundle, Runtime
+    from tests.runtime_command.command import Bundle
 
 pytestmark = pytest.mark.root
 
@@ -252,6 +254,17 @@ def test_capabilities_that_nobody_knows_are_worth_a_warning(runtime: Runtime, bu
     runtime.ok("run", "--detach", "--bundle", _sleeping(bundle), name)
     answer = runtime.call("exec", "--cap", "CAP_SWIM", name, "/bin/true")
     assert "process.capabilities: there is no CAP_FLY CAP_SWIM" in answer.error
+
+
+def test_capabilities_that_can_not_be_granted_are_worth_a_warning(runtime: Runtime, bundle: Bundle, name: str) -> None:
+    """The same of what the kernel knows and the runtime itself has not: the container is without it."""
+    bundle.set("process.capabilities", {kind: ["CAP_KILL", "CAP_SYS_NICE"] for kind in CAPABILITIES})
+    bundle.shell("grep Cap /proc/self/status | cut -f2 | sort -u")
+    restricted = Runtime(["setpriv", "--bounding-set", "-sys_nice", *runtime.command], runtime.root, runtime.oracle)
+    answer = restricted.call("run", "--bundle", bundle.path, name)
+    assert (answer.code, answer.output) == (0, "0000000000000020\n")
+    assert "process.capabilities: " in answer.error
+    assert "CAP_SYS_NICE" in answer.error
 
 
 def _sleeping(bundle: Bundle) -> Path:
