@@ -1,7 +1,7 @@
-//! What is left of a child or of namespaces that were begun and are not needed, or whose helper or keeper is killed. Needs root. Alone in its
+//! What is left of a child that was begun and is not needed, or whose helper or keeper is killed. Needs root. Alone in its
 //! process: it looks at all children.
 
-use pyrt_container::execute::{self, Ahead, Begun, Nest};
+use pyrt_container::execute::{self, Ahead};
 use pyrt_container::plan::{Builder, Op, Part, Plan, TextsBuf};
 use pyrt_container::sys::{self, Errno};
 
@@ -31,27 +31,19 @@ fn eldest_child() -> i32 {
     children.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-fn begin_child() -> Begun {
-    Ahead::begin(FLAGS, None).unwrap().into()
-}
-
-fn begin_nest() -> Begun {
-    Begun::Nest(Nest::begin((libc::CLONE_NEWNET | libc::CLONE_NEWUTS) as u64, None).unwrap().unwrap())
-}
-
-/// Killed before it has made what it is for, while it does or after that.
-fn kill_helper(begin: fn() -> Begun) {
-    let begun = begin();
+/// Killed before it has cloned the child, while it does or after that.
+fn kill_helper() {
+    let ahead = Ahead::begin(FLAGS).unwrap();
     sys::kill(eldest_child(), libc::SIGKILL).unwrap();
-    drop(begun);
+    drop(ahead);
     assert_childless();
 }
 
 /// The same of a keeper. Helper and child are ours when it is gone, and end.
-fn kill_keeper(begin: fn() -> Begun) {
+fn kill_keeper() {
     // SAFETY: glibc's fork leaves its allocator usable, and the fork does not come back from here.
     if unsafe { libc::fork() } == 0 {
-        let _begun = begin();
+        let _ahead = Ahead::begin(FLAGS);
         let _ = sys::kill(sys::pid(), libc::SIGKILL);
     }
     while sys::wait(-1, true).is_ok() {}
@@ -59,16 +51,13 @@ fn kill_keeper(begin: fn() -> Begun) {
 
 #[test]
 fn nothing() {
-    drop(begin_child());
-    drop(begin_nest());
+    drop(Ahead::begin(FLAGS).unwrap());
     assert_childless();
     let bytes = failing_plan();
     let plan = Plan::parse(&bytes).unwrap();
     assert_eq!(plan.clones_ahead(), Some(FLAGS));
-    for ahead in
-        [None, Ahead::begin(FLAGS, None).unwrap(), Ahead::begin(FLAGS | libc::CLONE_NEWUTS as u64, None).unwrap()]
-    {
-        let failed = execute::start(&plan, &[0, 1, 2], ahead.into(), &mut |_| ()).unwrap_err();
+    for ahead in [None, Ahead::begin(FLAGS).unwrap(), Ahead::begin(FLAGS | libc::CLONE_NEWUTS as u64).unwrap()] {
+        let failed = execute::start(&plan, &[0, 1, 2], ahead, &mut |_| ()).unwrap_err();
         assert_eq!((failed.part, failed.index, failed.errno), (Part::Keeper, 0, Errno(libc::EBADF)));
     }
     assert_childless();
@@ -76,9 +65,7 @@ fn nothing() {
     // SAFETY: alarm(2) takes a number. Whoever stays would be waited for without end.
     unsafe { libc::alarm(60) };
     for _ in 0..KILLS {
-        kill_helper(begin_child);
-        kill_keeper(begin_child);
-        kill_helper(begin_nest);
-        kill_keeper(begin_nest);
+        kill_helper();
+        kill_keeper();
     }
 }

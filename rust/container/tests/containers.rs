@@ -181,7 +181,7 @@ fn launch(compiled: &Compiled) -> Result<Launched, Failure> {
     let mut descriptors = vec![copy(null.as_raw_fd()), copy(write.as_raw_fd()), copy(write.as_raw_fd())];
     descriptors.extend(compiled.descriptors.iter().map(|fd| copy(fd.as_raw_fd())));
     drop(write);
-    match execute::start(&plan, &descriptors, execute::Begun::Nothing, &mut |_| ()) {
+    match execute::start(&plan, &descriptors, None, &mut |_| ()) {
         Ok(running) => Ok(Launched { running, output: read.into() }),
         Err(failed) => {
             let errno = failed.errno.0;

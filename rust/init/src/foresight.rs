@@ -121,7 +121,7 @@ pub fn await_engine(engine: Fd, hints: Hints) -> Option<Ahead> {
             wanted = hints.last().or(wanted);
         } else if let Some(flags) = wanted.take() {
             // Where none can be made a start will say why.
-            ahead = ahead.filter(|known| known.flags() == flags).or_else(|| Ahead::begin(flags, None).ok()?);
+            ahead = ahead.filter(|known| known.flags() == flags).or_else(|| Ahead::begin(flags).ok()?);
         } else {
             ahead = None;
         }

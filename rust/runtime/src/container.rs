@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
 use std::io::Write as _;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use pyrt_container::compile::{self, Compiled};
-use pyrt_container::execute::{self, Ahead, Begun, Failed, Groups, Meanwhile, Nest, Running};
+use pyrt_container::execute::{self, Ahead, Failed, Groups, Meanwhile, Running};
 use pyrt_container::explain;
 use pyrt_container::host::{Host, Layout};
 use pyrt_container::plan::{Part, Plan};
@@ -164,13 +164,13 @@ fn is_at_once(spec: &Spec<'_>, wish: &Wish<'_>) -> bool {
 pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     // First the descriptors of the caller go, then ours come.
     close_others(wish.preserve)?;
-    let unneeded = sealed::ensure()?;
+    sealed::ensure()?;
     let order = read(global, wish)?;
-    let begun = begin_ahead(&order, wish, unneeded);
+    let ahead = begin_child(&order, wish);
     let Order { bundle, document, unit, host } = order;
     let record = Record { unit, ..begin(global, &document.spec, &bundle, wish, &host)? };
     let annals = Annals::make(&global.root, wish.id)?;
-    match make(&annals, record.clone(), &document, begun, wish, &host) {
+    match make(&annals, record.clone(), &document, ahead, wish, &host) {
         Ok((record, running)) => {
             warn_of_refusals(global, running.warnings);
             Ok(Created { annals, record, config: document.bytes, running })
@@ -187,29 +187,19 @@ pub fn create(global: &Global, wish: &Wish<'_>) -> Result<Created> {
     }
 }
 
-/// Has begun what the kernel takes as long for as we for all that the container is to be: the process of one that is made
-/// and started in one, or namespaces of another's. `unneeded` is closed by whoever does so. For the process signals are
-/// blocked: what is sent to us as soon as it is seen has to reach it, and not to end it.
-fn begin_ahead(order: &Order, wish: &Wish<'_>, unneeded: Option<OwnedFd>) -> Begun {
+/// The process of a container that is made and started in one, whose namespaces take the kernel as long as we need for all
+/// that it is to be. Signals are blocked for its sake: what is sent to us as soon as it is seen has to reach it, and not to
+/// end it.
+fn begin_child(order: &Order, wish: &Wish<'_>) -> Option<Ahead> {
     let Order { document: Document { spec, .. }, host, unit, .. } = order;
-    let is_at_once = is_at_once(spec, wish);
-    if is_at_once {
-        foreground::block_signals();
+    if !is_at_once(spec, wish) {
+        return None;
     }
-    let Some(flags) = compile::clone_flags(spec) else {
-        return Begun::Nothing;
-    };
-    let closing = unneeded.as_ref().map(AsRawFd::as_raw_fd);
+    foreground::block_signals();
     // On version 2 it is born in its group, and so it is in one of systemd's, which is not there yet.
-    let begun = if is_at_once && host.cgroups.layout() != Layout::V2 && unit.is_none() {
-        Ahead::begin(flags, closing).ok().flatten().map(Begun::Child)
-    } else {
-        Nest::begin(flags, closing).ok().flatten().map(Begun::Nest)
-    };
-    if begun.is_some() {
-        unneeded.map(OwnedFd::into_raw_fd);
-    }
-    begun.unwrap_or_default()
+    let is_born_there = host.cgroups.layout() == Layout::V2 || unit.is_some();
+    let flags = compile::clone_flags(spec).filter(|_| !is_born_there)?;
+    Ahead::begin(flags).ok()?
 }
 
 /// Everything that is open and not the container's: a directory of the host would be a way out (CVE-2024-21626).
@@ -296,18 +286,18 @@ fn make(
     annals: &Annals,
     record: Record,
     document: &Document,
-    begun: Begun,
+    ahead: Option<Ahead>,
     wish: &Wish<'_>,
     host: &Host,
 ) -> Result<(Record, Running)> {
     if record.unit.is_none() {
-        return make_in_cgroups(annals, record, document, begun, wish, host);
+        return make_in_cgroups(annals, record, document, ahead, wish, host);
     }
     // From here on there may be something to clean up, should we be killed.
     annals.write(CONFIG, document.bytes)?;
     annals.record(&record)?;
     in_scope(record.unit.clone(), wish.id, document.bytes, host, || {
-        make_in_cgroups(annals, record, document, begun, wish, host)
+        make_in_cgroups(annals, record, document, ahead, wish, host)
     })
 }
 
@@ -336,7 +326,7 @@ fn make_in_cgroups(
     annals: &Annals,
     mut record: Record,
     document: &Document,
-    begun: Begun,
+    ahead: Option<Ahead>,
     wish: &Wish<'_>,
     host: &Host,
 ) -> Result<(Record, Running)> {
@@ -362,7 +352,7 @@ fn make_in_cgroups(
     // From here on there may be something to clean up, should we be killed.
     annals.record(&record)?;
     let mut noted = Ok(());
-    let executed = execute(&compiled, begun, &mut |pid| noted = note(annals, &mut record, pid));
+    let executed = execute(&compiled, ahead, &mut |pid| noted = note(annals, &mut record, pid));
     let made = executed.and_then(|mut running| match noted.and_then(|()| settle(wish, &mut running)) {
         Ok(()) => Ok(running),
         Err(error) => {
@@ -376,9 +366,9 @@ fn make_in_cgroups(
     made.map(|running| (record, running))
 }
 
-/// Walks a plan with our own standard descriptors; `begun` and `meanwhile`: see [`execute::start`].
-pub fn execute(compiled: &Compiled, begun: Begun, meanwhile: &mut Meanwhile<'_>) -> Result<Running> {
-    walk(compiled, |plan, descriptors| execute::start(plan, descriptors, begun, meanwhile))
+/// Walks a plan with our own standard descriptors; `ahead` and `meanwhile`: see [`execute::start`].
+pub fn execute(compiled: &Compiled, ahead: Option<Ahead>, meanwhile: &mut Meanwhile<'_>) -> Result<Running> {
+    walk(compiled, |plan, descriptors| execute::start(plan, descriptors, ahead, meanwhile))
 }
 
 /// Makes a container's groups alone.

@@ -8,7 +8,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_ulong, c_void};
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use pyrt_container::host::read_file;
@@ -21,21 +21,15 @@ const SEALS: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW |
 const PAGE: usize = 4096;
 
 /// Returns in a process that executes no file of the host, which may be this one or the same program begun anew. Also makes it
-/// unreadable for whoever it meets (CVE-2016-9962). What it returns is no more needed, but to close it takes an RCU grace
-/// period: best by somebody who has the time.
-pub fn ensure() -> Result<Option<OwnedFd>> {
+/// unreadable for whoever it meets (CVE-2016-9962).
+pub fn ensure() -> Result<()> {
     let program = File::open("/proc/self/exe").map_err(|error| failed(&error))?;
     // SAFETY: fcntl(2) with a number.
     let seals = unsafe { libc::fcntl(program.as_raw_fd(), libc::F_GET_SEALS) };
-    let mut mount = None;
-    if seals < 0 || seals & SEALS != SEALS {
-        match take_off() {
-            Ok(unneeded) => mount = Some(unneeded),
-            Err(_) => execute_copy(&program)?,
-        }
+    if (seals < 0 || seals & SEALS != SEALS) && take_off().is_err() {
+        return execute_copy(&program);
     }
-    sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).map_err(|errno| Error::call("closing the process to others", errno))?;
-    Ok(mount)
+    sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).map_err(|errno| Error::call("closing the process to others", errno))
 }
 
 fn failed(error: &std::io::Error) -> Error {
@@ -48,29 +42,27 @@ fn last() -> Errno {
 
 // ---- the file is taken off -----------------------------------------------------------------------
 
-/// Returns the mount that the program is mapped through.
-fn take_off() -> sys::Result<OwnedFd> {
+fn take_off() -> sys::Result<()> {
     let empty = new_memory()?;
     seal(&empty)?;
-    let (mount, again) = open_again()?;
+    let again = open_again()?;
     segments()?.iter().try_for_each(|segment| segment.leave(&again))?;
-    execute_instead(&empty)?;
-    Ok(mount)
+    execute_instead(&empty)
 }
 
-/// The program's file, by a mount that nobody else has and nobody can make writable: it is in no namespace, and closed before
-/// anybody could be handed it.
-fn open_again() -> sys::Result<(OwnedFd, File)> {
+/// The program's file, by a mount that nobody else has and nobody can make writable: it is closed, and so in no namespace.
+fn open_again() -> sys::Result<File> {
     let program = sys::openat(libc::AT_FDCWD, PROGRAM, libc::O_PATH, 0)?;
     let mount = sys::clone_tree(program, c"", false);
     sys::close(program);
+    let mount = mount?;
+    let opened = sys::set_mount_attributes(mount, sys::MOUNT_ATTR_RDONLY, 0, 0, false).and_then(|()| {
+        let path = CString::new(format!("/proc/self/fd/{mount}")).unwrap_or_default();
+        sys::openat(libc::AT_FDCWD, &path, libc::O_RDONLY, 0)
+    });
+    sys::close(mount);
     // SAFETY: the call has just opened it for us.
-    let mount = unsafe { OwnedFd::from_raw_fd(mount?) };
-    sys::set_mount_attributes(mount.as_raw_fd(), sys::MOUNT_ATTR_RDONLY, 0, 0, false)?;
-    let path = CString::new(format!("/proc/self/fd/{}", mount.as_raw_fd())).unwrap_or_default();
-    let opened = sys::openat(libc::AT_FDCWD, &path, libc::O_RDONLY, 0)?;
-    // SAFETY: as before.
-    Ok((mount, unsafe { File::from_raw_fd(opened) }))
+    opened.map(|fd| unsafe { File::from_raw_fd(fd) })
 }
 
 /// What the kernel has mapped of the file (elf(5), PT_LOAD).

@@ -23,7 +23,6 @@ use crate::plan::Plan;
 use crate::sys::{self, Born, Errno, Fd, Mapping};
 
 use super::channel::ToKeeper;
-use super::nest::Entries;
 use super::{EMPTY, Slots, Timings, child};
 
 /// All that a child begins with.
@@ -35,8 +34,6 @@ pub(super) struct Birth<'a> {
     /// The keeper's end, which is not the child's to hold (while it is open there the keeper's death goes unnoticed),
     /// and its own.
     pub channel: [Fd; 2],
-    /// Namespaces that are there already.
-    pub entries: Entries,
 }
 
 impl Birth<'_> {
@@ -44,10 +41,6 @@ impl Birth<'_> {
     pub fn run(&mut self) -> ! {
         let [keepers, own] = self.channel;
         sys::close(keepers);
-        if let Err(errno) = self.entries.enter() {
-            child::give_up(ToKeeper(own), errno);
-        }
-        self.entries.close();
         child::run(self.plan, &mut self.slots, &self.timings, &self.vectors, ToKeeper(own))
     }
 
@@ -102,7 +95,6 @@ impl Drop for Ahead {
 struct Shared {
     flags: u64,
     stack: (*mut u8, usize),
-    unneeded: Fd,
     /// A pidfd.
     keeper: Fd,
     born: Born,
@@ -123,9 +115,9 @@ const APART: u32 = 1;
 const FAILED: u32 = 2;
 
 impl Ahead {
-    /// Has a child cloned with these flags of clone3(2), and closes `unneeded` after that; `None` where a helper can't: the
-    /// first process of a pid namespace has no siblings (clone(2), CLONE_PARENT).
-    pub fn begin(flags: u64, unneeded: Option<Fd>) -> sys::Result<Option<Self>> {
+    /// Has a child cloned with these flags of clone3(2); `None` where a helper can't: the first process of a pid namespace has no
+    /// siblings (clone(2), CLONE_PARENT).
+    pub fn begin(flags: u64) -> sys::Result<Option<Self>> {
         let own = sys::pid();
         if own == 1 {
             return Ok(None);
@@ -135,7 +127,6 @@ impl Ahead {
         let shared: &'static Shared = Box::leak(Box::new(Shared {
             flags,
             stack: stacks[0].span(),
-            unneeded: unneeded.unwrap_or(EMPTY),
             keeper,
             born: Born::default(),
             given: AtomicU32::new(0),
@@ -231,9 +222,6 @@ extern "C" fn help(shared: *mut c_void) -> ! {
         shared.state.store(FAILED, Ordering::Release);
         sys::futex_wake(&shared.state);
     }
-    if shared.unneeded != EMPTY {
-        sys::close(shared.unneeded);
-    }
     sys::exit(0)
 }
 
@@ -264,16 +252,16 @@ extern "C" fn become_apart(shared: *mut c_void) -> ! {
 /// The deepest call is a copy of directories, `COPY_DEPTH` levels of 5 KiB.
 const STACK: usize = 1 << 20;
 /// It makes two calls.
-pub(super) const HELPERS_STACK: usize = 16 << 10;
+const HELPERS_STACK: usize = 16 << 10;
 
 /// Only what is touched becomes memory; below it lies a page that can't be.
 #[derive(Debug)]
-pub(super) struct Stack(Mapping, usize);
+struct Stack(Mapping, usize);
 
 impl Stack {
     const GUARD: usize = 4096;
 
-    pub fn new(size: usize) -> sys::Result<Self> {
+    fn new(size: usize) -> sys::Result<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
         let mapping = Mapping::new(Self::GUARD + size, libc::PROT_READ | libc::PROT_WRITE, flags, -1)?;
         mapping.guard(Self::GUARD)?;
@@ -281,7 +269,7 @@ impl Stack {
     }
 
     /// Where it begins, and its size.
-    pub fn span(&self) -> (*mut u8, usize) {
+    fn span(&self) -> (*mut u8, usize) {
         (self.0.start().wrapping_add(Self::GUARD), self.1)
     }
 }

@@ -58,12 +58,6 @@ pub(super) fn run(plan: &Plan<'_>, slots: &mut Slots, timings: &Timings, vectors
     sys::exit(NOT_STARTED)
 }
 
-/// Ends one that can't begin.
-pub(super) fn give_up(keeper: ToKeeper, errno: Errno) -> ! {
-    keeper.send_failure(0, errno, b"");
-    sys::exit(NOT_STARTED)
-}
-
 impl Child<'_> {
     fn step(&mut self, index: usize, op: &Op<'_>) -> sys::Result<()> {
         match *op {

@@ -11,7 +11,6 @@ use super::cgroup::Created;
 use super::channel::{ToChild, Word};
 use super::exec::{Another, Vectors};
 use super::hook::{self, Hook};
-use super::nest::{Entries, Nest};
 use super::{
     EMPTY, Failed, Given, MISPLACED, Meanwhile, Read, Running, Slots, Timings, child, mounts, net_device, set_limit,
     shared_step,
@@ -34,8 +33,6 @@ pub(super) struct Keeper<'a> {
     hooks: Vec<(usize, Vectors)>,
     /// Cloned, and not yet told what it is to be.
     ahead: Option<Ahead>,
-    /// What it enters, if it is yet to be cloned.
-    nest: Option<Nest>,
     child: Option<Child>,
     opened: Vec<Slot>,
     cgroups: Vec<Created>,
@@ -55,12 +52,7 @@ fn failed_at(index: usize, errno: Errno) -> Failed {
 
 impl<'a> Keeper<'a> {
     /// `ahead` is a child that is being cloned with the flags of the plan; else the step itself clones it.
-    pub fn new(
-        plan: &'a Plan<'a>,
-        descriptors: &[Fd],
-        ahead: Option<Ahead>,
-        nest: Option<Nest>,
-    ) -> Result<Self, Failed> {
+    pub fn new(plan: &'a Plan<'a>, descriptors: &[Fd], ahead: Option<Ahead>) -> Result<Self, Failed> {
         let prepared = Slots::new(descriptors).and_then(|slots| Ok((slots, Timings::new()?)));
         let (slots, (timings, page)) = prepared.map_err(|errno| failed_at(0, errno))?;
         let (child, terminal) = (None, None);
@@ -78,7 +70,6 @@ impl<'a> Keeper<'a> {
             another,
             hooks,
             ahead,
-            nest,
             child,
             opened,
             cgroups,
@@ -234,7 +225,6 @@ impl<'a> Keeper<'a> {
     /// Ends the child, if there is one, and removes what was made.
     pub fn abandon(&mut self) {
         self.ahead = None;
-        self.nest = None;
         if let Some(child) = self.child.take() {
             let _ = sys::signal_pidfd(child.pidfd, libc::SIGKILL);
             let _ = sys::wait(child.pid, true);
@@ -436,9 +426,7 @@ impl<'a> Keeper<'a> {
     fn clone_child(&mut self, flags: u64, cgroup: Option<Slot>) -> sys::Result<()> {
         let cgroup = cgroup.map(|slot| self.slots.get(slot)).transpose()?;
         let [ours, theirs] = sys::packet_pair()?;
-        let entries = self.nest.take().map_or(Entries::NONE, |nest| nest.take(flags));
-        let flags = flags & !entries.flags;
-        let mut birth = Birth { entries, ..self.birth([ours, theirs])? };
+        let mut birth = self.birth([ours, theirs])?;
         let Newborn { pid, pidfd, memory } = match self.ahead.take() {
             // The child takes it along, and both may outlive this call.
             Some(ahead) => ahead.become_child(birth)?,
@@ -449,7 +437,6 @@ impl<'a> Keeper<'a> {
             },
         };
         sys::close(theirs);
-        entries.close();
         self.memory.extend(memory);
         self.child = Some(Child { pid, pidfd, channel: ToChild(ours) });
         Ok(())
@@ -457,8 +444,7 @@ impl<'a> Keeper<'a> {
 
     fn birth(&mut self, channel: [Fd; 2]) -> sys::Result<Birth<'a>> {
         let vectors = self.vectors.take().ok_or(MISPLACED)?;
-        let entries = Entries::NONE;
-        Ok(Birth { plan: self.plan, slots: self.slots, timings: self.timings, vectors, channel, entries })
+        Ok(Birth { plan: self.plan, slots: self.slots, timings: self.timings, vectors, channel })
     }
 
     /// The helper's end leaves the keeper for a parent.

@@ -24,7 +24,6 @@ mod home;
 mod hook;
 mod keeper;
 mod mounts;
-mod nest;
 mod net_device;
 
 use std::ffi::CStr;
@@ -36,7 +35,6 @@ use crate::sys::{self, Errno, Fd, Mapping};
 pub use birth::Ahead;
 pub use cgroup::Accounts;
 pub use channel::read_outcome;
-pub use nest::Nest;
 
 /// What stands in an empty slot.
 const EMPTY: Fd = -1;
@@ -149,32 +147,15 @@ pub type Read<'a> = dyn FnMut(&'static [u8], &[Fd]) -> sys::Result<Given> + 'a;
 /// What can be done while the child, whose process id it is given, walks the rest of its list.
 pub type Meanwhile<'a> = dyn FnMut(i32) + 'a;
 
-/// What was begun before there was a plan.
-#[derive(Debug, Default)]
-pub enum Begun {
-    /// The child itself.
-    Child(Ahead),
-    /// Some of its namespaces.
-    Nest(Nest),
-    /// Nothing.
-    #[default]
-    Nothing,
-}
-
-impl From<Option<Ahead>> for Begun {
-    fn from(ahead: Option<Ahead>) -> Self {
-        ahead.map_or(Self::Nothing, Self::Child)
-    }
-}
-
-/// Makes the container of `plan`. `descriptors` go into slots 0, 1, 2, and on. On failure nothing is left.
+/// Makes the container of `plan`. `descriptors` go into slots 0, 1, 2, and on. On failure nothing is left. `ahead` was
+/// begun before there was a plan.
 pub fn start(
     plan: &Plan<'_>,
     descriptors: &[Fd],
-    begun: Begun,
+    ahead: Option<Ahead>,
     meanwhile: &mut Meanwhile<'_>,
 ) -> Result<Running, Failed> {
-    walk(plan, descriptors, begun, |keeper| keeper.run(&mut |_, _| Err(MISPLACED), meanwhile))
+    walk(plan, descriptors, ahead, |keeper| keeper.run(&mut |_, _| Err(MISPLACED), meanwhile))
 }
 
 /// The groups of a container whose processes somebody else makes.
@@ -191,7 +172,7 @@ impl Groups {
 /// Walks of a container's list what makes its groups, with their limits and rules about devices. On failure nothing is
 /// left.
 pub fn make_groups(plan: &Plan<'_>, descriptors: &[Fd]) -> Result<Groups, Failed> {
-    let mut keeper = keeper::Keeper::new(plan, descriptors, None, None)?;
+    let mut keeper = keeper::Keeper::new(plan, descriptors, None)?;
     match keeper.make_groups() {
         Ok(()) => Ok(Groups(keeper.into_running().cgroups)),
         Err(failed) => {
@@ -209,24 +190,18 @@ pub fn start_parked(
     ahead: Option<Ahead>,
     read: &mut Read<'_>,
 ) -> Result<Running, Failed> {
-    walk(plan, descriptors, ahead.into(), |keeper| keeper.run_parked(read))
+    walk(plan, descriptors, ahead, |keeper| keeper.run_parked(read))
 }
 
 fn walk<'p>(
     plan: &'p Plan<'p>,
     descriptors: &[Fd],
-    begun: Begun,
+    ahead: Option<Ahead>,
     run: impl FnOnce(&mut keeper::Keeper<'p>) -> Result<(), Failed>,
 ) -> Result<Running, Failed> {
-    let (ahead, nest) = match begun {
-        Begun::Child(ahead) => (Some(ahead), None),
-        Begun::Nest(nest) => (None, Some(nest)),
-        Begun::Nothing => (None, None),
-    };
     // Without a helper the step itself clones the child, and says what is missing for it.
-    let begin = |flags| ahead.filter(|ahead| ahead.can_be(flags)).or_else(|| Ahead::begin(flags, None).ok()?);
-    let ahead = plan.clones_ahead().filter(|_| nest.is_none()).and_then(begin);
-    let mut keeper = keeper::Keeper::new(plan, descriptors, ahead, nest)?;
+    let begin = |flags| ahead.filter(|ahead| ahead.can_be(flags)).or_else(|| Ahead::begin(flags).ok()?);
+    let mut keeper = keeper::Keeper::new(plan, descriptors, plan.clones_ahead().and_then(begin))?;
     match run(&mut keeper) {
         Ok(()) => Ok(keeper.into_running()),
         Err(failed) => {

@@ -4,7 +4,6 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use pyrt_container::compile;
-use pyrt_container::execute::Begun;
 use pyrt_container::host::Host;
 use pyrt_container::sys;
 use serde_json::{Value, json};
@@ -62,7 +61,7 @@ fn join(global: &Global, arguments: &Arguments) -> Result<u8> {
     let cgroups = cgroups(arguments)?;
     let pid_file = file(arguments, "pid-file")?;
     let preserve = arguments.number("preserve-fds")?.unwrap_or(0);
-    drop(sealed::ensure()?);
+    sealed::ensure()?;
     close_others(preserve)?;
     let found = find(global, id)?;
     match found.status {
@@ -92,7 +91,7 @@ fn join(global: &Global, arguments: &Arguments) -> Result<u8> {
     if stays {
         foreground::block_signals();
     }
-    let running = execute(&compiled, Begun::Nothing, &mut |_| ())?;
+    let running = execute(&compiled, None, &mut |_| ())?;
     drop(compiled);
     // Whoever deletes the container need not wait for this process.
     drop(found);
