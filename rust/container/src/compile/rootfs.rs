@@ -12,8 +12,7 @@ use crate::plan::{Op, Slot, TextsBuf, as_slots, pack_slots};
 use crate::spec::{Spec, Text};
 use crate::sys::{self, resolve};
 
-use super::dev::Node;
-use super::dev::check_places;
+use super::dev::{Node, check_places};
 use super::device_rules;
 use super::error::{Error, Result};
 use super::mounts::root_propagation;
