@@ -220,6 +220,14 @@ async def test_a_terminal_is_logged_too(engine: Engine) -> None:
     assert logged(engine, record.id) == b"/dev/pts/0\r\ndone\r\n"
 
 
+async def test_all_that_is_written_to_a_terminal_is_logged(engine: Engine) -> None:
+    """Also what is on its way to the reader when the last process ends."""
+    for _ in range(5):
+        record = await engine.run_detached("host", shell("head -c 10000 /dev/zero | tr '\\0' x", tty=True))
+        await engine.wait(record.id)
+        assert logged(engine, record.id) == b"x" * 10_000
+
+
 async def test_it_is_started_again_with_what_it_wrote(engine: Engine) -> None:
     record = await engine.create("host", shell("cat /file; echo $$-again >> /file; exit 6", name="box"))
     assert record.state is Life.CREATED

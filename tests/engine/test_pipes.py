@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import tty
 from typing import TYPE_CHECKING
 
 import pytest
@@ -93,6 +94,22 @@ async def test_a_drain_takes_what_is_there_though_somebody_holds_the_pipe(pipe: 
     capture.drain()
     assert capture.value() == b"last words"
     assert not capture.ended
+
+
+async def test_a_drain_takes_what_a_terminal_has_not_counted_yet() -> None:
+    """What is written to one gets through to its reader in the background, or when that reads."""
+    for _ in range(20):
+        master, slave = pty.openpty()
+        tty.setraw(slave)
+        reader = Reader(master)
+        os.write(slave, b"x" * 8_000)
+        capture = Capture(reader, 1 << 20)
+        capture.drain()
+        assert (len(capture.value()), capture.ended) == (8_000, False)
+        os.close(slave)
+        capture.drain()
+        assert capture.ended
+        reader.close()
 
 
 async def test_closing_wakes_who_waits(pipe: tuple[Reader, Writer]) -> None:

@@ -274,7 +274,7 @@ class Capture:
 
     def drain(self) -> None:
         """Takes what is there just now and does not wait for more: its writer has ended, others may hold the pipe."""
-        waiting = 0 if self.ended else _readable(self._reader.fileno())
+        waiting = 0 if self.ended else _waiting(self._reader.fileno())
         while waiting > 0 and not self.ended:
             piece = self._reader.read_now(min(waiting, PIECE))
             if piece is None:
@@ -312,6 +312,11 @@ def resize(terminal: int, rows: int, columns: int) -> None:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
-def _readable(descriptor: int) -> int:
+def _waiting(descriptor: int) -> int:
+    """How many bytes there are at most. A terminal counts only what has got through to its reader, and that is done, at the
+    latest, by whoever reads: then as many as a pipe can hold.
+    """
+    if os.isatty(descriptor):
+        return PIECE
     size: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0"))[0]
     return size

@@ -153,8 +153,8 @@ impl Keeping {
         }
     }
 
-    /// One read of an output. At its end it is no longer looked at.
-    fn copy(&mut self, index: usize, most: usize) {
+    /// One read of an output, and how much there was. At its end it is no longer looked at.
+    fn copy(&mut self, index: usize, most: usize) -> usize {
         if self.piece.is_empty() {
             // Zeroes of the kernel's, which are no memory yet.
             self.piece = vec![0; PIECE];
@@ -171,28 +171,33 @@ impl Keeping {
                 if let Some(journal) = &mut self.journal {
                     journal.add(stream, &self.piece[..count]);
                 }
+                count
             }
-            Err(Errno(libc::EAGAIN)) => {}
+            Err(Errno(libc::EAGAIN)) => 0,
             // A terminal whose last process has ended gives EIO.
             _ => {
                 self.sources.remove(index);
                 if self.input.fd != Some(fd) {
                     sys::close(fd);
                 }
+                0
             }
         }
     }
 
-    /// What the pipes hold just now. Others may have them open and write on: they are not waited for.
+    /// What the outputs hold just now. Others may have them open and write on: they are not waited for.
     fn drain(&mut self) {
         let outputs: Vec<Fd> = self.sources.iter().map(|source| source.fd).collect();
         for fd in outputs {
-            let mut left = waiting(fd);
+            // A terminal counts only what has got through to its reader, and that is done, at the latest, by whoever reads.
+            let mut left = if self.running.terminal == Some(fd) { CAPACITY } else { waiting(fd) };
             while left > 0
                 && let Some(index) = self.sources.iter().position(|source| source.fd == fd)
             {
-                self.copy(index, left);
-                left = left.saturating_sub(PIECE);
+                match self.copy(index, left) {
+                    0 => break,
+                    count => left = left.saturating_sub(count),
+                }
             }
             self.pass_on();
         }
