@@ -126,9 +126,7 @@ async def test_what_has_an_init_waits_for_its_own_command_only(engine: Engine) -
 
 async def test_one_whose_keeper_was_killed_is_replaced(engine: Engine) -> None:
     ready = await fill(engine, "true")
-    while len(keepers := parked_keepers(engine)) < ready:  # noqa: ASYNC110 - they are on their way there
-        await trio.sleep(0.01)
-    for keeper in keepers:
+    for keeper in await keepers_of(engine, ready):
         pidfd = os.pidfd_open(keeper)
         os.kill(keeper, signal.SIGKILL)
         await trio.lowlevel.wait_readable(pidfd)
@@ -148,6 +146,13 @@ def parked_keepers(engine: Engine) -> set[int]:
                 with open(f"/proc/{pid}/status") as status:
                     found |= {int(line.split()[1]) for line in status if line.startswith("PPid:")}
     return found
+
+
+async def keepers_of(engine: Engine, parked: int) -> set[int]:
+    """The same of so many: what is parked may be on its way into its cgroups."""
+    while len(keepers := parked_keepers(engine)) < parked:  # noqa: ASYNC110 - nobody tells
+        await trio.sleep(0.01)
+    return keepers
 
 
 async def test_a_command_that_is_not_there_is_told_as_ever(engine: Engine) -> None:
@@ -172,7 +177,7 @@ async def test_no_more_wait_than_were_allowed(state: State) -> None:
     async with open_engine(state.root, run_dir=state.run, warm=2) as engine:
         for number in "12":
             await fill(engine, "true", hostname=f"h{number}")
-        assert len(parked_keepers(engine)) == 2
+        assert len(await keepers_of(engine, 2)) == 2
     async with open_engine(state.root, run_dir=state.run, warm=0) as engine:
         for _ in range(3):
             assert not was_parked(await engine.run("host", ["true"]))

@@ -313,8 +313,9 @@ def resize(terminal: int, rows: int, columns: int) -> None:
 
 
 def _waiting(descriptor: int) -> int:
-    """How many bytes there are at most. A terminal counts only what has got through to its reader, and that is done, at the
-    latest, by whoever reads: then as many as a pipe can hold.
+    """How many bytes there are at most.
+
+    A terminal counts only what has got through to its reader, and that is done, at the latest, by whoever reads.
     """
     if os.isatty(descriptor):
         return PIECE
