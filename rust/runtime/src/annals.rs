@@ -94,9 +94,9 @@ pub struct Left(Annals);
 impl Left {
     /// Locks it again; `None` if it was removed meanwhile. The record in it is the same: nobody changes it once the
     /// container runs.
-    pub fn again(self) -> Option<Annals> {
+    pub fn again(self) -> Result<Option<Annals>> {
         let Annals { path, lock } = self.0;
-        hold(path, lock).ok().flatten()
+        hold(path.clone(), lock).map_err(|error| Error::file("locking", &path, &error))
     }
 }
 

@@ -143,7 +143,7 @@ impl<'a> Parts<'a> {
         let clocks = clocks::offsets(linux, namespaces)?;
         let parked = start.parked;
         // Older kernels want the keeper to be in a mount namespace of its own, which no child is to be born in.
-        let prepares_first = !cgroups.is_unified() && host.features.detached_trees;
+        let can_prepare = !cgroups.is_unified() && host.features.detached_trees;
         // A hook may want to see the process in its groups, and on version 2 it is born there.
         let joins_late = start.lifecycle.is_some() && !cgroups.is_unified() && !hooks.come_before_pivot();
         Ok(Self {
@@ -162,7 +162,7 @@ impl<'a> Parts<'a> {
             propagation,
             clocks,
             parked,
-            prepares_first,
+            prepares_first: can_prepare && !joins_late,
             joins_late,
         })
     }
@@ -171,8 +171,7 @@ impl<'a> Parts<'a> {
     pub fn write_keeper(&self, writer: &mut Writer) -> Handed {
         let mut placement = if self.joins_late { Placement::default() } else { self.cgroups.write(writer) };
         let mut unneeded = Vec::new();
-        let prepares_first = self.prepares_first && !self.joins_late;
-        let before = prepares_first.then(|| self.write_prepared(&mut unneeded, writer));
+        let before = self.prepares_first.then(|| self.write_prepared(&mut unneeded, writer));
         let userns = self.write_clone(placement.clone_into, writer);
         let maps = self.mounts.write_maps(writer);
         self.rootfs.write_place(writer);

@@ -10,13 +10,20 @@ use crate::sockets::Sockets;
 
 use super::{delete, file, find};
 
-const BUNDLE: Flag = valued("bundle", "DIR", "where config.json is; the working directory if absent").or('b');
-const CONSOLE: Flag = valued("console-socket", "SOCKET", "takes the master of the terminal");
-const PIDFD: Flag = valued("pidfd-socket", "SOCKET", "takes a pidfd of the process");
-const PID_FILE: Flag = valued("pid-file", "FILE", "takes the process id");
-const PRESERVE: Flag = valued("preserve-fds", "N", "hand N descriptors from 3 on to the process");
+/// What other verbs know as well.
+pub(super) const BUNDLE: Flag =
+    valued("bundle", "DIR", "where config.json is; the working directory if absent").or('b');
+/// The same.
+pub(super) const CONSOLE: Flag = valued("console-socket", "SOCKET", "takes the master of the terminal");
+/// The same.
+pub(super) const PIDFD: Flag = valued("pidfd-socket", "SOCKET", "takes a pidfd of the process");
+/// The same.
+pub(super) const PID_FILE: Flag = valued("pid-file", "FILE", "takes the process id");
+/// The same.
+pub(super) const PRESERVE: Flag = valued("preserve-fds", "N", "hand N descriptors from 3 on to the process");
 const NO_PIVOT: Flag = switch("no-pivot", "change the root by chroot(2), for a root file system on a ramdisk");
-const NO_KEYRING: Flag = switch("no-new-keyring", "leave the session keyring of the caller");
+/// The same.
+pub(super) const NO_KEYRING: Flag = switch("no-new-keyring", "leave the session keyring of the caller");
 
 /// How `create` is called.
 pub const CREATE: Usage = Usage {
@@ -108,7 +115,7 @@ pub fn run(global: &Global, arguments: &Arguments) -> Result<u8> {
     std::mem::forget(running);
     if code.is_err() || !arguments.has("keep") {
         // Perhaps somebody else was quicker.
-        left.again().map_or(Ok(()), |annals| delete::take_apart(global, annals, &record, true))?;
+        left.again()?.map_or(Ok(()), |annals| delete::take_apart(global, annals, &record, true))?;
     }
     code
 }

@@ -19,6 +19,7 @@ use crate::plain;
 use crate::process;
 use crate::sealed;
 
+use super::create::{CONSOLE, PID_FILE, PIDFD, PRESERVE};
 use super::{file, find};
 
 /// How it is called.
@@ -30,9 +31,9 @@ pub const USAGE: Usage = Usage {
         valued("process", "FILE", "a document like config.json's process, instead of a command").or('p'),
         switch("detach", "do not wait for the end").or('d'),
         switch("tty", "on a terminal").or('t'),
-        valued("console-socket", "SOCKET", "takes the master of the terminal"),
-        valued("pidfd-socket", "SOCKET", "takes a pidfd of the process"),
-        valued("pid-file", "FILE", "takes the process id"),
+        CONSOLE,
+        PIDFD,
+        PID_FILE,
         valued("cwd", "DIR", "working directory in the container"),
         valued("env", "NAME=VALUE", "one more variable").or('e'),
         valued("user", "UID[:GID]", "as whom").or('u'),
@@ -42,7 +43,7 @@ pub const USAGE: Usage = Usage {
         valued("apparmor", "PROFILE", "AppArmor's name for what it may do"),
         valued("process-label", "LABEL", "SELinux's context"),
         valued("cgroup", "[CONTROLLER,...:]PATH", "into this group below the container's own"),
-        valued("preserve-fds", "N", "hand N descriptors from 3 on to the process"),
+        PRESERVE,
         switch("ignore-paused", "also in a container that is paused"),
     ],
     ..Usage::of("exec", "one more process in a container", "exec --tty web ps -o pid,args")

@@ -47,16 +47,17 @@ use super::checkpoint::{
     AUTO_DEDUP, CGROUPS, EMPTY, FILE_LOCKS, IMAGES, KEEPS_NO_NEW_PRIVS, LAZY, Places, SHELL_JOB, SOCKETS, TCP, WORK,
     common_options, refuse_fields, refuse_flags,
 };
+use super::create::{BUNDLE, CONSOLE, NO_KEYRING, PID_FILE};
 use super::{delete, file};
 
 /// How it is called.
 pub const USAGE: Usage = Usage {
     flags: &[
-        valued("bundle", "DIR", "where config.json is; the working directory if absent").or('b'),
+        BUNDLE,
         IMAGES,
         WORK,
-        valued("console-socket", "SOCKET", "takes the master of the terminal"),
-        valued("pid-file", "FILE", "takes the process id"),
+        CONSOLE,
+        PID_FILE,
         switch("detach", "do not wait for the end").or('d'),
         TCP,
         SOCKETS,
@@ -66,7 +67,7 @@ pub const USAGE: Usage = Usage {
         CGROUPS,
         EMPTY,
         switch("no-pivot", "accepted, changes nothing"),
-        switch("no-new-keyring", "leave the session keyring of the caller"),
+        NO_KEYRING,
         switch("no-subreaper", "accepted, changes nothing"),
         LAZY,
         valued("lsm-profile", "PROFILE", "not supported"),
